@@ -1,4 +1,5 @@
-//! The sweep: what is past its time goes, rows first, then files; and the search index is filled behind.
+//! The sweep removes whatever is past its retention time, rows first, then files; a second task fills the search index
+//! behind the messages.
 //!
 //! Everything happens in small bounded steps, so that mail and webhooks never wait for it.
 
@@ -23,53 +24,53 @@ use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
 use crate::store::{Db, audit, messages, search};
 
-/// Raw copies and attachments live seven days (contract 1.9).
+/// Lifetime of raw copies and attachments: seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
-/// Captures of attempts live 45 days (contract 1.9).
+/// Lifetime of captures of attempts: 45 days (contract 1.9).
 const ATTEMPT_AGE: Duration = Duration::from_secs(45 * 86_400);
-/// How long it is known what became of what was removed.
+/// Lifetime of the notes on removed messages and the reasons for their removal.
 const REMOVAL_AGE: Duration = Duration::from_secs(90 * 86_400);
 /// A file without a row that is older than this is an orphan of a crash.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
-/// Objects go within an hour after their links end, so the sweep runs twice in one.
+/// Objects are removed within an hour after their links expire, so the sweep runs twice an hour.
 const SWEEP_EVERY: Duration = Duration::from_secs(1800);
-/// A server that starts has more urgent work than the sweep.
+/// A starting server has more urgent work than the sweep.
 const FIRST_SWEEP_AFTER: Duration = Duration::from_secs(60);
 /// Rows per transaction of the sweep.
 const STEP: u32 = 100;
 
 const INDEX_EVERY: Duration = Duration::from_millis(500);
-/// Messages indexed per transaction: a few milliseconds of the writer, which mail may have to wait for.
+/// Messages indexed per transaction: this takes the writer a few milliseconds, for which mail may have to wait.
 const INDEX_STEP: u32 = 500;
-/// Above this many commits a second the server is busy, and the index can wait …
+/// Above this many commits per second the server is busy, and the index can wait …
 const BUSY_COMMITS_PER_SEC: u64 = 300;
-/// … until this many messages wait, which a search would notice; then it gets a few steps in between.
+/// … until this many messages wait, which a search would notice; then a few indexing steps run in between.
 const INDEX_BEHIND_MAX: u32 = 5_000;
 /// Steps at a time, in quiet and in busy times.
 const QUIET_STEPS: u32 = 200;
 const BUSY_STEPS: u32 = 4;
 
-/// What the sweep works on.
+/// The sweep and its data.
 #[derive(Clone, Debug)]
 pub struct Retention {
     /// The database.
     pub db: Db,
     /// Mail data on disk.
     pub objects: Objects,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
-    /// How long messages are kept where their domain says nothing else.
+    /// Retention of messages in days, unless their domain has its own.
     pub default_days: u32,
 }
 
-/// How much one sweep removed.
+/// Counts of what one sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Messages with everything that hangs on them.
+    /// Messages with everything that belongs to them.
     pub messages: usize,
-    /// Raw copies of messages that stay.
+    /// Raw copies of messages that remain.
     pub raws: usize,
-    /// Mail on its way to a webhook that was not reached in all that time.
+    /// Zero-retention mail whose webhook could not be reached in all that time.
     pub passing: usize,
     /// Captures of attempts.
     pub attempts: usize,
@@ -82,7 +83,7 @@ pub struct Swept {
 }
 
 impl Retention {
-    /// Sweeps now and then, and fills the search index, until `stop`.
+    /// Sweeps at intervals and fills the search index, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let sweeping = async {
             tokio::time::sleep(FIRST_SWEEP_AFTER).await;
@@ -103,16 +104,16 @@ impl Retention {
         }
     }
 
-    /// One whole sweep as of `now`.
+    /// Runs one whole sweep as of `now`.
     ///
     /// # Errors
-    /// Storage trouble; what was swept before stays swept.
+    /// Whatever was swept before the error stays swept.
     pub async fn sweep(&self, now: Timestamp) -> store::Result<Swept> {
         Ok(Swept {
             messages: self.sweep_messages(now).await?,
-            // Before the raw copies, which it holds.
+            // Before the raw copies, which zero-retention rows hold.
             passing: self.sweep_passing(now).await?,
-            // What removes alone goes before what also writes, for which a full disk may have no room.
+            // Steps that only remove come before those that also write, for which a full disk may have no room.
             uploads: self.sweep_uploads(now).await?,
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
@@ -189,15 +190,14 @@ impl Retention {
                 unreadable += usize::from(!self.condense(raw).await?);
             }
             gone += count - unreadable;
-            // Those would come again and again.
+            // Unreadable ones would be listed again and again.
             if count < STEP as usize || unreadable > 0 {
                 return Ok(gone);
             }
         }
     }
 
-    /// Replaces one raw copy by what stays readable of it; whether it did. A copy that cannot be read at the moment
-    /// stays.
+    /// Replaces one raw copy by its readable parts; false if it cannot be read at the moment, and stays.
     async fn condense(&self, raw: MailDataRowId) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
@@ -294,8 +294,8 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes files that no row names. Those that were there before the start are a crash's, and few: if they are many
-    /// it is rather the database that forgot them, so they stay until the operator has spoken (`mailkite recover`).
+    /// Removes files that no row names. Those that existed before the start are left by a crash, and few: if they are
+    /// many, the database has rather lost their rows, so they stay until the operator decides (`mailkite recover`).
     async fn sweep_orphans(&self) -> store::Result<usize> {
         let objects = self.objects.clone();
         let listed = tokio::task::spawn_blocking(move || objects.list(ORPHAN_AGE));
@@ -305,7 +305,7 @@ impl Retention {
         let old: Vec<_> =
             all.into_iter().filter(|one| one.is_older_than(ORPHAN_AGE) && !objects.is_awaited(&one.name)).collect();
         if !old.is_empty() {
-            // A commit that hung for all that time may name one of them, and rows that went must not come back.
+            // A commit that hung for all that time may name one of them, and removed rows must not come back.
             self.db.sync().await?;
         }
         let found = self.db.read(move |connection| {
@@ -334,13 +334,13 @@ impl Retention {
         Ok(count)
     }
 
-    /// Tells the operator of objects that readers found missing or damaged, of each once.
+    /// Reports objects that readers found missing or damaged to the operator, each once.
     async fn watch_objects(&self) {
         loop {
             tokio::time::sleep(INDEX_EVERY).await;
             for (name, what) in self.objects.take_suspected() {
                 let asked = name.clone();
-                // Who read it while it was removed with its row has nothing to complain of.
+                // A reader that opened it while it was removed with its row is no reason to report it.
                 let named = self.db.read(move |connection| audit::names_object(connection, &asked)).await;
                 let real = what != Damage::Missing || !matches!(named, Ok(false));
                 if real && self.objects.confirm(name.clone(), what) {
@@ -357,7 +357,7 @@ impl Retention {
         remove_files(&self.objects, names).await
     }
 
-    /// Keeps the search index close behind the messages, and out of the way of mail.
+    /// Keeps the search index close behind the messages, without delaying mail.
     async fn fill_index(&self) {
         let mut commits_before = self.db.commits().0;
         loop {
@@ -385,18 +385,19 @@ impl Retention {
     }
 }
 
-/// How many of `total` objects the end of a process may leave without a row: what was being accepted at that moment.
+/// Returns how many of `total` objects the end of a process may leave without a row: the ones being accepted at that
+/// moment.
 fn small_share(total: usize) -> usize {
     (total / 100).max((total / 4).min(100)).max(10)
 }
 
-/// Removes a message with its content, attachments and captures; its deliveries end and are parted from it
-/// (contract 5.5). Returns whether there was such a row.
+/// Removes a message with its content, attachments and captures; its deliveries end and are detached from it (contract
+/// 5.5). Returns true if there was such a row.
 ///
-/// An attempt that runs is not recorded any more.
+/// An attempt that is running is not recorded any more.
 ///
 /// # Errors
-/// Storage trouble. Should only removing its file fail, the message is gone and the sweep removes the file.
+/// If only removing its file fails, the message is gone and the sweep removes the file.
 pub async fn delete_message(
     db: &Db,
     objects: &Objects,
@@ -421,7 +422,7 @@ pub async fn delete_message(
     Ok(true)
 }
 
-/// Pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
+/// Returns pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
 fn find_jobs(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Vec<(DeliveryRowId, JobRowId)>> {
     let deliveries = deliveries::list_ids_of_messages(connection, messages)?;
     jobs::find_by_deliveries(connection, &deliveries)

@@ -1,4 +1,4 @@
-//! The proof that an address wants the mail that an account would forward to it (contract 4.6).
+//! Proves that an address wants the mail that an account would forward to it (contract 4.6).
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::store::sending::destinations;
 use crate::store::sending::destinations::{Answer, LINK_LIFETIME};
 
 impl Accounts {
-    /// Puts a mail into the line that asks an address whether it wants what `account` would forward to it, unless it is
-    /// proven, or was asked too often; `source` is what the mail says of where that comes from.
+    /// Enqueues a mail that asks an address whether it wants the mail that `account` would forward to it, unless the
+    /// address is proven or was asked too often; `source` is the mail's description of the forwarded mail.
     pub(crate) async fn ask_destination(
         &self,
         account: Account,
@@ -47,13 +47,13 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whether the token of a link still counts.
+    /// True while the token of a link is valid.
     pub(crate) async fn is_destination_token(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         self.db.read(move |connection| destinations::is_valid(connection, &hash, now)).await
     }
 
-    /// Takes the answer of an address, by the token of its link; false when that is not valid.
+    /// Records the answer of an address, identified by the token of its link; false if the token is not valid.
     pub(crate) async fn answer_destination(
         &self,
         token: &str,
@@ -64,8 +64,8 @@ impl Accounts {
         self.db.write(move |tx| destinations::answer(tx, &hash, answer, now)).await
     }
 
-    /// The sealed text of the mail. Nothing in it is the account's to write but its own, proven address, unless
-    /// that is a text, and its domain.
+    /// Composes and seals the text of the mail. The account controls nothing in it but its domain and its own, proven
+    /// address, whose local part is left out if it could be read as text.
     fn question(&self, account: &Account, source: &str, token: &str) -> Vec<u8> {
         let email = Mailbox::parse(&account.email);
         let email = email.map_or_else(|_| "Somebody".to_owned(), |mailbox| mailbox.display_for_third_party());

@@ -1,4 +1,4 @@
-//! The keys and secrets of an account, and the setup token of the installation.
+//! API keys and webhook secrets of accounts, and the setup token of the installation.
 
 use super::{Accounts, SECRET_ROTATION_OVERLAP};
 use crate::clock::Timestamp;
@@ -11,17 +11,17 @@ use crate::store::accounts::verifications;
 use crate::store::accounts::verifications::SETUP_PURPOSE;
 
 impl Accounts {
-    /// The account's API key, made if there is none.
+    /// Returns the account's API key, generating it if there is none.
     ///
     /// # Errors
-    /// Storage trouble, or a stored key that this master key does not open.
+    /// The master key does not open the stored key.
     pub(crate) async fn api_key(&self, account: AccountRowId, now: Timestamp) -> store::Result<String> {
         let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
             Some(sealed) => sealed,
             None => {
                 let key = secrets::new_api_key();
                 let (hash, fresh) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
-                // Who asks at the same time gets the same key.
+                // A concurrent request gets the same key.
                 let made = self.db.write(move |tx| match keys::find_sealed(tx, account)? {
                     Some(sealed) => Ok(sealed),
                     None => keys::insert(tx, account, &hash, &fresh, now).map(|_| fresh),
@@ -32,7 +32,7 @@ impl Accounts {
         self.secrets.open_text(keys::PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("API key"))
     }
 
-    /// Replaces the account's API key; the old one is dead at once.
+    /// Replaces the account's API key; the old one is invalid at once.
     pub(crate) async fn rotate_api_key(&self, account: AccountRowId, now: Timestamp) -> store::Result<String> {
         let key = secrets::new_api_key();
         let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
@@ -45,10 +45,10 @@ impl Accounts {
         Ok(key)
     }
 
-    /// The secret that signs the account's tracking webhooks, made if there is none.
+    /// Returns the secret that signs the account's tracking webhooks, generating it if there is none.
     ///
     /// # Errors
-    /// Storage trouble, or a stored secret that this master key does not open.
+    /// The master key does not open the stored secret.
     pub(crate) async fn webhook_secret(&self, account: AccountRowId) -> store::Result<String> {
         let fresh = secrets::new_webhook_secret();
         let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
@@ -70,7 +70,7 @@ impl Accounts {
         opened.map_err(|_| store::Error::Corrupt("webhook secret"))
     }
 
-    /// Replaces that secret; until the time returned both sign.
+    /// Replaces that secret; until the returned time both sign.
     pub(crate) async fn rotate_webhook_secret(
         &self,
         account: AccountRowId,
@@ -82,12 +82,12 @@ impl Accounts {
         Ok((secret, until))
     }
 
-    /// The setup token, made if nobody owns the installation yet; none once somebody does.
+    /// Returns the setup token, generating it if the installation has no owner yet; `None` once it has.
     ///
     /// # Errors
-    /// Storage trouble, or a stored token that this master key does not open.
+    /// The master key does not open the stored token.
     pub async fn setup_token(&self) -> store::Result<Option<String>> {
-        // Who is owned and who has one writes nothing: a full disk is no reason against a start.
+        // Nothing is written if there is an owner or a token already: a full disk must not prevent a start.
         let known = self.db.read(|connection| {
             if accounts::find_owner(connection)?.is_some() {
                 return Ok(Some(None));

@@ -1,6 +1,8 @@
-//! Accounts: signing up and in, sessions, keys, and the proof of an e-mail address (contract 2).
-//!
-//! The HTTP door checks the form of what it is given and how often it is asked; here is what it means.
+//! Accounts: sign-up and sign-in, sessions, keys, and the proof of an e-mail address (contract 2). Uses `store`,
+//! `secrets`, `jobs` and, for Google, `net`; the HTTP API checks the form of requests and their rate, this folder
+//! decides on their meaning. The sign-up policy belongs in `policy`, API keys, secrets and the setup token in `keys`,
+//! forward destinations in `destinations`, limits on mail to strangers in `strangers`, Google's part in `google`,
+//! one-time sign-ins in `tickets`, and everything about sessions and passwords here.
 
 pub(crate) mod google;
 
@@ -38,14 +40,13 @@ use policy::Policy;
 pub(crate) use strangers::StrangerMail;
 pub(crate) use tickets::Tickets;
 
-/// How long both secrets sign after a rotation (contract 9.3).
+/// Time during which both secrets sign after a rotation (contract 9.3).
 pub(crate) const SECRET_ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 
-/// What the accounts are made of.
+/// Signs accounts up and in and manages their credentials.
 pub struct Accounts {
-    /// The database.
     pub(crate) db: Db,
-    /// Hears of mail that waits.
+    /// Notified of mail that is enqueued.
     pub(crate) jobs: Jobs,
     /// Seals keys and secrets.
     pub(crate) secrets: Arc<Secrets>,
@@ -55,46 +56,46 @@ pub struct Accounts {
     pub(crate) tokens: Tokens,
     /// Sign-ins that the operator hands out.
     pub tickets: Tickets,
-    /// How often proofs of addresses are mailed to one mailbox.
+    /// Limits the proof mails sent to one mailbox.
     pub(crate) strangers: Arc<StrangerMail>,
-    /// Who may sign up.
+    /// Policy for new accounts.
     pub(crate) signup: Signup,
-    /// Whether every account is verified from the start (dev mode).
+    /// True if every account is verified from the start (dev mode).
     pub(crate) dev: bool,
-    /// Where links in mails lead.
+    /// Base URL of links in mails.
     pub(crate) public_url: String,
-    /// How many sessions an account may have; 0: any number.
+    /// Maximum number of sessions per account; 0 is unlimited.
     pub(crate) most_sessions: u32,
 }
 
-/// Who signs in, for the list of sessions.
+/// The client that signs in, for the list of sessions.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientInfo {
-    /// Its address.
+    /// Remote address.
     pub(crate) address: String,
-    /// What it calls itself.
+    /// The `User-Agent` it sends.
     pub(crate) user_agent: String,
-    /// Whose turn it is at what takes long: all of an address together (contract 1.12).
+    /// Key under which slow work is queued fairly: one for all requests of an address (contract 1.12).
     pub(crate) turn: String,
 }
 
-/// How somebody proves to run this machine (contract 2.2).
+/// Evidence that somebody runs this machine (contract 2.2).
 #[derive(Clone)]
 pub(crate) struct Proof {
-    /// The setup token that was given.
+    /// The setup token from the request.
     pub(crate) token: Option<String>,
-    /// Whether the request came over loopback.
+    /// True if the request came over loopback.
     pub(crate) over_loopback: bool,
 }
 
-/// What Google says of somebody who proved it.
+/// A person whose identity Google asserts.
 #[derive(Clone, Debug)]
 pub(crate) struct GoogleUser {
-    /// Google's own name for the person.
+    /// Google's own id of the person.
     pub(crate) subject: String,
-    /// The verified, lower-cased address.
+    /// The verified address in lower case.
     pub(crate) email: String,
-    /// A picture.
+    /// URL of a picture.
     pub(crate) picture: Option<String>,
 }
 
@@ -102,7 +103,7 @@ pub(crate) struct GoogleUser {
 pub(crate) struct SignedIn {
     /// The token that names it.
     pub(crate) token: String,
-    /// Whose it is.
+    /// Its account.
     pub(crate) account: Account,
 }
 
@@ -112,13 +113,13 @@ impl fmt::Debug for SignedIn {
     }
 }
 
-/// Why an account does not get what it asks for; nothing was changed.
+/// Reason why a request of an account is refused; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// Nobody may sign up.
+    /// Sign-up is closed.
     #[error("sign-up is closed")]
     SignupClosed,
-    /// The first account proves itself.
+    /// The first account needs the setup token.
     #[error("the setup token is missing or wrong")]
     SetupToken,
     /// The address has an account.
@@ -130,7 +131,7 @@ pub(crate) enum Refusal {
     /// The account has a password, and it was not given.
     #[error("the current password is required")]
     PasswordMissing,
-    /// The present password is another.
+    /// The given password is not the present one.
     #[error("the current password is wrong")]
     WrongPassword,
     /// The password could not be hashed.
@@ -141,20 +142,20 @@ pub(crate) enum Refusal {
     Store(#[from] store::Error),
 }
 
-/// What became of a wish for a verification mail.
+/// Result of a request for a verification mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
     /// The address is proven already.
     Verified,
-    /// A mail with a link waits to be sent.
+    /// A mail with a link is queued.
     Sent,
 }
 
 impl Accounts {
-    /// Makes an account and signs it in; the first one with proof owns the installation.
+    /// Creates an account and signs it in; the first one with proof owns the installation.
     ///
     /// # Errors
-    /// The policy or an existing account is against it, or storage failed.
+    /// The policy or an existing account prevents it.
     pub(crate) async fn sign_up(
         &self,
         email: String,
@@ -163,7 +164,7 @@ impl Accounts {
         client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
-        // Looked at before the password is hashed, and again in the transaction that counts.
+        // Checked before the password is hashed, and again in the transaction that decides.
         let (asked, early) = (email.clone(), self.policy(proof.clone()));
         self.db
             .read(move |connection| {
@@ -179,11 +180,11 @@ impl Accounts {
         self.create(new, proof, client, now).await
     }
 
-    /// Signs somebody in by e-mail and password. Unknown account, account without a password and wrong password
-    /// take the same work and give the same answer.
+    /// Signs in by e-mail and password. An unknown account, an account without a password and a wrong password cost the
+    /// same work and get the same answer.
     ///
     /// # Errors
-    /// [`Refusal::BadLogin`], or storage failed.
+    /// [`Refusal::BadLogin`].
     pub(crate) async fn log_in(
         &self,
         email: String,
@@ -205,7 +206,7 @@ impl Accounts {
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
         let opened = self.db.write_removal(move |tx| {
-            // A password that was changed meanwhile opens nothing: its change has ended what it had opened.
+            // A password that was changed meanwhile opens nothing: its change has ended the sessions it had opened.
             let current = accounts::find_password_hash(tx, id)? == hash;
             if current {
                 sessions::insert(tx, &session, most, now)?;
@@ -215,10 +216,10 @@ impl Accounts {
         if opened.await? { Ok(SignedIn { token, account }) } else { Err(Refusal::BadLogin) }
     }
 
-    /// Signs in whoever holds a ticket that is not spent; it is then.
+    /// Signs in the holder of an unspent ticket and spends it.
     ///
     /// # Errors
-    /// [`Refusal::BadLogin`], or storage failed.
+    /// [`Refusal::BadLogin`].
     pub(crate) async fn log_in_with_ticket(
         &self,
         ticket: &str,
@@ -229,14 +230,14 @@ impl Accounts {
         self.open_session(account, client, now).await
     }
 
-    /// Signs somebody in whom Google vouches for, by subject, then by address; else makes an account.
+    /// Signs in a person whom Google identifies, by subject, then by address; else creates an account.
     ///
-    /// Whoever signed up with the address and never proved it may be somebody else, who waits for its owner to come. So
-    /// nothing that was set up then opens or leaves the account any more: sessions, password and keys end, routes
-    /// pause, and domains have their first settings again.
+    /// An account that signed up with the address and never proved it may belong to somebody else, who waits for the
+    /// owner of the address to come. So nothing set up until then opens the account or sends from it any more:
+    /// sessions, password and keys end, routes pause, and domains get their initial settings again.
     ///
     /// # Errors
-    /// The policy is against a new account, or storage failed.
+    /// The policy prevents a new account.
     pub(crate) async fn sign_in_with_google(
         &self,
         user: GoogleUser,
@@ -279,7 +280,7 @@ impl Accounts {
         }
     }
 
-    /// Whether an account has a password; who signs in with Google alone has none.
+    /// True if an account has a password; one that signs in with Google alone has none.
     pub(crate) async fn has_password(&self, account: AccountRowId) -> store::Result<bool> {
         Ok(self.db.read(move |connection| accounts::find_password_hash(connection, account)).await?.is_some())
     }
@@ -287,7 +288,7 @@ impl Accounts {
     /// Changes a password; every earlier session ends, and a new one begins.
     ///
     /// # Errors
-    /// The account has a password and `current` is not it, or storage failed.
+    /// The account has a password and `current` is not it.
     pub(crate) async fn change_password(
         &self,
         account: Account,
@@ -309,7 +310,7 @@ impl Accounts {
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         let written = self.db.write(move |tx| {
-            // Somebody else may have changed it meanwhile, with a password that is now an earlier one.
+            // A concurrent request may have changed the password, which makes `current` an earlier one.
             if accounts::find_password_hash(tx, id)? != stored {
                 return Ok(false);
             }
@@ -379,7 +380,7 @@ impl Accounts {
         Ok(SignedIn { token, account })
     }
 
-    /// Whose live session a token names, and by what.
+    /// Returns the account of the live session that a token names, and the id of that session.
     pub(crate) async fn find_session(&self, token: &str, now: Timestamp) -> store::Result<Option<(Account, String)>> {
         let Some(claims) = self.tokens.read(token, now) else { return Ok(None) };
         let jti = claims.jti.clone();
@@ -387,8 +388,8 @@ impl Accounts {
         Ok(found.filter(|account| account.public_id == claims.sub).map(|account| (account, claims.jti)))
     }
 
-    /// Puts a mail with a link that proves the account's address into the line. To a mailbox that got many lately none
-    /// goes, which is not told: it would say that others asked for the same mailbox.
+    /// Enqueues a mail with a link that proves the account's address. A mailbox that got many lately gets none, and the
+    /// answer does not say so: it would disclose that others asked for the same mailbox.
     pub(crate) async fn send_verification(&self, account: Account, now: Timestamp) -> store::Result<Verification> {
         if account.email_verified {
             return Ok(Verification::Verified);
@@ -400,7 +401,7 @@ impl Accounts {
         Ok(Verification::Sent)
     }
 
-    /// The account whose address the link with this token proves, if it is one.
+    /// Returns the account whose address the link with this token proves, if the token is valid.
     pub(crate) async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
         let hash = token_hash(token);
         let found = self.db.read(move |connection| match verifications::find_account(connection, &hash, now)? {
@@ -410,7 +411,7 @@ impl Accounts {
         found.await
     }
 
-    /// Proves an address by the token of a link; whether it was one.
+    /// Proves an address by the token of a link; false if the token is not valid.
     pub(crate) async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         let proven = self.db.write(move |tx| match verifications::find_account(tx, &hash, now)? {
@@ -418,12 +419,12 @@ impl Accounts {
             None => Ok(None),
         });
         let proven = proven.await?;
-        // Now mail is received for it.
+        // Mail is received for the account from now on.
         proven.inspect(|account| self.db.domain_changed(*account));
         Ok(proven.is_some())
     }
 
-    /// A new link's hash and the sealed text of the mail that carries it.
+    /// Returns a new link's hash and the sealed text of the mail that carries it.
     fn verification_mail(&self) -> ([u8; 32], Vec<u8>) {
         let token = random_base62(43);
         let text = format!(
@@ -440,7 +441,7 @@ impl Accounts {
     }
 }
 
-/// Takes an account whose address nobody had proven from whoever signed up with it; its address is proven now.
+/// Takes an account whose address was not proven from the person who signed up with it; the address is proven now.
 fn disown(tx: &Connection, account: AccountRowId, webhook_secret: &[u8], now: Timestamp) -> store::Result<()> {
     sessions::delete_of_account(tx, account)?;
     key_rows::delete_of_account(tx, account)?;
@@ -451,8 +452,8 @@ fn disown(tx: &Connection, account: AccountRowId, webhook_secret: &[u8], now: Ti
     accounts::set_email_verified(tx, account)
 }
 
-/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake. None: the mailbox got as
-/// many as it may.
+/// Enqueues the mail, stores its link as valid and returns the flow to wake; `None` if the mailbox got as many as it
+/// may.
 fn queue_verification(
     tx: &Connection,
     strangers: &StrangerMail,

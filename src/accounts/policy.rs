@@ -1,4 +1,4 @@
-//! Who may sign up, and who of them owns the installation (contract 2.2).
+//! Sign-up policy: decides on new accounts, and on the owner of the installation (contract 2.2).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::store::accounts::verifications;
 use crate::store::accounts::verifications::SETUP_PURPOSE;
 use crate::store::{self, accounts};
 
-/// The policy, asked about one who would sign up.
+/// The policy applied to one sign-up.
 pub(super) struct Policy {
     pub(super) signup: Signup,
     pub(super) proof: Proof,
@@ -19,7 +19,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// Whether the new account is the owner; or why there may be no new account.
+    /// Returns whether the new account becomes the owner, or the reason against a new account.
     pub(super) fn owner_if_permitted(&self, connection: &Connection) -> store::Result<Result<bool, Refusal>> {
         let has_owner = accounts::find_owner(connection)?.is_some();
         let proven = self.proof.over_loopback || self.token_fits(connection)?;
@@ -37,7 +37,7 @@ impl Policy {
         let Some(sealed) = verifications::find_setup_token(connection)? else { return Ok(false) };
         let stored = self.secrets.open_text(SETUP_PURPOSE, &sealed);
         let stored = stored.map_err(|_| store::Error::Corrupt("setup token"))?;
-        // Hashes are compared, so the time taken says nothing of the token.
+        // Hashes are compared, so the time taken discloses nothing of the token.
         Ok(token_hash(given) == token_hash(&stored))
     }
 }

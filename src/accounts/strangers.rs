@@ -1,5 +1,5 @@
-//! How often mail of the appliance's own goes to one mailbox, whoever asks for it: anybody may sign up with an address,
-//! or name one as a destination, that is somebody else's.
+//! Rate limit for the appliance's own mail to one mailbox, whoever asks for it: anybody may sign up with somebody
+//! else's address, or name it as a destination.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::secrets::token_hash;
 use data_encoding::HEXLOWER;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// In an hour: the mail of a sign-up, and as often as one account may ask for another.
+/// Per hour: the mail of a sign-up, and the repetitions that one account may ask for.
 const MOST_AN_HOUR: u32 = 6;
 const MOST_A_DAY: u32 = 12;
 
-/// Proofs of addresses that were mailed lately, by mailbox.
+/// Proofs of addresses mailed lately, by mailbox.
 pub(crate) struct StrangerMail {
     hour: FixedWindow,
     day: FixedWindow,
@@ -27,7 +27,7 @@ impl Default for StrangerMail {
 }
 
 impl StrangerMail {
-    /// Whether one more may be mailed; addresses that differ in case, quotes or a `+` suffix are one mailbox.
+    /// True if one more may be mailed; addresses that differ in case, quotes or a `+` suffix are one mailbox.
     pub(crate) fn may_mail(&self, to: &Mailbox, now: Timestamp) -> bool {
         let key = key(to);
         let may = self.hour.check(&key, now).is_ok() && self.day.check(&key, now).is_ok();
@@ -40,7 +40,7 @@ impl StrangerMail {
         may
     }
 
-    /// Counts one that is mailed.
+    /// Counts a mail that is sent.
     pub(crate) fn count(&self, to: &Mailbox, now: Timestamp) {
         let key = key(to);
         self.hour.count(&key, now);
@@ -48,7 +48,7 @@ impl StrangerMail {
     }
 }
 
-/// An address may be long; its hash is not.
+/// Hashes the address, which may be long.
 fn key(to: &Mailbox) -> String {
     HEXLOWER.encode(&token_hash(&to.without_subaddress()))
 }

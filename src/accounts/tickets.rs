@@ -1,5 +1,5 @@
-//! Tickets: sign-ins that whoever runs the process hands out, once each, to a person in front of it (`mailkite dev`).
-//! They live in memory and end with the process.
+//! One-time sign-ins that the operator of the process hands out to a person in front of it (`mailkite dev`). They live
+//! in memory and end with the process.
 
 use std::sync::Mutex;
 
@@ -7,19 +7,19 @@ use crate::id::random_base62;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 
-/// The tickets that are not spent.
+/// The unspent tickets.
 #[derive(Debug, Default)]
 pub struct Tickets(Mutex<Vec<([u8; 32], Account)>>);
 
 impl Tickets {
-    /// A new ticket for an account.
+    /// Issues a new ticket for an account.
     pub fn issue(&self, account: Account) -> String {
         let ticket = random_base62(32);
         self.unspent().push((token_hash(&ticket), account));
         ticket
     }
 
-    /// Spends a ticket; whose it was.
+    /// Spends a ticket and returns its account.
     pub(super) fn redeem(&self, ticket: &str) -> Option<Account> {
         let hash = token_hash(ticket);
         let mut unspent = self.unspent();

@@ -1,7 +1,8 @@
-//! What a stored message says: read from its raw copy while that lives, from what was kept of it afterwards.
-//!
-//! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
-//! for. When the raw copy goes after seven days, [`archive`] keeps what the API still shows.
+//! Content of stored messages, and the files that clients upload. Bytes are stored once: text and html are no columns
+//! but are parsed from the raw copy on each request, and when the raw copy is removed after seven days, [`archive`]
+//! keeps the parts that the API still returns. The folder uses `store`, the `mail` formats and, for uploads, `limits`
+//! and `secrets`; reading and archiving a message belongs here, uploaded files in `uploads`, and removal by age in
+//! `retention`.
 
 pub(crate) mod uploads;
 
@@ -17,28 +18,26 @@ use crate::store::messages::mail_data::StoredMailData;
 use crate::store::{self, Error};
 
 const ZSTD_LEVEL: i32 = 3;
-/// Text, html and headers of a message of the largest size, twice over.
+/// Twice the text, html and headers of a message of the largest size.
 const KEPT_MAX: usize = 128 * 1024 * 1024;
 
 /// The readable parts of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Bodies {
-    /// The plain text body.
     pub(crate) text: Option<String>,
-    /// The HTML body.
     pub(crate) html: Option<String>,
 }
 
-/// The readable parts of a message for those who need not hold them whole.
+/// The readable parts of a message for callers that need not hold them whole.
 #[derive(Debug)]
 pub(crate) enum Texts {
-    /// Decoded.
+    /// The decoded parts.
     Decoded(Bodies),
-    /// Where they stand in the mail data: the plain text body and the HTML body.
+    /// Positions of the plain text body and the HTML body in the mail data.
     Placed(Option<LocatedText>, Option<LocatedText>),
 }
 
-/// What is kept once the raw copy is gone.
+/// The parts kept once the raw copy is gone.
 #[derive(Debug, Serialize, Deserialize)]
 struct ArchivedContent {
     #[serde(flatten)]
@@ -46,19 +45,19 @@ struct ArchivedContent {
     headers: String,
 }
 
-/// Where a message's content was found.
+/// Content of a message, by the place it was found in.
 #[derive(Debug)]
 pub(crate) enum StoredContent {
     /// The mail data as received.
     Raw(Vec<u8>),
-    /// JSON of what was kept of it.
+    /// JSON of the parts kept of it.
     Kept(Vec<u8>),
 }
 
-/// The content of a message, or `None` when it was dropped. Blocks.
+/// Loads the content of a message, or `None` if it was dropped. Blocks.
 ///
 /// # Errors
-/// Storage trouble; [`Error::Damaged`] is an error of this message alone.
+/// [`Error::Damaged`] is an error of this message alone.
 pub(crate) fn load(
     connection: &Connection,
     objects: &Objects,
@@ -77,10 +76,10 @@ pub(crate) fn load(
 }
 
 impl StoredContent {
-    /// The readable parts.
+    /// Returns the readable parts.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when what was kept cannot be read.
+    /// [`Error::Corrupt`] if the kept parts cannot be read.
     pub(crate) fn readable(&self) -> store::Result<Bodies> {
         match self {
             Self::Raw(bytes) => {
@@ -91,7 +90,7 @@ impl StoredContent {
         }
     }
 
-    /// The readable parts: decoded where the mail data has at most `largest` octets, else placed.
+    /// Returns the readable parts: decoded if the mail data has at most `largest` octets, else by position.
     ///
     /// # Errors
     /// As for [`Self::readable`].
@@ -102,7 +101,7 @@ impl StoredContent {
                 let outline = mime::parse_streaming(&bytes);
                 let (mut text, mut html) = (outline.text, outline.html);
                 let used: usize = text.iter().chain(&html).map(LocatedText::encoded_len).sum();
-                // Most of such a mail is attachments, which have links.
+                // Most of such a message is attachments, which have links.
                 if used < bytes.len() / 2 {
                     text.iter_mut().chain(&mut html).for_each(LocatedText::detach);
                 }
@@ -112,10 +111,10 @@ impl StoredContent {
         }
     }
 
-    /// The header fields as contract 5.4 shows them, those of `trace` first: a JSON object in a string.
+    /// Returns the header fields as contract 5.4 shows them, those of `trace` first: a JSON object in a string.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when what was kept cannot be read.
+    /// [`Error::Corrupt`] if the kept parts cannot be read.
     pub(crate) fn headers_json(&self, trace: &str) -> store::Result<String> {
         let headers = match self {
             Self::Raw(bytes) => Headers::read(bytes),
@@ -129,10 +128,10 @@ fn kept(json: &[u8]) -> store::Result<ArchivedContent> {
     serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
 }
 
-/// What stays of a message when its raw copy goes.
+/// Packs the parts of a message that outlive its raw copy.
 ///
 /// # Errors
-/// It cannot be packed.
+/// They cannot be packed.
 pub(crate) fn archive(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
     let readable = Bodies { text: mail.text, html: mail.html };

@@ -1,7 +1,6 @@
-//! Files that clients put here for a while (contract 7.2): stored durably, then handed out by signed link.
+//! Files that clients upload for a limited time (contract 7.2): stored durably, then served by signed link.
 //!
-//! Whose they are, how large they may be and where they come from is the door's question; that they go in time is
-//! `retention`'s.
+//! The HTTP API checks owner, size and origin; `retention` removes the files when their time is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,46 +18,46 @@ use crate::store::messages::uploads;
 use crate::store::messages::uploads::UploadRow;
 use crate::store::{self, Db};
 
-/// How many days an upload may be kept; the first is the default.
+/// Permitted retention of an upload in days; the first is the default.
 pub const RETENTION_DAYS: [u32; 4] = [7, 30, 90, 365];
 
-/// What a file is called whose name has nothing that can be shown.
+/// Name for a file whose own name has nothing that can be shown.
 const NAMELESS: &str = "file";
-/// The media type of an upload that has none.
+/// Media type of an upload that has none.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
-/// Keeps the files of clients.
+/// Stores the files of clients.
 #[derive(Clone, Debug)]
 pub struct Uploads {
-    /// The database.
+    /// Rows of the uploads.
     pub db: Db,
-    /// Where the bytes go.
+    /// Bytes of the uploads.
     pub objects: Objects,
     /// Signs the links.
     pub links: Arc<Links>,
-    /// How many files an account may have.
+    /// Limits the number of files of an account.
     pub limits: Arc<Limits>,
 }
 
-/// An upload that is stored.
+/// A stored upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
     /// `upl_…`.
     pub public_id: UploadId,
     /// The signed link, valid until `expires_at`.
     pub url: String,
-    /// The name as it is offered for download.
+    /// File name offered for download.
     pub filename: String,
-    /// The media type as it is served.
+    /// Media type as served.
     pub content_type: String,
     /// Octets.
     pub size: u64,
-    /// When link and file end: a whole second.
+    /// Expiry of link and file: a whole second.
     pub expires_at: Timestamp,
 }
 
-/// The name of a file that a client gives: its last path component (contract 7.2).
+/// Returns the file name that a client gave: its last path component (contract 7.2).
 pub(crate) fn given_name(filename: &str) -> String {
     safe_filename(filename).unwrap_or_else(|| NAMELESS.to_owned())
 }
@@ -67,11 +66,11 @@ impl Uploads {
     /// Stores `bytes` for the account with row id `account`; once this returns, neither a crash nor a power cut loses
     /// them.
     ///
-    /// Of `filename` the last path component counts, without control and bidirectional characters, at most 255 bytes.
-    /// A `content_type` that is no media type becomes `application/octet-stream`.
+    /// Of `filename` the last path component counts, without control and bidirectional characters, at most 255 bytes. A
+    /// `content_type` that is no media type becomes `application/octet-stream`.
     ///
     /// # Errors
-    /// The disk is full or fails. Should the outcome be unknown, a restart may find the upload; nobody has its link.
+    /// The disk is full or fails. If the outcome is unknown, a restart may find the upload, but nobody has its link.
     pub async fn keep(
         &self,
         account: AccountRowId,
@@ -82,7 +81,7 @@ impl Uploads {
         now: Timestamp,
     ) -> store::Result<Upload> {
         let size = bytes.len() as u64;
-        // Before its bytes are written, and again in the transaction that counts.
+        // Checked before the bytes are written, and again in the transaction that decides.
         let limits = Arc::clone(&self.limits);
         let admitted = self.db.read(move |connection| {
             limits.admit(connection, account, Kind::Uploads)?;
@@ -132,7 +131,7 @@ impl Uploads {
     }
 }
 
-/// `text` without white space around it, if it is a media type with its parameters (RFC 9110 §8.3.1).
+/// Returns `text` without surrounding white space, if it is a media type with its parameters (RFC 9110 §8.3.1).
 fn media_type(text: &str) -> Option<&str> {
     let text = text.trim_matches([' ', '\t']);
     let (essence, mut rest) = match text.find(';') {
@@ -153,7 +152,7 @@ fn media_type(text: &str) -> Option<&str> {
     rest.is_empty().then_some(text)
 }
 
-/// What stands behind `name=token` or `name="text"` (RFC 9110 §5.6.6).
+/// Returns the rest after `name=token` or `name="text"` (RFC 9110 §5.6.6).
 fn after_parameter(text: &str) -> Option<&str> {
     let (name, value) = text.split_once('=')?;
     if !is_token(name) {

@@ -1,4 +1,4 @@
-//! A live look at a domain's DNS records (contract 3.2): without cache, within one budget, no answer counting neither way.
+//! Live check of a domain's DNS records (contract 3.2): uncached, within one time budget; no answer counts neither way.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use super::records::{Kind, Status, Wanted};
 use crate::net::dns::budget::Budget;
 use crate::net::dns::{DnsError, Resolver};
 
-/// The time that all questions of one check together may take: with the rest of the request it is within the ten
-/// seconds of contract 3.5.
+/// Time budget of all DNS queries of one check together: with the rest of the request it stays within the ten seconds
+/// of contract 3.5.
 pub(crate) const BUDGET: Duration = Duration::from_secs(9);
-/// The questions that a look at the SPF record may cost, all addresses of the host together.
+/// DNS queries that a check of the SPF record may cost, all addresses of the host together.
 const SPF_QUESTIONS: usize = 40;
-/// Values shown of one record, and how much of each.
+/// Values reported per record, and the length of each.
 const MAX_FOUND: usize = 10;
 const MAX_FOUND_CHARS: usize = 1000;
 
-/// What was found for one record.
+/// Result for one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// How it compares with what is wanted.
+    /// Comparison with the expected value.
     pub status: Status,
-    /// The values seen, the first few of them.
+    /// The first few values found.
     pub(crate) found: Vec<String>,
 }
 
-/// Looks.
+/// Checks the records of domains.
 #[derive(Clone)]
 pub struct Checker {
     resolver: Resolver,
@@ -37,12 +37,12 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// A checker that asks `resolver`, which has no cache, and spends at most `budget` on one domain.
+    /// Creates a checker that asks `resolver`, which has no cache, and spends at most `budget` on one domain.
     pub const fn new(resolver: Resolver, budget: Duration) -> Self {
         Self { resolver, budget }
     }
 
-    /// What the five records look like now, in the order of [`Kind::ALL`].
+    /// Returns the present state of the five records, in the order of [`Kind::ALL`].
     pub async fn check(&self, wanted: &Wanted<'_>) -> [Finding; 5] {
         let records = wanted.records();
         let name = |kind: Kind| records.iter().find(|record| record.kind == kind).map_or("", |record| &record.name);
@@ -92,7 +92,7 @@ impl Checker {
         }
     }
 
-    /// Whether the policy passes for every address that the appliance sends from; none when DNS does not say.
+    /// True if the policy passes for every address that the appliance sends from; `None` if DNS does not say.
     async fn spf_passes(&self, wanted: &Wanted<'_>) -> Option<bool> {
         let addresses = match self.resolver.addresses(wanted.hostname).await {
             Ok(addresses) => addresses,
@@ -139,19 +139,19 @@ impl Checker {
             [policy] => tag(policy, "p").is_some_and(|policy| {
                 ["none", "quarantine", "reject"].iter().any(|word| policy.trim().eq_ignore_ascii_case(word))
             }),
-            // RFC 7489 §6.6.3: several are as good as none.
+            // RFC 7489 §6.6.3: several records are as good as none.
             _ => false,
         };
         finding(holds, texts)
     }
 }
 
-/// The root stands for "no mail at all".
+/// Shows the root as `.`, which as an MX means "no mail at all".
 fn shown_host(bare: &str) -> &str {
     if bare.is_empty() { "." } else { bare }
 }
 
-/// A name without such records is an answer; everything else is none.
+/// Maps a DNS error: a name without such records is an answer, every other error is none.
 fn unanswered(error: &DnsError) -> Finding {
     match error {
         DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_) => {
@@ -173,7 +173,7 @@ fn finding(holds: bool, found: Vec<String>) -> Finding {
     Finding { status, found: shown(found) }
 }
 
-/// What is kept of the values: somebody else writes them.
+/// Limits the values that are kept, since a stranger writes them.
 fn shown(found: Vec<String>) -> Vec<String> {
     let clean = |text: String| text.chars().filter(|c| !c.is_control()).take(MAX_FOUND_CHARS).collect();
     found.into_iter().take(MAX_FOUND).map(clean).collect()
@@ -185,7 +185,7 @@ fn is_spf(text: &str) -> bool {
     head.is_some() && text.get(6..).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// Whether the policy lets pass what `mechanism` matches; terms behind `all` are never reached (RFC 7208 §5.1).
+/// True if the policy passes whatever `mechanism` matches; terms after `all` are never reached (RFC 7208 §5.1).
 fn has_mechanism(policy: &str, mechanism: &str) -> bool {
     let terms = policy.split_ascii_whitespace().skip(1).map(|term| term.trim_end_matches('.').to_ascii_lowercase());
     let mut reached = terms.take_while(|term| term.trim_start_matches(['+', '-', '~', '?']) != "all");
@@ -197,12 +197,12 @@ fn is_key(text: &str) -> bool {
     tag(text, "v").is_none_or(|version| version.trim() == "DKIM1")
 }
 
-/// RFC 7489 §6.3: the version comes first and is written so.
+/// RFC 7489 §6.3: the version comes first, in exactly this form.
 fn is_dmarc(text: &str) -> bool {
     text.split(';').next().is_some_and(|version| without_space(version) == "v=DMARC1")
 }
 
-/// The value of a tag in a list such as `v=DKIM1; p=…` (RFC 6376 §3.2).
+/// Returns the value of a tag in a list such as `v=DKIM1; p=…` (RFC 6376 §3.2).
 fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.split(';').filter_map(|tag| tag.split_once('=')).find(|(key, _)| key.trim() == name).map(|(_, value)| value)
 }

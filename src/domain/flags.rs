@@ -1,35 +1,35 @@
-//! How the result of a check moves a domain's flag (contract 3.2). Pure.
+//! Moves a domain's flags by the results of its checks (contract 3.2). Pure.
 
 use std::time::Duration;
 
 use super::records::Status;
 use crate::clock::Timestamp;
 
-/// So many failed checks in a row …
+/// Consecutive failed checks …
 const FAILURES: u32 = 3;
-/// … the first and last so far apart, before a flag falls.
+/// … and the span from the first to the last of them, before a flag is cleared.
 const SPAN: Duration = Duration::from_secs(72 * 3600);
 
-/// A flag and the failed checks in a row since it last held.
+/// A flag, and the consecutive failed checks since it last passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flag {
-    /// Whether it is set.
     pub(crate) set: bool,
-    /// Failed checks in a row.
+    /// Consecutive failed checks.
     pub(crate) failures: u32,
-    /// When the first of them was.
+    /// Time of the first of them.
     pub(crate) first_failed_at: Option<Timestamp>,
 }
 
 impl Flag {
-    /// The flag after a check at `now`. No answer changes nothing; the first pass sets it; it falls only after three
-    /// failures over 72 hours.
+    /// Returns the flag after a check at `now`. A check without an answer changes nothing, the first pass sets the
+    /// flag, and only three failures over 72 hours clear it.
     pub(crate) fn after(self, result: Status, now: Timestamp) -> Self {
         match result {
             Status::Unchecked => self,
             Status::Ok => Self { set: true, failures: 0, first_failed_at: None },
             Status::Missing | Status::Mismatch => {
-                // A clock that was ahead at the first failure would keep the flag until that time comes again.
+                // A first failure recorded by a clock that ran ahead would keep the flag set until that time comes
+                // again.
                 let first = self.first_failed_at.map_or(now, |first| first.min(now));
                 let failures = self.failures.saturating_add(1);
                 let falls = failures >= FAILURES && now.since(first) >= SPAN;

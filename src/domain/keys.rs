@@ -1,6 +1,7 @@
-//! The DKIM keys of a domain: made with it, sealed at rest.
+//! The DKIM keys of a domain: generated when it is added, sealed at rest.
 //!
-//! An RSA pair takes a core for a good part of a second, so a few are made ahead while nobody wants one.
+//! Generating an RSA pair keeps a core busy for a good part of a second, so a few are generated ahead while no request
+//! wants one.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,37 +18,37 @@ use crate::fair_semaphore::{FairSemaphore, QueueFull};
 use crate::secrets::Secrets;
 use crate::store::accounts::dkim_keys::NewDkimKey;
 
-/// What private keys are sealed for.
+/// Purpose under which private keys are sealed.
 pub const PURPOSE: &str = "dkim-key";
 /// RFC 8301 §3.2: at least 1024, should be 2048.
 const RSA_BITS: usize = 2048;
 
-/// Those who wait for a pair.
+/// Requests that may wait for a pair.
 const MOST_WAITING: usize = 32;
-/// RSA pairs made ahead.
+/// RSA pairs generated ahead.
 const AHEAD: usize = 8;
-/// How long nobody must have wanted one before the next is made ahead.
+/// Idle time before the next pair is generated ahead.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A pair was not made.
+/// Reason why no pair was generated.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum KeyError {
     /// The libraries failed.
     #[error("a DKIM key could not be made: {0}")]
     Failed(String),
-    /// Too many wait for the same.
+    /// Too many requests wait for a pair.
     #[error(transparent)]
     Crowded(#[from] QueueFull),
 }
 
-/// PKCS #8 of the private half, and the public one as DNS has it.
+/// PKCS #8 of the private key, and the public key as published in DNS.
 type Pair = (Vec<u8>, String);
 
-/// Makes pairs, one at a time; who asks takes turns.
+/// Generates key pairs one at a time; callers take turns.
 pub struct KeyMaker {
     gate: FairSemaphore,
     ahead: Arc<Mutex<Vec<Pair>>>,
-    /// A task is there that makes some ahead.
+    /// True while a task generates pairs ahead.
     making: Arc<AtomicBool>,
 }
 
@@ -64,14 +65,14 @@ impl Default for KeyMaker {
 }
 
 impl KeyMaker {
-    /// An RSA-2048 and an Ed25519 pair, their private halves sealed, in the turn of `who`.
+    /// Returns an RSA-2048 and an Ed25519 pair with sealed private keys, generated in the turn of `who`.
     ///
     /// # Errors
-    /// The libraries could not make one, or too many wait.
+    /// The libraries could not generate one, or too many requests wait.
     pub async fn make(&self, secrets: &Secrets, who: &str) -> Result<Vec<NewDkimKey>, KeyError> {
         let turn = self.gate.enter(who).await?;
         let ready = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // The work ends when it is done, not when whoever asked goes away; so long it has its turn.
+        // The work ends when it is done, not when its caller goes away, and it holds its turn until then.
         let made = tokio::task::spawn_blocking(move || {
             let rsa = ready.map_or_else(rsa_pair, Ok);
             drop(turn);
@@ -88,12 +89,12 @@ impl KeyMaker {
         Ok(vec![key("rsa", &rsa, rsa_public), key("ed25519", &ed, ed_public)])
     }
 
-    /// How many wait for their turn, and how many were refused since the start.
+    /// Returns how many requests wait for their turn, and how many were refused since the start.
     pub(crate) fn figures(&self) -> (usize, u64) {
         self.gate.figures()
     }
 
-    /// Makes RSA pairs ahead, one after the other and only while nobody wants one, until there are enough.
+    /// Generates RSA pairs ahead, one after the other and only while no request wants one, until there are enough.
     fn make_ahead(&self) {
         if self.making.swap(true, Ordering::Relaxed) {
             return;
@@ -118,7 +119,8 @@ impl KeyMaker {
     }
 }
 
-/// PKCS #8 of the private half; the public one as RFC 6376 §3.6.1 has it in practice, a SubjectPublicKeyInfo.
+/// Generates PKCS #8 of the private key, and the public key as RFC 6376 §3.6.1 has it in practice: a
+/// SubjectPublicKeyInfo.
 fn rsa_pair() -> Result<Pair, KeyError> {
     let failed = |error: &dyn std::fmt::Display| KeyError::Failed(error.to_string());
     let private = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS).map_err(|error| failed(&error))?;
@@ -127,7 +129,7 @@ fn rsa_pair() -> Result<Pair, KeyError> {
     Ok((private.as_bytes().to_vec(), BASE64.encode(public.as_bytes())))
 }
 
-/// RFC 8463 §4.2: the public half is the bare 32 bytes.
+/// RFC 8463 §4.2: the public key is published as its bare 32 bytes.
 fn ed25519_pair() -> Result<Pair, KeyError> {
     let failed = |_| KeyError::Failed("Ed25519".to_owned());
     let private = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).map_err(failed)?;

@@ -1,6 +1,7 @@
-//! Domains of accounts (contract 3): added with their keys, verified by their DNS records, checked again day by day.
-//!
-//! `name` says what can be a domain, `records` what DNS should say, `check` looks, `flags` judges over time.
+//! Domains of accounts (contract 3): added with their keys, verified by their DNS records, checked again every day.
+//! Uses `store`, `config`, `limits`, `secrets`, the `mail` formats and DNS (`net`), and knows nothing of HTTP. A rule
+//! about names belongs in `name`, a DNS record in `records` (expected) and `check` (found), a rule about when a flag
+//! changes in `flags`, its schedule in `recheck`, and key generation in `keys`.
 
 pub(crate) mod check;
 pub(crate) mod flags;
@@ -31,41 +32,39 @@ use crate::store::accounts::domains::{DomainRow, Flags};
 use crate::store::webhooks::routes;
 use crate::store::{Db, accounts};
 
-/// What the domains are made of.
+/// Adds, verifies and removes domains.
 pub struct Domains {
-    /// The database.
     pub(crate) db: Db,
     /// Seals private keys.
     pub(crate) secrets: Arc<Secrets>,
-    /// The configuration.
     pub(crate) config: Arc<Config>,
-    /// Looks DNS up.
+    /// Looks records up in DNS.
     pub(crate) checker: Checker,
-    /// Makes keys.
+    /// Generates key pairs.
     pub(crate) keys: KeyMaker,
-    /// How many domains an account may have.
+    /// Limits the number of domains of an account.
     pub(crate) limits: Arc<Limits>,
 }
 
-/// A record, and what the last look at it found.
+/// A record, and what its last check found.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// As it should be.
+    /// The record as it should be.
     pub(crate) record: Record,
-    /// As it is.
+    /// The record as it was found.
     pub(crate) finding: Finding,
 }
 
-/// What a verification found.
+/// Result of a verification.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
-    /// The domain after it.
+    /// The domain after the verification.
     pub(crate) domain: DomainRow,
-    /// The results of this check; where there was no result, the stored flag.
+    /// Results of this check; the stored flag where the check had no answer.
     pub(crate) checks: Flags,
 }
 
-/// Why a domain was not added or verified.
+/// Reason why a domain was not added or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum DomainError {
     /// The account has it already.
@@ -77,7 +76,7 @@ pub enum DomainError {
     /// It was removed meanwhile.
     #[error("the domain is gone")]
     Gone,
-    /// Its keys could not be made.
+    /// Its keys could not be generated.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// Storage failed.
@@ -86,10 +85,10 @@ pub enum DomainError {
 }
 
 impl Domains {
-    /// Adds a domain, pending, with its keys; `name` is in the form of [`name::parse`].
+    /// Adds a pending domain with its keys; `name` is in the form of [`name::parse`].
     ///
     /// # Errors
-    /// The account has it, another account has proven it, or storage failed.
+    /// The account has it, or another account has verified it.
     pub(crate) async fn add(
         &self,
         account: AccountRowId,
@@ -97,7 +96,7 @@ impl Domains {
         now: Timestamp,
     ) -> Result<DomainRow, DomainError> {
         let asked = name.clone();
-        // Looked at before keys are made, and again in the transaction that counts.
+        // Checked before keys are generated, and again in the transaction that decides.
         let limits = Arc::clone(&self.limits);
         let looked = self.db.read(move |connection| {
             let free = may_add(connection, account, &asked)?;
@@ -123,7 +122,7 @@ impl Domains {
         Ok(domain)
     }
 
-    /// The five records of a domain, with what the last check found.
+    /// Returns the five records of a domain, with what the last check found.
     pub(crate) fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
         let keys = Keys::find(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
@@ -148,24 +147,24 @@ impl Domains {
         }
     }
 
-    /// Looks a domain's records up and moves its flags by what is found.
+    /// Looks a domain's records up and moves its flags by the results.
     ///
     /// # Errors
-    /// Another account has proven it, it is gone, or storage failed; then nothing was changed.
+    /// Another account has verified it, or it is gone; nothing was changed then.
     pub(crate) async fn verify(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
         let asked = domain.clone();
-        // Looked at before DNS is asked, and again in the transaction that counts.
+        // Checked before DNS is asked, and again in the transaction that decides.
         if self.db.read(move |connection| is_lost(connection, &asked)).await? {
             return Err(DomainError::Taken);
         }
         self.check(domain, IfTaken::Refuse, now).await
     }
 
-    /// As [`Self::verify`], where a domain that another account has proven meanwhile stays pending and loses what
-    /// it proved earlier.
+    /// Does the same as [`Self::verify`], but a domain that another account has verified meanwhile stays pending and
+    /// loses what it proved earlier.
     ///
     /// # Errors
-    /// It is gone, or storage failed; then nothing was changed.
+    /// The domain is gone; nothing was changed then.
     pub(crate) async fn recheck(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
         self.check(domain, IfTaken::StayPending, now).await
     }
@@ -196,7 +195,7 @@ impl Domains {
         Ok(verified)
     }
 
-    /// Removes a domain; the routes that went with it.
+    /// Removes a domain and returns the routes removed with it.
     pub(crate) async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
         let id = domain.public_id.clone();
         let gone = self.db.write_removal(move |tx| {
@@ -210,10 +209,10 @@ impl Domains {
         Ok(gone)
     }
 
-    /// Makes the keys of a domain that has none: one of before there were keys, or made by `mailkite dev`.
+    /// Generates the keys of a domain that has none: one older than the keys, or one made by `mailkite dev`.
     ///
     /// # Errors
-    /// It is gone, storage failed, or a key could not be made.
+    /// The domain is gone, or a key could not be generated.
     pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
         if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
             return Ok(());
@@ -255,7 +254,7 @@ fn may_add(connection: &Connection, account: AccountRowId, name: &str) -> store:
     })
 }
 
-/// Whether another account has verified the domain or one above it (contract 3.2).
+/// True if another account has verified the domain or one above it (contract 3.2).
 fn is_taken(connection: &Connection, account: AccountRowId, name: &str) -> store::Result<bool> {
     for name in name::with_parents(name) {
         if domains::is_held_by_another(connection, account, &name)? {
@@ -265,20 +264,20 @@ fn is_taken(connection: &Connection, account: AccountRowId, name: &str) -> store
     Ok(false)
 }
 
-/// Whether a domain cannot be verified any more, nor sent from, because another account has verified it or one above
-/// it; one that is verified keeps what it won, whoever proves a domain above it.
+/// True if a domain can no longer be verified or sent from, because another account has verified it or one above it. A
+/// verified domain keeps what it won, whoever verifies a domain above it.
 pub(crate) fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
     Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
 }
 
-/// What a check does with a domain that another account has verified.
+/// Treatment of a domain that another account has verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfTaken {
     Refuse,
     StayPending,
 }
 
-/// By the public id: during the look the domain can be removed and its row id given to another one.
+/// Finds the domain by its public id: during the DNS check it can be removed and its row id given to another one.
 fn settle(
     tx: &Connection,
     id: &DomainId,
@@ -315,15 +314,15 @@ fn settle(
         };
         dns_checks::put(tx, id, &check)?;
     }
-    // An MX record may still name this host for the account that had the domain before. So a record of the account's own
-    // is asked of all but the installation's first account, whoever may sign up today; what a domain won without one, it
-    // keeps. With open sign-up everybody has to show it.
+    // An MX record may still name this host for the account that had the domain before, so every account but the
+    // installation's first, whoever may sign up today, must show a record of its own; a domain keeps what it won
+    // without one. With open sign-up every account must show it.
     let by_mx = !open && (accounts::is_first(tx, domain.account_id)? || (domain.verified && !domain.flags.dkim));
     if lost {
         flags = Flags::default();
     }
     let holds = |flags: Flags| flags.mx && (flags.dkim || by_mx);
-    // A flag that outlives its record keeps what a domain has, but wins nothing: the name may be somebody else's by now.
+    // A flag that outlives its record keeps what a domain has but wins nothing: the name may have a new owner by now.
     let verified = holds(flags) && (domain.verified || holds(checks)) && !lost;
     domains::set_checked(tx, id, flags, verified, now)?;
     if verified && !domain.verified {
@@ -333,7 +332,7 @@ fn settle(
     Ok(Ok(Verified { domain, checks }))
 }
 
-/// The flag that a record moves; the Ed25519 key moves none.
+/// Returns the flag that a record moves; the Ed25519 key moves none.
 const fn flag_of(flags: &mut Flags, kind: Kind) -> Option<&mut bool> {
     match kind {
         Kind::Mx => Some(&mut flags.mx),

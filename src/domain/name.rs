@@ -1,20 +1,20 @@
-//! Which names can be a domain of an account (contract 3.4). Pure.
+//! Decides which names can be a domain of an account (contract 3.4). Pure.
 
 use crate::mail::address::Domain;
 
-/// A DNS name has at most 253 characters, and the longest that goes before a domain is `mailkite-ed._domainkey.`.
+/// A DNS name has at most 253 characters, and the longest prefix put before a domain is `mailkite-ed._domainkey.`.
 const MAX_LENGTH: usize = 253 - 23;
 
-/// Why a name is none.
+/// Reason why a name cannot be a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadName {
-    /// No host name, an address, or without a dot.
+    /// Not a host name, an address, or without a dot.
     #[error("a domain name such as example.com is required")]
     Form,
-    /// Its DKIM records would have no room.
+    /// Too long to leave room for its DKIM records.
     #[error("this name is longer than {MAX_LENGTH} characters")]
     TooLong,
-    /// What everybody registers below.
+    /// A public suffix, under which anybody can register.
     #[error("this is a public suffix, which belongs to nobody; give a domain below it")]
     PublicSuffix,
     /// The name of this server.
@@ -22,13 +22,13 @@ pub(crate) enum BadName {
     OwnHost,
 }
 
-/// A domain's name as it is stored: A-labels, lower case, no final dot.
+/// Returns a domain's name as it is stored: A-labels, lower case, no final dot.
 ///
 /// # Errors
-/// It cannot be an account's domain.
+/// The name cannot be an account's domain.
 pub(crate) fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
     let text = text.trim();
-    // Every spelling that a URL's host may have of an address is one, whatever DNS would make of it.
+    // Every spelling of an address that a URL's host may have counts as an address, whatever DNS would make of it.
     let is_address = url::Host::parse(text).is_ok_and(|host| !matches!(host, url::Host::Domain(_)));
     let domain = Domain::parse(text).map_err(|_| BadName::Form)?;
     let name = domain.as_str();
@@ -52,7 +52,7 @@ pub(crate) fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
     Ok(name.to_owned())
 }
 
-/// The name and every domain above it that could be somebody's.
+/// Returns the name and every domain above it that somebody could own.
 pub(crate) fn with_parents(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let mut rest = name;
@@ -65,12 +65,12 @@ pub(crate) fn with_parents(name: &str) -> Vec<String> {
     names
 }
 
-/// The registrable name that a domain lies under, or the domain itself: whose owner it is (RFC 7489 §3.2).
+/// Returns the registrable name above a domain, or the domain itself: the organizational domain (RFC 7489 §3.2).
 pub(crate) fn organizational(name: &str) -> &str {
     psl::domain_str(name).unwrap_or(name)
 }
 
-/// Whether a name is reserved for trying things out (RFC 6761), so that dev mode verifies it without DNS.
+/// True for a name reserved for tests (RFC 6761), which dev mode verifies without DNS.
 pub(crate) fn is_for_trying(name: &str) -> bool {
     [".test", ".localhost", ".example"].iter().any(|suffix| name.ends_with(suffix))
 }

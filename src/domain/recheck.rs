@@ -1,4 +1,4 @@
-//! The daily look at domains that have something proven (contract 3.2).
+//! The daily check of domains that have something verified (contract 3.2).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::store;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
 
-/// How old a check gets before it is made again.
+/// Age at which a check is repeated.
 const AGE: Duration = Duration::from_secs(86_400);
-/// How often it is looked whether one is due.
+/// Interval at which due domains are looked for.
 const EVERY: Duration = Duration::from_secs(300);
-/// Domains of one round; the others have their turn in the next.
+/// Domains of one round; the others follow in the next.
 const ROUND: u32 = 100;
-/// Domains looked at together; one whose servers are silent takes its whole budget.
+/// Domains checked concurrently; one whose servers do not answer takes its whole budget.
 const AT_ONCE: usize = 4;
 
 /// Checks due domains again, a few at a time, until `stop`.
@@ -38,7 +38,7 @@ pub(crate) async fn run(domains: Arc<Domains>, clock: Clock, stop: CancellationT
     }
 }
 
-/// One round as of `now`; how many domains were checked.
+/// Runs one round as of `now` and returns how many domains were checked.
 ///
 /// # Errors
 /// Due domains could not be listed.
@@ -46,14 +46,14 @@ pub async fn round(domains: &Arc<Domains>, now: Timestamp) -> store::Result<usiz
     let due = domains.db.read(move |connection| domains::list_due(connection, now.minus(AGE), ROUND)).await?;
     let checks = stream::iter(due).map(|domain| {
         let domains = Arc::clone(domains);
-        // A task of its own: a fault in a library must cost no other domain its check.
+        // Each check runs in a task of its own: a panic in a library must not cost another domain its check.
         tokio::spawn(async move { check(&domains, domain, now).await })
     });
     let checked = checks.buffer_unordered(AT_ONCE).filter(|done| std::future::ready(matches!(done, Ok(true))));
     Ok(checked.count().await)
 }
 
-/// Whether the check was made.
+/// Checks one domain; true if the check was made.
 async fn check(domains: &Domains, domain: DomainRow, now: Timestamp) -> bool {
     let (name, was_verified) = (domain.name.clone(), domain.verified);
     match domains.recheck(domain, now).await {
@@ -63,7 +63,7 @@ async fn check(domains: &Domains, domain: DomainRow, now: Timestamp) -> bool {
             }
             true
         }
-        // Removed meanwhile, or proven by another account in this very moment.
+        // Removed meanwhile, or verified by another account at this very moment.
         Err(DomainError::Gone | DomainError::Taken | DomainError::Exists) => false,
         Err(error @ (DomainError::Store(_) | DomainError::Keys(_))) => {
             tracing::warn!(domain = %name, %error, "a domain was not checked; trying again later");

@@ -2,24 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The selector of the RSA key.
+/// Selector of the RSA key.
 pub(crate) const SELECTOR_RSA: &str = "mailkite";
-/// The selector of the Ed25519 key.
+/// Selector of the Ed25519 key.
 pub(crate) const SELECTOR_ED25519: &str = "mailkite-ed";
 const MX_PRIORITY: u16 = 10;
 
-/// Which of the five records.
+/// One of the five records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Who receives the domain's mail.
+    /// Names the host that receives the domain's mail.
     Mx,
-    /// Who may send it.
+    /// Authorizes the hosts that may send it.
     Spf,
-    /// The RSA key that signs it.
+    /// Publishes the RSA key that signs it.
     Dkim,
-    /// What receivers do with forgeries.
+    /// Tells receivers how to treat forgeries.
     Dmarc,
-    /// The Ed25519 key that signs it too.
+    /// Publishes the Ed25519 key that signs it as well.
     DkimEd25519,
 }
 
@@ -27,7 +27,7 @@ impl Kind {
     /// All five, in the order of the contract.
     pub(crate) const ALL: [Self; 5] = [Self::Mx, Self::Spf, Self::Dkim, Self::Dmarc, Self::DkimEd25519];
 
-    /// The word that the store keeps.
+    /// Returns the word that the store keeps.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Mx => "mx",
@@ -39,23 +39,23 @@ impl Kind {
     }
 }
 
-/// What a look at a record found.
+/// Result of looking a record up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// Published as it should be.
     Ok,
-    /// Nothing of the kind is there.
+    /// No record of the kind exists.
     Missing,
-    /// Something else is there.
+    /// Another value is published.
     Mismatch,
-    /// Not looked at yet, or DNS gave no answer.
+    /// Not looked up yet, or DNS gave no answer.
     #[default]
     Unchecked,
 }
 
 impl Status {
-    /// The word of the contract.
+    /// Returns the word of the contract.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -65,7 +65,7 @@ impl Status {
         }
     }
 
-    /// The status that a word names.
+    /// Returns the status that a word names.
     pub(crate) fn from_word(word: &str) -> Self {
         match word {
             "ok" => Self::Ok,
@@ -76,40 +76,40 @@ impl Status {
     }
 }
 
-/// A record as its owner should publish it.
+/// A record as the owner of the domain should publish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Which one.
+    /// Kind of the record.
     pub kind: Kind,
     /// `MX` or `TXT`.
     pub(crate) record_type: &'static str,
     /// Fully qualified, without final dot.
     pub name: String,
-    /// What it says.
+    /// Value to publish.
     pub value: String,
-    /// Of the MX alone.
+    /// Set for the MX record only.
     pub(crate) priority: Option<u16>,
-    /// Whether everything works without it.
+    /// True if everything works without it.
     pub(crate) optional: bool,
 }
 
-/// What a domain's records are made of.
+/// Values from which a domain's records are built.
 #[derive(Clone, Debug)]
 pub struct Wanted<'w> {
-    /// The domain.
+    /// Name of the domain.
     pub name: &'w str,
-    /// The appliance's host name.
+    /// Host name of the appliance.
     pub hostname: &'w str,
-    /// The domain that the SPF record includes instead of naming the host.
+    /// Domain that the SPF record includes instead of naming the host.
     pub spf_include: Option<&'w str>,
-    /// Base64 of the RSA key.
+    /// RSA public key in base64.
     pub rsa: &'w str,
-    /// Base64 of the Ed25519 key.
+    /// Ed25519 public key in base64.
     pub ed25519: &'w str,
 }
 
 impl Wanted<'_> {
-    /// The mechanism that an SPF record has to contain.
+    /// Returns the mechanism that an SPF record has to contain.
     pub(crate) fn spf_mechanism(&self) -> String {
         match self.spf_include {
             Some(include) => format!("include:{include}"),
@@ -117,7 +117,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// The five records, in order.
+    /// Returns the five records, in order.
     pub fn records(&self) -> Vec<Record> {
         let domain = self.name;
         let txt = |kind, name: String, value: String| Record {

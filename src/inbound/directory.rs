@@ -1,7 +1,8 @@
-//! Who receives what: domains and route tables, kept in memory and read again when they change.
+//! Directory of the domains and route tables that recipients are looked up in, kept in memory and read again when they
+//! change.
 //!
-//! A change empties what is remembered of its own account alone. Tables with regexes are made off the async threads, one
-//! at a time for an account and few at a time in all; who asks for another account's routes does not wait for it.
+//! A change evicts the entries of its own account only. Tables with regexes are compiled off the async threads, one at
+//! a time per account and few at a time in all; a request for another account's routes does not wait for that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,21 +15,21 @@ use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, Db};
 use crate::webhook;
 
-/// Domains kept at most; a flood of made-up ones only empties the memory.
+/// Maximum number of domains kept; a flood of made-up ones only empties the cache.
 const MAX_DOMAINS: usize = 10_000;
-/// What all route tables together may hold, in bytes; then those go that were asked for longest ago.
+/// Memory limit of all route tables together, in bytes; above it the least recently used ones are evicted.
 const MAX_TABLE_BYTES: usize = 64 << 20;
-/// Sets of regexes that are compiled at a time, and that are matched at a time.
+/// Regex sets compiled at a time, and matched at a time.
 const AT_A_TIME: usize = 1;
 
-/// A domain that mail is received for, or will be.
+/// A domain that mail is received for now or later.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// The account that holds it.
+    /// The account that the domain belongs to.
     pub(crate) account: AccountRowId,
-    /// Its row; none for the host name itself.
+    /// Row of the domain; none for the host name itself.
     pub(crate) domain: Option<DomainRowId>,
-    /// Whether mail is received already.
+    /// True once mail is received for it.
     pub(crate) verified: bool,
 }
 
@@ -41,7 +42,7 @@ struct Domains {
 #[derive(Debug, Default)]
 struct Tables {
     tables: HashMap<AccountRowId, (Arc<RouteTable>, u64)>,
-    /// Counts what is asked for, so that the table asked for longest ago is known.
+    /// Counts lookups, to find the least recently used table.
     asked: u64,
     held: usize,
 }
@@ -63,7 +64,7 @@ impl Tables {
         if self.held <= MAX_TABLE_BYTES {
             return;
         }
-        // A quarter goes at a time, so that the oldest are not looked for at every table.
+        // A quarter is evicted at a time, so that the oldest need not be searched for at every table.
         let mut by_age: Vec<(u64, AccountRowId)> =
             self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
         by_age.sort_unstable();
@@ -78,26 +79,26 @@ impl Tables {
     }
 }
 
-/// The directory; clones share its memory.
+/// The directory; clones share its cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     db: Db,
     domains: Arc<Mutex<Domains>>,
     tables: Arc<Mutex<Tables>>,
-    /// Who makes the table of an account, or changes its regexes.
+    /// Locks of accounts: the holder builds the account's table, or changes its regexes.
     turns: Arc<Mutex<HashMap<AccountRowId, Arc<AsyncMutex<()>>>>>,
     compiling: Arc<Semaphore>,
     matching: Arc<Semaphore>,
 }
 
-/// The turn to change the regexes of an account: until it is dropped nobody else does.
+/// Exclusive right to change the regexes of an account until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RegexTurn {
     _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Directory {
-    /// An empty directory over a database.
+    /// Creates an empty directory over a database.
     pub(crate) fn new(db: Db) -> Self {
         Self {
             db,
@@ -109,7 +110,7 @@ impl Directory {
         }
     }
 
-    /// The entry of a domain, given as A-label in lower case.
+    /// Returns the entry of a domain, given as A-label in lower case.
     pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
         let version = self.db.directory_version();
         if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
@@ -118,7 +119,7 @@ impl Directory {
         let name = domain.to_owned();
         let found = self.db.read(move |connection| {
             let Some(row) = store::accounts::domains::find_by_name(connection, &name)? else { return Ok(None) };
-            // Nothing is received for an account whose e-mail is not proven.
+            // No mail is received for an account whose e-mail is not proven.
             let proven =
                 store::accounts::find_by_row(connection, row.account_id)?.is_some_and(|one| one.email_verified);
             Ok(Some(Entry { account: row.account_id, domain: Some(row.id), verified: row.verified && proven }))
@@ -133,14 +134,15 @@ impl Directory {
         Ok(entry)
     }
 
-    /// What the operator's own addresses resolve to, once there is an owner. No route reaches an address that lies on no
-    /// domain of the account (contract 4.1).
+    /// Returns the entry that the operator's own addresses resolve to, once there is an owner. No route reaches an
+    /// address that lies on no domain of the account (contract 4.1).
     pub(crate) async fn owner(&self) -> store::Result<Option<Entry>> {
         let owner = self.db.read(store::accounts::find_owner).await?;
         Ok(owner.map(|account| Entry { account: account.id, domain: None, verified: true }))
     }
 
-    /// The routes of an account that a recipient (lower-cased) reaches, oldest first, and which version they are of.
+    /// Returns the routes of an account that match a recipient (lower-cased), oldest first, with the version of the
+    /// route table.
     pub(crate) async fn matching(
         &self,
         account: AccountRowId,
@@ -150,7 +152,7 @@ impl Directory {
         Ok((self.matched(&table, address).await?, table.version()))
     }
 
-    /// The same of routes that somebody chose, whatever is remembered.
+    /// Returns the matching ones of the given routes, bypassing the cache.
     ///
     /// # Errors
     /// The process ends.
@@ -168,11 +170,11 @@ impl Directory {
         matching.await.map_err(|_| store::Error::Stopped)
     }
 
-    /// Whether an account may have a route with this regex beside those it has, but `except`; the turn is held until the
-    /// route is stored.
+    /// Checks that an account may have a route with this regex in addition to its present ones, `except` excluded; the
+    /// lock is held until the route is stored.
     ///
     /// # Errors
-    /// Storage trouble; [`BadMatch`]: it does not compile, or not beside the others.
+    /// [`BadMatch`] if it does not compile, alone or together with the others.
     pub(crate) async fn check_regex(
         &self,
         account: AccountRowId,
@@ -199,7 +201,7 @@ impl Directory {
         }
         let turn = self.account_lock(account);
         let _turn = turn.lock().await;
-        // Who had the turn before may have made it.
+        // The previous holder of the lock may have built it.
         let known = self.with_tables(|tables| tables.find(account));
         if let Some(known) = known.clone().filter(present) {
             return Ok(known);
@@ -221,7 +223,7 @@ impl Directory {
         making.await.map_err(|_| store::Error::Stopped)
     }
 
-    /// The turn of an account; those that nobody waits for are forgotten.
+    /// Returns the lock of an account; locks that nobody waits for are removed.
     fn account_lock(&self, account: AccountRowId) -> Arc<AsyncMutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if turns.len() > 64 {
@@ -234,7 +236,8 @@ impl Directory {
         act(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is remembered as of `version`: what is older is emptied first, and nothing old enters what is newer.
+    /// Gives access to the cache as of `version`: older entries are removed first, and a stale reader adds nothing to a
+    /// newer cache.
     fn with_domains<T>(&self, version: u64, act: impl FnOnce(&mut Domains) -> T) -> T {
         let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
         if domains.version < version {

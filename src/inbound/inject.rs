@@ -1,4 +1,4 @@
-//! A message that the API hands to one route as if it had arrived by mail (contract 4.5).
+//! Accepts a message that the API injects into one route as if it had arrived by mail (contract 4.5).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -16,26 +16,25 @@ use crate::outbound::submit::sender::Sender;
 use crate::store::blobs::objects::MailData;
 use crate::store::webhooks::routes::RouteRow;
 
-/// What the message is made of.
+/// Parts of an injected message.
 #[derive(Clone, Debug)]
 pub(crate) struct Injection {
-    /// Who it is from, in the envelope and in the header.
+    /// Sender, in the envelope and in the header.
     pub(crate) from: Mailbox,
-    /// The display name of that address.
+    /// Display name of the sender.
     pub(crate) from_name: Option<String>,
     /// The recipient.
     pub(crate) to: Mailbox,
-    /// Subject.
     pub(crate) subject: Option<String>,
-    /// Plain text.
+    /// Plain text body.
     pub(crate) text: Option<String>,
-    /// HTML.
+    /// HTML body.
     pub(crate) html: Option<String>,
 }
 
 impl Inbound {
-    /// Accepts the message for this one route; `domain` is its recipient's. It is signed for the one who sends it, whom a
-    /// route that forwards needs; nothing of its sender is verified.
+    /// Accepts the message for this one route; `domain` is the recipient's. The message is signed for its sender, as a
+    /// forward route needs it; nothing of its sender is verified.
     ///
     /// # Errors
     /// Nothing was stored.
@@ -98,7 +97,7 @@ impl Injection {
         if self.text.is_none() && self.html.is_none() {
             message = message.text_body("");
         }
-        // Fails only where writing to memory fails.
+        // Fails only if writing to memory fails.
         message.write_to_vec().map_err(|_| ReceiveError::Storage)
     }
 }

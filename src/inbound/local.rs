@@ -1,4 +1,4 @@
-//! Mail that is sent from here to a domain that is received here: it goes in by the same acceptance as mail from afar.
+//! Local delivery: mail sent from here to a domain received here passes the same acceptance as mail from outside.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -82,7 +82,7 @@ fn refused(refusal: RecipientRefusal) -> Outcome {
         RecipientRefusal::Unknown => {
             Outcome::of_own_reply(550, EnhancedStatusCode::BAD_MAILBOX, "there is no such recipient here")
         }
-        // The domain left since the dispatch was looked at; the next attempt asks its hosts.
+        // The domain was removed since the dispatch was prepared; the next attempt goes to its remote hosts.
         RecipientRefusal::RelayRefused | RecipientRefusal::DomainPending => {
             Outcome::without_reply(EnhancedStatusCode::TRANSIENT_ROUTING, "the domain is no longer received here")
         }

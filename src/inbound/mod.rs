@@ -1,7 +1,8 @@
-//! Inbound mail: who a recipient is, what its routes are, whether the sender is who it says, and acceptance.
-//!
-//! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; the API hands in a message
-//! with [`Inbound::inject`]. Nothing else enters.
+//! Inbound mail: resolves recipients, matches routes, verifies the sender and accepts messages. The SMTP server calls
+//! [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data, the API injects a message with
+//! [`Inbound::inject`], and nothing else enters; it may use every module but `http`, `smtp_server` and those above
+//! them. A change of the answer to RCPT belongs in `recipients`, of route matching in `route` and `directory`, of SPF,
+//! DKIM, DMARC and ARC in `verify`, of the accepting transaction in `receive`, and of the spam check in `spam`.
 
 pub(crate) mod directory;
 pub(crate) mod inject;
@@ -37,43 +38,40 @@ pub(crate) use recipients::{Recipient, RecipientRefusal};
 use spam::SpamCheck;
 use verify::Verifier;
 
-/// After a full disk was met, mail is refused before DATA for so long, then one is let through to see.
+/// Time during which mail is refused before DATA after the disk was found full; then one message is let through as a
+/// test.
 const FULL_WAIT: Duration = Duration::from_secs(2);
-/// Mail that is smaller is read at once.
+/// Mail below this size is read without a permit.
 const PARSE_FREELY: usize = 64 * 1024;
-/// How long a session waits for its turn to be read before the sender is asked to come again. Senders wait ten minutes
-/// (RFC 5321 §4.5.3.2.6), and sending it all again costs more than waiting.
+/// Time for which a session waits for a permit to read its mail before the sender is asked to retry. Senders wait ten
+/// minutes (RFC 5321 §4.5.3.2.6), and sending everything again costs more than waiting.
 const PARSE_WAIT: Duration = Duration::from_secs(180);
 
-/// What the pipeline is built from.
+/// Components from which the pipeline is built.
 pub(crate) struct Dependencies {
-    /// The configuration.
     pub(crate) config: Arc<Config>,
-    /// What time it is.
     pub(crate) clock: Clock,
-    /// The database.
     pub(crate) db: Db,
     /// Mail data on disk.
     pub(crate) objects: Objects,
-    /// The bell of the job engine.
+    /// Notifies the job engine.
     pub(crate) jobs: Jobs,
-    /// What it has for the first attempts of webhooks.
+    /// Deliveries kept in memory for their first attempts.
     pub(crate) fresh: FirstAttemptCache,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// What one account may have.
+    /// Limits of one account.
     pub(crate) limits: Arc<Limits>,
-    /// Who wants to hear of it.
+    /// Publishes accepted messages to subscribers.
     pub(crate) feed: Feed,
-    /// SPF, DKIM, DMARC and ARC.
+    /// Verifies SPF, DKIM, DMARC and ARC.
     pub(crate) verifier: Verifier,
-    /// rspamd, if configured.
+    /// Queries rspamd, if configured.
     pub(crate) spam: Option<SpamCheck>,
-    /// What large mail is read within.
+    /// Memory budget for reading large mail.
     pub(crate) memory: MemoryBudget,
-    /// Takes what routes forward, and reads what comes back.
+    /// Takes mail that routes forward, and reads the reports that come back.
     pub(crate) outbound: Outbound,
-    /// The key that duplicate suppression hashes with.
+    /// Key of the hashes for duplicate suppression.
     pub(crate) fingerprint_key: [u8; 32],
 }
 
@@ -99,12 +97,12 @@ struct Shared {
     directory: Directory,
     fingerprint_key: hmac::Key,
     memory: MemoryBudget,
-    /// Epoch milliseconds until which there is known to be no room.
+    /// Epoch milliseconds until which the disk is assumed to be full.
     full_until: AtomicI64,
 }
 
 impl Inbound {
-    /// The pipeline over its parts.
+    /// Builds the pipeline from its components.
     pub(crate) fn new(parts: Dependencies) -> Self {
         let directory = Directory::new(parts.db.clone());
         let shared = Shared {
@@ -128,21 +126,21 @@ impl Inbound {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Which routes a recipient reaches.
+    /// Returns the directory of domains and routes.
     pub(crate) fn directory(&self) -> &Directory {
         &self.shared.directory
     }
 
-    /// Where large mail data is written while it arrives.
+    /// Returns the store to which large mail data is written while it arrives.
     pub(crate) fn objects(&self) -> &Objects {
         &self.shared.objects
     }
 
-    /// Waits until mail data of this size may be read into memory, where it is held while the answer lives: large mail
-    /// takes turns, by the account whose it is.
+    /// Waits until mail data of this size may be read into memory, where it is held as long as the permit lives: large
+    /// mail takes turns by account.
     ///
     /// # Errors
-    /// [`ReceiveError::Busy`]: the turn did not come in time.
+    /// [`ReceiveError::Busy`] if the permit was not granted in time.
     pub(crate) async fn acquire_parse_permit(
         &self,
         account: AccountRowId,
@@ -160,14 +158,14 @@ impl Inbound {
         Ok(Some(turn))
     }
 
-    /// Whether a store that was full a moment ago should not be asked again yet.
+    /// True if a store that was full a moment ago should not be tried again yet.
     pub(crate) fn is_full(&self) -> bool {
         if self.shared.db.is_full() {
             return true;
         }
         let until = Timestamp::from_millis(self.shared.full_until.load(Ordering::Relaxed));
         let left = until.since(self.shared.clock.now());
-        // A clock that was set back leaves more of it than there ever is.
+        // After the clock was set back, more time may be left than the full wait; ignore that.
         !left.is_zero() && left <= FULL_WAIT
     }
 

@@ -1,4 +1,4 @@
-//! Who a recipient is, asked at RCPT (contract 5.1).
+//! Resolves recipients at RCPT (contract 5.1).
 
 use std::sync::Arc;
 
@@ -20,33 +20,33 @@ pub(crate) struct Recipient {
     pub(super) domain: Option<DomainRowId>,
     /// The routes that run for it.
     pub(super) routes: Vec<Arc<Route>>,
-    /// The version of the account's routes that they are of.
+    /// Version of the account's route table that they come from.
     pub(super) routes_version: u64,
-    /// How many more match and do not run (contract 4.1).
+    /// Number of further routes that match but do not run (contract 4.1).
     pub(super) idle_routes: usize,
-    /// One of our own bounce or SRS addresses: what comes there is consumed, not stored.
+    /// Set for one of our own bounce or SRS addresses: mail to it is consumed, not stored.
     pub(super) returned: Option<ReturnPath>,
 }
 
 impl Recipient {
-    /// One that is stored for an account and reaches no route.
+    /// Creates a recipient whose mail is stored for an account and reaches no route.
     pub(super) const fn plain(mailbox: Mailbox, account: AccountRowId, domain: Option<DomainRowId>) -> Self {
         Self { mailbox, account, domain, routes: Vec::new(), routes_version: 0, idle_routes: 0, returned: None }
     }
 
-    /// How many deliveries and dispatches mail to it makes.
+    /// Returns how many deliveries and dispatches a mail to it makes.
     pub(crate) fn runs(&self) -> usize {
         let runs = |route: &&Arc<Route>| matches!(route.row.action, Action::Webhook | Action::Forward);
         self.routes.iter().filter(runs).count()
     }
 
-    /// Its address; the bare `postmaster` is written with the host's name.
+    /// Returns its address; the bare `postmaster` gets the host's name as domain.
     pub(crate) const fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }
 }
 
-/// Why mail for a recipient is not accepted.
+/// Reason why mail for a recipient is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecipientRefusal {
     /// Not one of our domains.
@@ -55,16 +55,16 @@ pub(crate) enum RecipientRefusal {
     Unknown,
     /// Our domain, not verified yet.
     DomainPending,
-    /// Its account has stored as much as it may.
+    /// Its account has reached its storage limit.
     AccountFull,
-    /// There is no room to store anything at the moment.
+    /// The disk is full at the moment.
     StorageFull,
     /// The directory cannot be read at the moment.
     Unavailable,
 }
 
 impl Inbound {
-    /// Who the recipient is, or why mail for it is refused.
+    /// Resolves a recipient.
     ///
     /// # Errors
     /// The refusal that RCPT is answered with.
@@ -81,7 +81,7 @@ impl Inbound {
             }
         };
         let returned = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now());
-        // A tag is the same at every domain; only at our own it is our address.
+        // A tag reads the same at every domain; it is our address only at our own.
         if let Some(returned) = returned
             && self.is_own(mailbox.domain().as_str()).await?
         {
@@ -111,7 +111,7 @@ impl Inbound {
         Ok(Recipient { routes, routes_version, idle_routes, ..plain })
     }
 
-    /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
+    /// Checks that the account has room for a mail, before its data is transferred in vain.
     async fn check_room(&self, account: AccountRowId) -> Result<(), RecipientRefusal> {
         if self.shared.limits.was_roomy(account) {
             return Ok(());
@@ -124,12 +124,12 @@ impl Inbound {
         }
     }
 
-    /// Whether a domain is one of an account here, or the host's own name.
+    /// True if a domain belongs to an account here, or is the host's own name.
     async fn is_own(&self, domain: &str) -> Result<bool, RecipientRefusal> {
         Ok(self.is_hostname(domain) || self.shared.directory.find(domain).await.map_err(unavailable)?.is_some())
     }
 
-    /// Whether a name is the host's own, or that of the envelope senders of forwarded mail.
+    /// True if a name is the host's own, or that of the envelope senders of forwarded mail.
     fn is_hostname(&self, domain: &str) -> bool {
         let config = &self.shared.config;
         let names = [config.hostname.as_str(), config.forward_domain()];
@@ -142,14 +142,14 @@ impl Inbound {
             return Ok(entry);
         }
         if self.is_hostname(name) && reserved_local(mailbox).is_some() {
-            // Until there is an owner to store it for, the sender is asked to come back.
+            // Until there is an owner to store it for, the sender is asked to retry.
             return self.shared.directory.owner().await.map_err(unavailable)?.ok_or(RecipientRefusal::Unavailable);
         }
         Err(RecipientRefusal::RelayRefused)
     }
 }
 
-/// The local part that every host has to take mail for (RFC 5321 §4.5.1, RFC 2142), in whatever form it was written.
+/// Returns the local part that every host has to accept (RFC 5321 §4.5.1, RFC 2142), in whatever form it was written.
 fn reserved_local(mailbox: &Mailbox) -> Option<&'static str> {
     let canonical = mailbox.canonical();
     ["postmaster", "abuse"].into_iter().find(|local| {

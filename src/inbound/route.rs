@@ -1,6 +1,6 @@
-//! Which routes a recipient reaches (contract 4.1). Pure.
+//! Matches recipients against routes (contract 4.1). Pure.
 //!
-//! All regexes of an account are one set, compiled within a budget: `directory` does that off the async threads, one
+//! All regexes of an account form one set, compiled within a budget: `directory` does that off the async threads, one
 //! account at a time.
 
 use std::collections::HashMap;
@@ -14,19 +14,19 @@ use crate::mail::address::Mailbox;
 use crate::store::jobs::Flow;
 use crate::store::webhooks::routes::{Action, RouteRow};
 
-/// The longest match.
+/// Maximum length of a match, in characters.
 const MAX_MATCH: usize = 512;
-/// What one compiled regex may take, and its scratch space; matching is linear whatever the pattern.
+/// Memory limit of one compiled regex, and of its scratch space; matching is linear whatever the pattern.
 const MAX_REGEX_BYTES: usize = 512 << 10;
-/// The same of all regexes of an account together: a set that fits the first is counted as small.
+/// Memory limits of all regexes of an account together: a set within the first counts as small.
 const SMALL_SET_BYTES: usize = 128 << 10;
 const MAX_SET_BYTES: usize = 2 << 20;
-/// What a table is taken to hold in memory: each route, and a set with the scratch space of a match.
+/// Memory accounted for a table: for each route, and for a set with the scratch space of a match.
 const ROUTE_BYTES: usize = 1 << 10;
 const SMALL_SET_HELD: usize = 512 << 10;
 const LARGE_SET_HELD: usize = 8 << 20;
 
-/// Why a match is none.
+/// Reason why a match is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadMatch {
     /// Neither an address, nor a pattern, nor a regex.
@@ -38,7 +38,7 @@ pub enum BadMatch {
     /// A regex that does not compile or is too large.
     #[error("the regex does not compile: {0}")]
     Regex(String),
-    /// Beside the account's other regexes it is too large.
+    /// Too large together with the account's other regexes.
     #[error("the regexes of this account are too large together")]
     Set,
 }
@@ -50,9 +50,9 @@ pub enum Pattern {
     Exact(String),
     /// A local part with one `*`, which stands for zero or more characters.
     Wildcard {
-        /// What stands before the `*`.
+        /// Text before the `*`.
         prefix: String,
-        /// What stands behind it, with `@` and the domain.
+        /// Text after it, with `@` and the domain.
         suffix: String,
     },
     /// Any part of the address.
@@ -60,10 +60,10 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// Parses a match as contract 4.1 writes it.
+    /// Parses a match in the syntax of contract 4.1.
     ///
     /// # Errors
-    /// It is none; the error says why.
+    /// The reason why it is invalid.
     pub fn parse(text: &str) -> Result<Self, BadMatch> {
         if text.chars().count() > MAX_MATCH {
             return Err(BadMatch::TooLong);
@@ -95,13 +95,13 @@ impl Pattern {
         }
     }
 
-    /// The domain that it lies on; none for a regex.
+    /// Returns the domain that it lies on; none for a regex.
     pub(crate) fn domain(&self) -> Option<&str> {
         let (Self::Exact(address) | Self::Wildcard { suffix: address, .. }) = self else { return None };
         address.rsplit_once('@').map(|(_, domain)| domain)
     }
 
-    /// An address that it matches: its `*` replaced by `star`; none for a regex.
+    /// Returns an address that it matches, with its `*` replaced by `star`; none for a regex.
     pub(crate) fn example(&self, star: &str) -> Option<String> {
         match self {
             Self::Exact(address) => Some(address.clone()),
@@ -110,11 +110,11 @@ impl Pattern {
         }
     }
 
-    /// Whether a recipient, lower-cased as `local@domain`, is matched.
+    /// True if it matches a recipient, lower-cased as `local@domain`.
     pub fn matches(&self, address: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == address,
-            // The suffix has the last @, which is the one between local part and domain; another is quoted.
+            // The suffix contains the last @, which separates local part and domain; any other one is quoted.
             Self::Wildcard { prefix, suffix } => {
                 address.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.ends_with(suffix.as_str()))
             }
@@ -126,35 +126,36 @@ impl Pattern {
 /// A route that can run.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// As stored.
+    /// The row as stored.
     pub(crate) row: Arc<RouteRow>,
-    /// Where its jobs wait, if it is a webhook.
+    /// Flow of its jobs, if it is a webhook.
     pub(crate) flow: Option<Flow>,
 }
 
-/// What a match that begins with `/` says between its slashes; none of another match.
+/// Returns the text between the slashes of a match that begins with `/`; none for another match.
 fn regex_body(text: &str) -> Option<Result<&str, BadMatch>> {
     let rest = text.strip_prefix('/')?;
     Some(rest.strip_suffix("/i").or_else(|| rest.strip_suffix('/')).ok_or(BadMatch::Form))
 }
 
-/// Whether a match is one address.
+/// True if a match is one address.
 pub(crate) fn is_exact(text: &str) -> bool {
     !is_regex(text) && !text.contains('*')
 }
 
-/// Whether a match is a regex, in whatever form.
+/// True if a match is a regex, in whatever form.
 pub(crate) fn is_regex(text: &str) -> bool {
     text.starts_with('/')
 }
 
-/// The regexes of one account, compiled into one set. Takes up to some hundred milliseconds: not on an async thread.
+/// The regexes of one account, compiled into one set. Compiling takes up to some hundred milliseconds: not on an async
+/// thread.
 #[derive(Debug)]
 struct Regexes {
     bodies: Vec<String>,
     set: RegexSet,
     held: usize,
-    /// Matches of one account come one after another, so that a slow set holds up its own account alone.
+    /// Matches of one account run one after another, so that a slow set delays its own account only.
     turn: Mutex<()>,
 }
 
@@ -171,7 +172,7 @@ impl Regexes {
         Ok(Self { bodies: bodies.to_vec(), set, held, turn: Mutex::default() })
     }
 
-    /// The oldest that fit together: of rows that were stored under another budget.
+    /// Compiles the oldest regexes that fit together, for rows that were stored under another budget.
     fn compile_fitting(bodies: &[String]) -> Option<Self> {
         if let Ok(all) = Self::compile(bodies) {
             return Some(all);
@@ -192,7 +193,7 @@ impl Regexes {
     }
 }
 
-/// Whether these matches compile together, as far as they are regexes. Slow: not on an async thread.
+/// Checks that the regexes among these matches compile together. Slow: not on an async thread.
 ///
 /// # Errors
 /// [`BadMatch::Set`].
@@ -201,7 +202,7 @@ pub(crate) fn check_together<'m>(matches: impl Iterator<Item = &'m str>) -> Resu
     Regexes::compile(&bodies).map(drop).map_err(|_| BadMatch::Set)
 }
 
-/// The active routes of one account, ready to be matched.
+/// The active routes of one account, ready for matching.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     /// See [`RouteTable::version`].
@@ -210,13 +211,13 @@ pub(crate) struct RouteTable {
     exact: HashMap<String, Vec<usize>>,
     wildcards: Vec<(usize, Pattern)>,
     regexes: Option<Arc<Regexes>>,
-    /// Which route each regex of the set is of.
+    /// Index of the route of each regex in the set.
     regex_routes: Vec<usize>,
 }
 
 impl RouteTable {
-    /// Builds the table from rows in their order of age; `flow` says where a webhook's jobs wait. A set of regexes that
-    /// `previous` has is not compiled again; compiling takes time that an async thread does not have.
+    /// Builds the table from rows in their order of age; `flow` returns the flow of a webhook's jobs. A regex set that
+    /// `previous` has is reused, since compiling takes too long for an async thread.
     pub(crate) fn new(
         rows: Vec<RouteRow>,
         flow: impl Fn(&str, AccountRowId) -> Flow,
@@ -253,33 +254,33 @@ impl RouteTable {
         table
     }
 
-    /// Whether rows have a regex, so that making a table of them may take time.
+    /// True if rows contain a regex, so that building a table of them may take time.
     pub(crate) fn is_slow_to_make(rows: &[RouteRow]) -> bool {
         rows.iter().any(|row| is_regex(&row.match_pattern))
     }
 
-    /// The same, of rows that were read since the routes of the account had this version.
+    /// Marks the table as built from rows read when the account's routes had this version, or later.
     pub(crate) fn at_version(self, version: u64) -> Self {
         Self { version, ..self }
     }
 
-    /// The version of the account's routes that it is as new as; 0 is none.
+    /// Returns the version of the account's routes that the table is at least as new as; 0 is none.
     pub(crate) const fn version(&self) -> u64 {
         self.version
     }
 
-    /// What it is taken to hold in memory, in bytes.
+    /// Returns the memory accounted for it, in bytes.
     pub(crate) fn memory_size(&self) -> usize {
         let set = self.regexes.as_ref().map_or(0, |regexes| regexes.held);
         set.saturating_add(self.routes.len().saturating_add(1).saturating_mul(ROUTE_BYTES))
     }
 
-    /// Whether matching may take milliseconds, and the turn in which it is done then.
+    /// Returns the lock to hold while matching, if matching may take milliseconds.
     pub(crate) fn regex_lock(&self) -> Option<&Mutex<()>> {
         self.regexes.as_ref().map(|regexes| &regexes.turn)
     }
 
-    /// The routes that a recipient reaches, oldest first.
+    /// Returns the routes that match a recipient, oldest first.
     pub(crate) fn matching(&self, address: &str) -> Vec<Arc<Route>> {
         let mut found: Vec<usize> = self.exact.get(address).cloned().unwrap_or_default();
         found.extend(self.wildcards.iter().filter(|(_, pattern)| pattern.matches(address)).map(|(index, _)| *index));
@@ -292,9 +293,9 @@ impl RouteTable {
     }
 }
 
-/// Of the routes that a recipient reaches, those that run when no more than `most` may; how many more there were.
+/// Returns the matching routes that run when at most `most` may, and the number of the others.
 ///
-/// The oldest webhooks and forwards run. What runs nothing, `store` and `drop`, is never one too many.
+/// The oldest webhooks and forwards run. Routes that run nothing, `store` and `drop`, do not count.
 pub(crate) fn running(mut matching: Vec<Arc<Route>>, most: Option<u64>) -> (Vec<Arc<Route>>, usize) {
     let all = matching.len();
     let mut left = most.unwrap_or(u64::MAX);

@@ -1,6 +1,6 @@
-//! Spam verdicts by rspamd, if the operator runs one: its HTTP check, asked once a message.
+//! Spam verdicts by rspamd, if the operator runs one: one request to its HTTP check per message.
 //!
-//! An rspamd that does not answer costs its timeout and yields no verdict; mail is never lost or refused over it.
+//! An rspamd that does not answer costs its timeout and yields no verdict; mail is never lost or refused because of it.
 
 use std::time::Duration;
 
@@ -15,26 +15,27 @@ use crate::net::egress::{Egress, Limits, Target};
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 1 << 20 };
 
-/// How to ask rspamd.
+/// Client of rspamd's check.
 #[derive(Clone)]
 pub(crate) struct SpamCheck {
     target: Target,
     egress: Egress,
 }
 
-/// What of rspamd's answer counts.
+/// The field used of rspamd's response.
 #[derive(Deserialize)]
 struct RspamdAnswer {
     action: String,
 }
 
 impl SpamCheck {
-    /// A check against the controller or worker at `target` (its `/checkv2`), through a client that may reach it.
+    /// Creates a check against the controller or worker at `target` (its `/checkv2`), through a client that may reach
+    /// it.
     pub(crate) const fn new(target: Target, egress: Egress) -> Self {
         Self { target, egress }
     }
 
-    /// `ham`, `spam`, or `None` when rspamd gave no verdict.
+    /// Returns `ham`, `spam`, or `None` if rspamd gave no verdict.
     pub(crate) async fn check(
         &self,
         raw: &[u8],
@@ -43,7 +44,7 @@ impl SpamCheck {
     ) -> Option<&'static str> {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, text: &str| {
-            // What cannot stand in a header is left out; rspamd judges without it.
+            // A value that is not allowed in a header is left out; rspamd judges without it.
             headers.extend(HeaderValue::from_str(text).ok().map(|value| (HeaderName::from_static(name), value)));
         };
         add("ip", &peer.address.to_string());

@@ -1,9 +1,9 @@
-//! The job engine: claim, attempt, settle, in lanes.
-//!
-//! Whoever leaves a job in a transaction with [`Jobs::enqueue`] announces it after the commit. The engine claims (a lease
-//! is committed before the attempt; where nothing else waits it is a part of the transaction that leaves the job), runs the
-//! [`Handler`] of the job's kind as a task, and settles its verdict in one transaction with what the handler wants
-//! recorded. What a job means is its handler's business.
+//! The job engine: it claims a job (a lease is committed before the attempt; if nothing else waits, it is part of the
+//! transaction that enqueues the job), runs the [`Handler`] of its kind as a task, and settles the verdict in one
+//! transaction with the handler's records. It uses `store`, `clock` and `id`; a caller of [`Jobs::enqueue`] announces
+//! the job after the commit, and the meaning of a job is its handler's business, so a new kind is a handler in its own
+//! module. A change of retry times belongs in `schedule`, of order and concurrency in `lanes`, and of claiming and
+//! settling in `worker`.
 
 mod lanes;
 pub(crate) mod schedule;
@@ -29,105 +29,104 @@ pub(crate) use lanes::{Breaker, LaneStats};
 pub(crate) use schedule::Schedule;
 pub(crate) use worker::{Worker, WorkerConfig};
 
-/// What the lanes of outbound mail begin with; all others are webhooks' and the appliance's own.
+/// Prefix of the lanes of outbound mail; all others belong to webhooks and the appliance itself.
 pub(crate) const MAIL_LANE: &str = "smtp:";
 
-/// An engine that has not looked for jobs for so long stands still.
+/// An engine that has not looked for jobs for this long is considered stalled.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// The lane of mail to a domain.
+/// Returns the lane of mail to a domain.
 pub(crate) fn mail_lane(domain: &str) -> String {
     format!("{MAIL_LANE}{}", domain.to_ascii_lowercase())
 }
 
-/// An account's mail to a domain.
+/// Returns the flow of an account's mail to a domain.
 pub fn mail_flow(domain: &str, account: AccountRowId) -> Flow {
     Flow::new(&mail_lane(domain), account)
 }
 
-/// How a kind of job is worked on.
+/// Settings of a kind of job.
 #[derive(Clone)]
 pub(crate) struct Registration {
-    /// Who attempts it.
+    /// Attempts its jobs.
     pub(crate) handler: Arc<dyn Handler>,
-    /// Waits between its attempts.
+    /// Retry schedule.
     pub(crate) schedule: Schedule,
-    /// How long a claim holds. It covers the wait in the lane's ready queue and the longest attempt.
+    /// Duration of a claim. It covers the wait in the lane's ready queue and the longest attempt.
     pub(crate) lease: Duration,
-    /// After this time a job whose flow pauses is given up, as its schedule would have ended; none: never.
+    /// Age at which a job whose flow pauses is given up, as its schedule would have ended; `None` is never.
     pub(crate) give_up_after: Option<Duration>,
 }
 
-/// What came of an attempt.
+/// Outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Done; nothing more to do.
+    /// Done; nothing remains to do.
     Delivered,
-    /// Not now; again by the schedule, but not before the time given, if any.
+    /// Failed for now; retried by the schedule, but not before the given time, if any.
     Deferred {
-        /// A lower bound by the remote's own word.
+        /// A lower bound asked for by the remote.
         not_before: Option<Timestamp>,
-        /// When the last attempt is due, whatever the schedule says.
+        /// Time of the last attempt, whatever the schedule says.
         not_after: Option<Timestamp>,
     },
-    /// Nothing was attempted, for a reason of our own; again then, on the same rung.
+    /// Nothing was attempted, for a reason of our own; tried at the given time, on the same step of the retry schedule.
     Postponed {
-        /// When.
+        /// Time of the next attempt.
         until: Timestamp,
     },
-    /// Never; the job ends.
+    /// Failed for good; the job ends.
     Failed,
 }
 
-/// What the engine made of a verdict, told to the handler's record.
+/// The engine's decision on a verdict, passed to the handler's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
     /// The job is finished and succeeded.
     Delivered,
-    /// It runs again then.
+    /// The job runs again at this time.
     Retry(Timestamp),
-    /// It is finished and did not succeed.
+    /// The job is finished and did not succeed.
     Failed,
 }
 
-/// Done once the settlement is committed.
+/// Runs once the settlement is committed.
 pub(crate) type AfterCommit = Box<dyn FnOnce() + Send>;
 
-/// Writes down an attempt, inside the transaction that settles its job.
+/// Records an attempt, inside the transaction that settles its job.
 pub(crate) type SettleFn = Box<dyn FnOnce(&Connection, Settlement) -> store::Result<Option<AfterCommit>> + Send>;
 
-/// A finished attempt: its verdict and what to write down.
+/// A finished attempt: its verdict and the changes to record.
 pub(crate) struct AttemptResult {
-    /// What came of it.
     pub(crate) verdict: Verdict,
-    /// What to write down with it.
+    /// Writes the changes to record.
     pub(crate) record: SettleFn,
-    /// What it says of the remote.
+    /// State of the remote as this attempt found it.
     pub(crate) health: Health,
 }
 
-/// What an attempt says of its remote, whatever became of the job.
+/// State of the remote as an attempt found it, whatever the verdict on the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     /// It works: it took the job, or refused this one for its own sake.
     Up,
-    /// It answers, but takes nothing at the moment; perhaps it says until when.
+    /// It answers but takes nothing at the moment, perhaps until a given time.
     Failing {
-        /// What it asks for.
+        /// Time before which it wants no attempt.
         not_before: Option<Timestamp>,
     },
     /// It does not answer.
     Unreachable,
-    /// It is slow, or did not take this job at the moment, which says nothing of the others: fewer at a time.
+    /// It is slow, or did not take this job at the moment, which says nothing about others: fewer attempts at a time.
     Reluctant,
-    /// It was not asked.
+    /// It was not contacted.
     Unknown,
-    /// It was not asked, because its hosts take nothing more at the moment. The flow waits until then, and one of its
-    /// jobs tries.
+    /// It was not contacted, because its hosts take nothing more at the moment. The flow waits until then, and one of
+    /// its jobs probes.
     Held {
-        /// When, unless [`Jobs::resume`] says sooner.
+        /// Time of that probe, unless [`Jobs::resume`] makes it earlier.
         until: Timestamp,
-        /// [`Jobs::resumed`] when it began to wait.
+        /// [`Jobs::resumed`] at the start of the wait.
         since: u64,
     },
 }
@@ -135,19 +134,19 @@ pub(crate) enum Health {
 /// A boxed future that a handler returns.
 pub(crate) type AttemptFuture = Pin<Box<dyn Future<Output = AttemptResult> + Send>>;
 
-/// Attempts one kind of job. Network only; what it wants stored it returns.
+/// Attempts one kind of job. An attempt only uses the network; it returns the changes to store.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Makes one attempt at a job of `flow`. `now` is when it starts.
+    /// Makes one attempt at a job of `flow`. `now` is its start.
     fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture;
 
-    /// The end of a job whose time is over while its flow pauses; nothing is attempted.
+    /// Ends a job whose time is over while its flow pauses; nothing is attempted.
     fn give_up(self: Arc<Self>, _job: ClaimedJob, _now: Timestamp) -> AttemptFuture {
         let record: SettleFn = Box::new(|_, _| Ok(None));
         Box::pin(std::future::ready(AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record }))
     }
 }
 
-/// The way to the engine; clones share it.
+/// Handle to the engine; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
     shared: Arc<Shared>,
@@ -156,25 +155,25 @@ pub struct Jobs {
 #[derive(Debug, Default)]
 struct Shared {
     wakeup: Notify,
-    /// How often everything that pauses was to be tried at once.
+    /// Counts the requests to probe everything that pauses.
     nudges: AtomicU64,
-    /// Resumptions of flows.
+    /// Counts the resumptions of flows.
     resumed: AtomicU64,
-    /// How far the clock was set back altogether, in milliseconds.
+    /// Total time by which the clock was set back, in milliseconds.
     set_back: AtomicU64,
-    /// None while no engine runs.
+    /// `None` while no engine runs.
     desk: Mutex<Option<EngineState>>,
 }
 
-/// What a running engine knows.
+/// State of a running engine.
 #[derive(Debug)]
 struct EngineState {
     lanes: Lanes,
-    /// When the engine last looked for something to do.
+    /// Time at which the engine last looked for something to do.
     turned: Instant,
-    /// How long a claim of each kind holds, once jobs may be handed over.
+    /// Duration of a claim by kind, once jobs may be claimed on enqueueing.
     leases: HashMap<JobKind, Duration>,
-    /// Claims to be given back: nobody announced them, or their flow pauses.
+    /// Claims to release: nobody announced them, or their flow pauses.
     returned: Vec<(Flow, ClaimedJob)>,
 }
 
@@ -185,8 +184,8 @@ impl EngineState {
 }
 
 impl Jobs {
-    /// Leaves a job that is due at once, inside a transaction. Where its flow has nothing else to do first the engine
-    /// has it in hand as soon as it is told of the commit, and its lease is a part of the transaction.
+    /// Enqueues a job that is due at once, inside a transaction. If its flow has nothing else to do first, the lease is
+    /// part of the transaction, and the engine buffers the job as soon as it is notified of the commit.
     pub(crate) fn enqueue(
         &self,
         tx: &Connection,
@@ -210,34 +209,35 @@ impl Jobs {
         Ok(left)
     }
 
-    /// Says that a flow has a job due at `run_at`; call it after the commit that left it.
+    /// Reports that a flow has a job due at `run_at`; call it after the commit that enqueued it.
     pub fn wake(&self, flow: &Flow, run_at: Timestamp) {
         self.with_state(|desk| desk.lanes.wake(flow, run_at));
         self.shared.wakeup.notify_one();
     }
 
-    /// Whether an engine is at work: it looks for something to do several times a minute.
+    /// True while an engine is at work: it looks for something to do several times a minute.
     pub(crate) fn are_attempted(&self) -> bool {
         self.with_state(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
     }
 
-    /// The engine looks for something to do.
+    /// Notes that the engine looks for something to do.
     fn note_turn(&self) {
         self.with_state(|desk| desk.turned = Instant::now());
     }
 
-    /// Until when a flow pauses because its endpoint fails; none if it does not.
+    /// Returns the time until which a flow pauses because its endpoint fails; `None` if it does not.
     pub(crate) fn paused_until(&self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
         self.with_lanes(|lanes| lanes.paused_until(flow, now))
     }
 
-    /// Lets a flow that pauses probe its endpoint at once: there is news of it.
+    /// Lets a paused flow probe its endpoint at once, after news of it.
     pub(crate) fn probe(&self, flow: &Flow, now: Timestamp) {
         self.with_lanes(|lanes| lanes.probe(flow, now));
         self.shared.wakeup.notify_one();
     }
 
-    /// Resumptions so far. Read before waiting to be resumed, which may happen before the attempt that waits has ended.
+    /// Returns the number of resumptions so far. Read it before waiting to be resumed, which may happen before the
+    /// waiting attempt has ended.
     pub(crate) fn resumed(&self) -> u64 {
         self.shared.resumed.load(Ordering::SeqCst)
     }
@@ -249,35 +249,35 @@ impl Jobs {
         self.shared.wakeup.notify_one();
     }
 
-    /// Lets everything that pauses be tried at once: the operator may have seen to it.
+    /// Lets everything that pauses be tried at once: the operator may have fixed the cause.
     fn probe_all(&self, now: Timestamp) {
         self.shared.nudges.fetch_add(1, Ordering::Relaxed);
         self.with_lanes(|lanes| lanes.probe_all(now));
     }
 
-    /// How often everything that pauses was to be tried at once.
+    /// Returns how often everything that pauses was to be tried at once.
     pub(crate) fn nudges(&self) -> u64 {
         self.shared.nudges.load(Ordering::Relaxed)
     }
 
-    /// The clock was set back: pauses end as much earlier.
+    /// Moves pauses with a clock that was set back: they end as much earlier.
     fn shift_back(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.shared.set_back.fetch_add(millis, Ordering::Relaxed);
         self.with_lanes(|lanes| lanes.shift_back(by));
     }
 
-    /// How far the clock was set back since the start; whoever keeps times of his own has them follow it.
+    /// Returns how far the clock was set back since the start, so that other holders of times can move theirs.
     pub(crate) fn set_back(&self) -> Duration {
         Duration::from_millis(self.shared.set_back.load(Ordering::Relaxed))
     }
 
-    /// How the engine fares.
+    /// Returns the engine's figures.
     pub fn figures(&self) -> LaneStats {
         self.with_state(|desk| desk.lanes.figures()).unwrap_or_default()
     }
 
-    /// An attempt of a flow is done with the network.
+    /// Notes that an attempt of a flow is done with the network.
     fn finished(&self, flow: &Flow, health: Health, now: Timestamp) {
         self.with_state(|desk| {
             let back = desk.lanes.finished(flow, health, now);
@@ -286,24 +286,24 @@ impl Jobs {
         self.shared.wakeup.notify_one();
     }
 
-    /// Gives a claim back that was not attempted.
+    /// Releases a claim that was not attempted.
     fn release(&self, flow: &Flow, job: ClaimedJob) {
         self.with_state(|desk| desk.release(flow, [job]));
         self.shared.wakeup.notify_one();
     }
 
-    /// An engine begins: it hears of lanes from now on.
+    /// Registers a starting engine, which receives wake-ups from now on.
     fn open(&self, lanes: Lanes) {
         *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(EngineState { lanes, turned: Instant::now(), leases: HashMap::new(), returned: Vec::new() });
     }
 
-    /// It took over what an earlier one left; jobs may be handed over.
+    /// Marks the jobs of an earlier engine as taken over; jobs may be claimed on enqueueing from now on.
     fn take_jobs(&self, leases: HashMap<JobKind, Duration>) {
         self.with_state(|desk| desk.leases = leases);
     }
 
-    /// The engine ends; what it has in hand and did not start.
+    /// Ends the engine and returns the jobs that it has buffered and not started.
     fn close(&self) -> Vec<ClaimedJob> {
         let desk = self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
         desk.map(|mut desk| desk.lanes.drain()).unwrap_or_default()
@@ -322,8 +322,8 @@ impl Jobs {
     }
 }
 
-/// A job that a transaction leaves, to be announced after the commit. When nobody does, because the transaction was
-/// undone or because its caller went away, the engine looks whether there is such a job.
+/// A job enqueued by a transaction, to be announced after the commit. If nobody does, because the transaction was
+/// rolled back or its caller went away, the engine checks whether the job exists.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct EnqueuedJob {
@@ -337,26 +337,26 @@ pub(crate) struct EnqueuedJob {
 enum Location {
     /// In the table, like any other.
     Waiting,
-    /// In hand, for a job that is still to be stored.
+    /// A buffer place reserved for a job that is still to be stored.
     Reserved,
-    /// In hand, for this job.
+    /// Claimed, with a buffer place.
     Claimed(ClaimedJob),
-    /// The engine knows.
+    /// Announced to the engine.
     Announced,
 }
 
 impl EnqueuedJob {
-    /// A job that was left to wait until `run_at`.
+    /// Creates the announcement of a job that waits until `run_at`.
     pub(crate) fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
         Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Location::Waiting }
     }
 
-    /// Whether the engine will have the job in hand at once.
+    /// True if the engine will buffer the job at once.
     pub(crate) const fn is_claimed(&self) -> bool {
         matches!(self.place, Location::Claimed(_))
     }
 
-    /// Tells the engine; call it after the commit.
+    /// Notifies the engine; call it after the commit.
     pub(crate) fn notify_committed(mut self) {
         if let Location::Claimed(job) = std::mem::replace(&mut self.place, Location::Announced) {
             let (flow, now) = (&self.flow, self.run_at);

@@ -1,11 +1,11 @@
-//! When a deferred attempt is made again: a list of waits, lengthened by a little chance (contract 9.5).
+//! The retry schedule of deferred attempts: a list of waits, each lengthened by a random part (contract 9.5).
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::fill_random;
 
-/// The waits after the first, second, … failure; after the last of them a failure is final, unless that is repeated.
+/// Waits after the first, second, … failure; after the last of them a failure is final, unless the last wait repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     waits: Vec<Duration>,
@@ -13,27 +13,28 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of these waits.
+    /// Creates a schedule of these waits.
     pub(crate) const fn new(waits: Vec<Duration>) -> Self {
         Self { waits, repeats: false }
     }
 
-    /// The same, but the last wait is repeated for ever; what ends it is the attempt's own verdict.
+    /// Creates a schedule whose last wait repeats forever; only an attempt's own verdict ends it.
     pub(crate) const fn repeating(waits: Vec<Duration>) -> Self {
         Self { waits, repeats: true }
     }
 
-    /// The longest that [`Schedule::next`] makes anything wait by itself.
+    /// Returns the longest wait that [`Schedule::next`] yields by itself.
     pub(crate) fn longest(&self) -> Duration {
         self.waits.iter().max().map_or(Duration::ZERO, |wait| wait.mul_f64(1.1))
     }
 
-    /// The longest that the attempts of one job take altogether, an hour for the attempts themselves included.
+    /// Returns the longest time that all attempts of one job take, with an hour for the attempts themselves.
     pub(crate) fn whole(&self) -> Duration {
         self.waits.iter().sum::<Duration>().mul_f64(1.1) + Duration::from_secs(3600)
     }
 
-    /// When to try again after `failures` earlier failures and this one; `None` when that was the last.
+    /// Returns the time of the next attempt after `failures` earlier failures and this one; `None` if that was the
+    /// last.
     ///
     /// The wait is lengthened by up to a tenth so that retries of one outage spread out, and never ends before
     /// `not_before`.

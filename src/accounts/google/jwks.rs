@@ -1,4 +1,4 @@
-//! Google's public keys, kept for as long as Google says and asked for again when a token names one that is not there.
+//! Google's public keys, cached for as long as Google says and fetched again when a token names an unknown key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,19 +12,19 @@ use super::{GoogleError, LIMITS};
 use crate::clock::Timestamp;
 use crate::net::egress::{Answer, Egress, Target};
 
-/// Keys are kept no shorter and no longer than this, whatever their answer says.
+/// Bounds of the time for which keys are cached, whatever the response says.
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
-/// Between two questions for keys that are not there: whoever makes up key ids must not make us a burden.
+/// Pause between two fetches for unknown keys: made-up key ids must not make this server a burden on Google.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(60);
-/// By how much `now` may lie before the keys were fetched: requests that ran side by side, and no clock set back.
+/// Tolerance for a `now` that lies before the fetch: concurrent requests, as opposed to a clock that was set back.
 const BACKWARDS: Duration = Duration::from_secs(60);
 
 /// The keys of a JWK Set's URL.
 pub(crate) struct Keys {
     target: Target,
     cached: Mutex<Arc<Cached>>,
-    /// When they were last asked for. Whoever holds it asks; the others wait and then look again.
+    /// Time of the last fetch. The holder of the lock fetches; the others wait and then look again.
     asked: tokio::sync::Mutex<Option<Timestamp>>,
 }
 
@@ -46,7 +46,7 @@ struct KeySet {
     keys: Vec<Key>,
 }
 
-/// RFC 7517 §4 and RFC 7518 §6.3.1; keys of other kinds lack the fields that are then missed.
+/// RFC 7517 §4 and RFC 7518 §6.3.1; keys of other types lack these fields and are skipped for it.
 #[derive(Deserialize)]
 struct Key {
     kty: Option<String>,
@@ -65,7 +65,7 @@ impl Keys {
         Self { target, cached: Mutex::new(Arc::new(none)), asked: tokio::sync::Mutex::new(None) }
     }
 
-    /// The key with id `kid`, from memory or from Google.
+    /// Returns the key with id `kid`, from the cache or from Google.
     pub(crate) async fn find(&self, egress: &Egress, kid: &str, now: Timestamp) -> Result<DecodingKey, GoogleError> {
         if let Look::Found(key) = self.look_up(kid, now) {
             return Ok(key);
@@ -109,12 +109,12 @@ impl Keys {
     }
 }
 
-/// Whether `now` lies in a span, or so shortly before it that it is no clock set back.
+/// True if `now` lies in a span, or so shortly before it that the clock was not set back.
 fn is_between(now: Timestamp, from: Timestamp, until: Timestamp) -> bool {
     from.minus(BACKWARDS) <= now && now < until
 }
 
-/// A key that may sign with RS256, with its id. Its size is judged at each signature.
+/// Returns a key that may sign with RS256, with its id. Its size is checked at each signature.
 fn usable(key: Key) -> Option<(String, DecodingKey)> {
     let is_rsa = key.kty.as_deref() == Some("RSA");
     let is_for_us = key.alg.is_none_or(|alg| alg == "RS256") && key.usage.is_none_or(|usage| usage == "sig");
@@ -122,7 +122,7 @@ fn usable(key: Key) -> Option<(String, DecodingKey)> {
     (is_rsa && is_for_us).then_some(key)
 }
 
-/// RFC 9111 §4.2: what is left of `max-age` after the time that the answer spent in caches.
+/// RFC 9111 §4.2: the rest of `max-age` after the time that the response spent in caches.
 fn life(answer: &Answer) -> Duration {
     let values = |wanted| answer.headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value);
     let seconds = |text: &str| text.trim().parse::<u64>().ok();

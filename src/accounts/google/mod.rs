@@ -1,7 +1,7 @@
-//! Signing in with Google (contract 2.4): a code becomes an id token, and a token that Google signed an identity.
-//!
-//! It knows nothing of accounts; the door decides whose the identity is. The operator names both URLs, so the guard of
-//! outgoing HTTP lets them pass wherever they lead.
+//! Signing in with Google (contract 2.4): exchanges a code for an id token and verifies that token into an identity. It
+//! uses `net` for outgoing HTTP, whose guard accepts both URLs wherever they lead because the operator configures them,
+//! and knows nothing of accounts: the caller maps the identity to one. A change of the code exchange or of the claims
+//! belongs here, caching and choice of Google's keys in `jwks`.
 
 mod jwks;
 
@@ -23,20 +23,20 @@ use crate::net::dns::Resolver;
 use crate::net::egress::{BadUrl, Egress, EgressError, Guard, Limits, Policy, Target};
 use jwks::Keys;
 
-/// For a whole sign-in, and for each of its two requests: 10 s, and 64 KiB of answer.
+/// For a whole sign-in, and for each of its two requests: 10 s, and 64 KiB of response.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 64 * 1024 };
 const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 /// Longer codes and redirect URIs are not passed on.
 const MAX_PARAMETER_BYTES: usize = 2048;
-/// By how much Google's clock and this one may differ.
+/// Tolerated difference between Google's clock and this one.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
-/// Id tokens live for an hour; one that was issued before that is none that the code was just exchanged for.
+/// Id tokens live for an hour; one issued earlier does not come from the code just exchanged.
 const MAX_TOKEN_AGE: Duration = Duration::from_secs(3600);
 const MAX_SUBJECT_BYTES: usize = 255;
 const MAX_EMAIL_CHARS: usize = 254;
 const MAX_PICTURE_BYTES: usize = 2048;
 
-/// Exchanges codes and checks what comes of it; it keeps Google's keys for as long as Google says.
+/// Exchanges codes and verifies the id tokens; caches Google's keys for as long as Google says.
 pub struct Google {
     settings: config::Google,
     egress: Egress,
@@ -44,47 +44,47 @@ pub struct Google {
     keys: Keys,
 }
 
-/// What a sign-in page got from Google, and how it asked.
+/// The result of Google's consent page, and the parameters it was called with.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'a> {
     /// The authorization code.
     pub code: &'a str,
-    /// What the sign-in page was called with; without it the configured one counts.
+    /// Redirect URI that the sign-in page was called with; the configured one if `None`.
     pub redirect_uri: Option<&'a str>,
-    /// Proves that whoever brings the code is who asked for it, if the page sent a challenge (RFC 7636).
+    /// Proves that the bearer of the code is the client that asked for it, if the page sent a challenge (RFC 7636).
     pub code_verifier: Option<&'a str>,
 }
 
 impl<'a> Grant<'a> {
-    /// A code that was asked for with the configured redirect URI and no challenge.
+    /// Creates a grant for a code that was requested with the configured redirect URI and no challenge.
     pub const fn new(code: &'a str) -> Self {
         Self { code, redirect_uri: None, code_verifier: None }
     }
 }
 
-/// Who somebody is, as Google says.
+/// A person's identity as asserted by Google.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoogleIdentity {
     /// Google's id of the person, which never changes: 1 to 255 visible ASCII characters.
     pub subject: String,
     /// The verified address, in lower case; at most 254 characters.
     pub email: String,
-    /// The name as shown, without control characters; never empty.
+    /// Display name without control characters; never empty.
     pub name: Option<String>,
     /// The `https` URL of a picture.
     pub picture: Option<String>,
 }
 
-/// Why there is no identity. The sentences hold no secret and no text of the person.
+/// Reason why there is no identity. The sentences contain no secret and no text of the person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GoogleError {
     /// No client is configured: 409 `google_not_configured`.
     #[error("signing in with Google is not configured")]
     NotConfigured,
-    /// Google refused the code, or its token does not prove what it has to: 401 `google_rejected`.
+    /// Google refused the code, or its token does not prove the required claims: 401 `google_rejected`.
     #[error("Google rejected the sign-in: {0}")]
     Rejected(String),
-    /// Google gave no answer that can be used: 502 `google_unreachable`.
+    /// Google gave no usable response: 502 `google_unreachable`.
     #[error("Google could not be reached: {0}")]
     Unreachable(String),
 }
@@ -101,19 +101,19 @@ impl From<EgressError> for GoogleError {
     }
 }
 
-/// What of the token endpoint's answer counts.
+/// The fields used of the token endpoint's response.
 #[derive(Deserialize)]
 struct TokenAnswer {
     id_token: Option<String>,
 }
 
-/// What of its refusal counts (RFC 6749 §5.2).
+/// The fields used of its error response (RFC 6749 §5.2).
 #[derive(Deserialize)]
 struct TokenRefusal {
     error: String,
 }
 
-/// The claims that count; a claim of another type than this makes the token invalid.
+/// The claims used; a claim of another type than this makes the token invalid.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -129,7 +129,7 @@ struct Claims {
     picture: Option<String>,
 }
 
-/// Google has sent both.
+/// Boolean or string: Google has sent both.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Flag {
@@ -147,10 +147,10 @@ impl Flag {
 }
 
 impl Google {
-    /// Sign-ins by `settings`, over connections that trust the roots of `tls`.
+    /// Creates the sign-in from `settings`, over connections that trust the roots of `tls`.
     ///
     /// # Errors
-    /// One of the configured URLs is none that outgoing HTTP accepts.
+    /// Outgoing HTTP does not accept one of the configured URLs.
     pub fn new(settings: config::Google, tls: &ClientConfig, resolver: Arc<Resolver>) -> Result<Self, BadUrl> {
         let policy = Policy::everywhere();
         let token = Target::parse(&settings.token_url, &policy)?;
@@ -159,12 +159,12 @@ impl Google {
         Ok(Self { settings, egress, token, keys })
     }
 
-    /// Whether a client is configured.
+    /// True if a client is configured.
     pub const fn is_configured(&self) -> bool {
         self.settings.client_id.is_some() && self.settings.client_secret.is_some()
     }
 
-    /// Exchanges a code for an id token and checks it as of `now`; takes 10 s at most.
+    /// Exchanges a code for an id token and verifies it as of `now`; takes 10 s at most.
     ///
     /// # Errors
     /// See [`GoogleError`].
@@ -183,7 +183,7 @@ impl Google {
         timeout(LIMITS.timeout, sign_in).await.unwrap_or_else(|_| Err(EgressError::Timeout.into()))
     }
 
-    /// The id token that Google gives for a code (RFC 6749 §4.1.3).
+    /// Requests the id token for a code (RFC 6749 §4.1.3).
     async fn exchange(&self, form: String) -> Result<String, GoogleError> {
         let headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
@@ -208,7 +208,7 @@ impl Google {
         }
     }
 
-    /// The claims of a token, once its signature is known to be Google's.
+    /// Returns the claims of a token once its signature is known to be Google's.
     async fn verified(&self, token: &str, now: Timestamp) -> Result<Claims, GoogleError> {
         let header = decode_header(token).map_err(|_| GoogleError::rejected("the id token cannot be read"))?;
         if header.alg != Algorithm::RS256 {
@@ -216,7 +216,8 @@ impl Google {
         }
         let kid = header.kid.ok_or_else(|| GoogleError::rejected("the id token names no key"))?;
         let key = self.keys.find(&self.egress, &kid, now).await?;
-        // The signature alone: the library's own claim checks pass over claims of a wrong type, and read the clock.
+        // Verifies the signature alone: the library's own claim checks ignore claims of a wrong type, and read the
+        // clock.
         let mut validation = Validation::new(Algorithm::RS256);
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
@@ -257,7 +258,7 @@ fn is_code_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len()) && text.bytes().all(is_unreserved)
 }
 
-/// `invalid_grant` and the like; whatever else stands there is not repeated.
+/// Accepts `invalid_grant` and the like; any other text is not repeated.
 fn is_error_word(word: &str) -> bool {
     (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

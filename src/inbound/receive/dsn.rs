@@ -1,5 +1,5 @@
-//! Mail to our own bounce and SRS addresses: reports settle what they tell of, or go on to the sender of what was
-//! forwarded. No message is stored of them.
+//! Mail to our own bounce and SRS addresses: reports settle the dispatch that they are about, or are passed on to the
+//! sender of the forwarded mail. No message is stored for them.
 
 use super::{Receipt, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
@@ -13,7 +13,7 @@ use crate::outbound::forward::ForwardReport;
 use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 impl Inbound {
-    /// Takes mail that goes to our own addresses alone.
+    /// Accepts mail that goes to our own addresses alone.
     pub(super) async fn accept_dsn(
         &self,
         returned: Vec<Recipient>,
@@ -31,7 +31,7 @@ impl Inbound {
         Ok(Receipt { id: MessageId::new(now).to_string() })
     }
 
-    /// Settles what reports say, once each.
+    /// Settles the recipients that reports are about, once each.
     pub(super) async fn settle_reports(
         &self,
         reports: Vec<(BounceTag, Report)>,
@@ -56,7 +56,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Sends reports of our own to those whose mail was forwarded; whether there was anything to tell.
+    /// Sends reports of our own to the senders of forwarded mail; false if there was nothing to report.
     pub(super) async fn report_forwards(
         &self,
         reports: Vec<ForwardReport>,
@@ -80,8 +80,8 @@ impl Inbound {
     }
 }
 
-/// The complaint in a mail to any other address, such as the one that a feedback loop was registered with (RFC 5965). Only a
-/// bounce address that proves itself ties it to a message of ours: a Message-ID is known to everybody who got a copy.
+/// Returns the complaint in a mail to any other address, such as the one that a feedback loop was registered with (RFC
+/// 5965). Only a valid bounce address ties it to a message of ours: a Message-ID is known to everybody who got a copy.
 pub(super) fn complaint(
     mail: &Mail,
     bytes: &[u8],
@@ -102,7 +102,8 @@ pub(super) fn complaint(
     Some((tag, report))
 }
 
-/// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells of no failure.
+/// Returns the reports in a mail to SRS addresses; none if it has an envelope sender (RFC 3464 §2) or reports no
+/// failure.
 pub(super) fn forward_reports(
     returned: &[Recipient],
     reverse_path: &ReversePath,
@@ -128,7 +129,7 @@ pub(super) fn forward_reports(
     returned.iter().filter_map(of).collect()
 }
 
-/// Whose forwarded mail an address of ours stands for.
+/// Returns the sender of the forwarded mail that an address of ours stands for.
 const fn forwarded_for(recipient: &Recipient) -> Option<&Mailbox> {
     match &recipient.returned {
         Some(ReturnPath::Srs(sender)) => Some(sender),
@@ -136,8 +137,8 @@ const fn forwarded_for(recipient: &Recipient) -> Option<&Mailbox> {
     }
 }
 
-/// The reports that a mail to our own addresses holds. What is no report is read by nobody, as contract 5.1 has it; nor is
-/// a delivery report with an envelope sender (RFC 3464 §2 wants the null reverse-path).
+/// Returns the reports in a mail to our own addresses. Mail that is no report is discarded, as contract 5.1 requires;
+/// so is a delivery report with an envelope sender (RFC 3464 §2 requires the null reverse-path).
 pub(super) fn read_reports(
     returned: &[Recipient],
     reverse_path: &ReversePath,

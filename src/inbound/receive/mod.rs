@@ -1,7 +1,8 @@
-//! Acceptance: mail data and its envelope become rows, objects and jobs in one durable transaction.
-//!
-//! What `Ok` promises is on disk. The steps: read and check the data, verify the sender, write the object if it is
-//! large, then one transaction that lists everything promised; only after its commit do the workers wake.
+//! Acceptance: mail data and its envelope become rows, objects and jobs in one durable transaction, so whatever `Ok`
+//! promises is on disk. The steps are here: read and check the data, verify the sender, write the object if it is
+//! large, run one transaction that contains everything promised, and wake the workers only after its commit; it uses
+//! the rest of `inbound`, `webhook`, `outbound` and the levels below. A change of the rows of a message belongs in
+//! `transaction`, of domains that store nothing in `zero_retention`, and of reports that come back in `dsn`.
 
 mod dsn;
 mod transaction;
@@ -36,36 +37,36 @@ use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::webhooks::routes::Action;
 
-/// RFC 5321 §6.3: a message with more Received fields than this goes round in a loop.
+/// RFC 5321 §6.3: a message with more Received fields than this is in a mail loop.
 const MAX_RECEIVED: usize = 100;
-/// And one that came through here more often than this surely does.
+/// A message that passed this host more often than this is certainly in a loop.
 const MAX_OWN_RECEIVED: usize = 4;
-/// Mail data up to this size is read where it stands; more goes to a thread that may take its time.
+/// Mail data up to this size is parsed on the async thread; larger data goes to a blocking thread.
 const PARSE_HERE_MAX: usize = 64 * 1024;
-/// How long a session waits for the commit before the sender is asked to come again.
+/// Time for which a session waits for the commit before the sender is asked to retry.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the sender is told of an accepted message.
+/// Confirmation of an accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// The message's public id, of the first recipient.
+    /// Public id of the message of the first recipient.
     pub(crate) id: String,
 }
 
-/// Why a message is not accepted. Should a commit have failed midway, a restart may find it stored; its repeat is
-/// recognised then.
+/// Reason why a message is not accepted. If a commit failed midway, a restart may find the message stored; its
+/// repetition is recognised then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
-    /// It goes round in a loop.
+    /// The message is in a mail loop.
     #[error("the message goes round in a loop")]
     MailLoop,
     /// The data directory's file system is full.
     #[error("no room to store the message")]
     StorageFull,
-    /// The account of a recipient has stored as much as it may.
+    /// The account of a recipient has reached its storage limit.
     #[error("the mailbox is full")]
     AccountFull,
-    /// It came to an SRS address and is no report about what was forwarded with that.
+    /// It came to an SRS address and is no report about the mail forwarded with it.
     #[error("only reports about forwarded mail are taken at this address")]
     NotAReport,
     /// Storage failed otherwise.
@@ -76,26 +77,26 @@ pub(crate) enum ReceiveError {
     Busy,
 }
 
-/// What is asked about the sender of a message.
+/// Verification that a message's sender needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checks {
-    /// Everything. Verification skips loopback peers by itself.
+    /// Verifies everything. Verification skips loopback peers by itself.
     All,
-    /// Nothing: it did not leave this server since this was found out.
+    /// Reuses an earlier result: the message has not left this server since.
     Known(Verification),
-    /// Nothing: the account injected it, which authenticates nobody; with a From that the account may send from or not.
+    /// Verifies nothing: the account injected the message, which authenticates nobody.
     Injected {
-        /// Whether it may.
+        /// True if the account may send from the address in From.
         from_is_own: bool,
     },
 }
 
-/// What is stored of one recipient's message.
+/// Rows planned for one recipient's message.
 struct RecipientPlan {
     recipient: Recipient,
     fingerprint: i64,
     routes: Vec<Arc<Route>>,
-    /// How many of them make a delivery or a dispatch.
+    /// Number of routes that make a delivery or a dispatch.
     runs: usize,
     to_name: Option<String>,
     trace: String,
@@ -103,7 +104,7 @@ struct RecipientPlan {
     own_id: String,
 }
 
-/// What every recipient's message has in common.
+/// Fields common to the messages of all recipients.
 struct MessageFields {
     mail_from: String,
     from_addr: String,
@@ -113,11 +114,11 @@ struct MessageFields {
     thread_id: Option<String>,
     verdicts: Verdicts,
     verification: Verification,
-    /// The domain of the author whom every reader finds in From.
+    /// Domain of the author whom every reader finds in From.
     author: Option<String>,
-    /// Whether every reader finds the same fields.
+    /// True if every reader finds the same fields.
     plain_header: bool,
-    /// Whether it has neither Date nor Message-ID, so that the same bytes may be another message.
+    /// True without Date and Message-ID, so that the same bytes may be another message.
     undated: bool,
     spam: Option<&'static str>,
     truncated: bool,
@@ -126,7 +127,7 @@ struct MessageFields {
     received_count: usize,
     /// Ids of routes that forwarded it already.
     forwarded_by: Vec<String>,
-    /// How many messages it may still become by forwarding; none: any number.
+    /// Number of copies that forwarding may still make; `None` is unlimited.
     copies: Option<u64>,
 }
 
@@ -134,7 +135,7 @@ impl Inbound {
     /// Accepts one message for all its recipients. `Ok` means that it is on disk.
     ///
     /// # Errors
-    /// The sender may try again unless it is a loop.
+    /// The sender may retry unless the message is in a loop.
     pub(crate) async fn receive(
         &self,
         peer: &Peer,
@@ -144,7 +145,7 @@ impl Inbound {
         self.receive_checked(peer, envelope, data, Checks::All).await
     }
 
-    /// As [`Inbound::receive`], with these checks of the sender.
+    /// Does the same as [`Inbound::receive`] with the given verification of the sender.
     pub(super) async fn receive_checked(
         &self,
         peer: &Peer,
@@ -177,7 +178,7 @@ impl Inbound {
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
-        // Of several accounts the first; a message to an address of our own is nobody's.
+        // The first of several accounts is charged; a message to an address of our own is charged to the server.
         let account = envelope.recipients.first().map_or(AccountRowId::SERVER, |recipient| recipient.account);
         let turn = self.acquire_parse_permit(account, size).await?;
         let (bytes, draft) = match data {
@@ -244,7 +245,7 @@ impl Inbound {
         };
         drop(turn);
         let receipt = self.commit(id, common, plans, (raw, placed), fresh, now).await?;
-        // Few mails go to an address of ours and to somebody else; a report that is read twice changes nothing.
+        // Few messages go both to an address of ours and to another one, and reading a report twice changes nothing.
         self.settle_reports(reports, now).await?;
         self.report_forwards(forwards, now).await.map(|_| receipt)
     }
@@ -290,7 +291,7 @@ impl Inbound {
         }
     }
 
-    /// Puts mail data into the object store: durable before the transaction that names it.
+    /// Writes mail data to the object store: durable before the transaction that names it.
     async fn keep(
         &self,
         draft: Option<store::blobs::objects::PendingObject>,
@@ -363,28 +364,28 @@ impl RecipientPlan {
         self.routes.iter().any(|route| route.row.action == Action::Drop)
     }
 
-    /// The oldest matching webhook, else the oldest matching route (contract 5.2).
+    /// Returns the oldest matching webhook, else the oldest matching route (contract 5.2).
     fn route_id(&self) -> Option<String> {
         let webhook = self.routes.iter().find(|route| route.row.action == Action::Webhook);
         webhook.or_else(|| self.routes.first()).map(|route| route.row.public_id.to_string())
     }
 }
 
-/// Whether the header ends where every reader sees it end, and has one From field: what is forwarded with our name on the
-/// envelope must not show somebody another author than the one that was verified.
+/// True if the header ends where every reader sees it end, and has one From field: mail forwarded with our name in the
+/// envelope must not show another author than the verified one.
 fn is_plain_header(bytes: &[u8], mail: &Mail) -> bool {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
     let is_read_alike = !mail.header_truncated && !mail.has_stray_lines && mail.body_offset == end;
     is_read_alike && mail.from_fields == 1 && !mail.header_from.is_empty()
 }
 
-/// Whether nothing in the header tells a message from another of the same text.
+/// True if nothing in the header distinguishes the message from another one with the same text.
 fn is_undated(bytes: &[u8]) -> bool {
     let lacks = |name| mime::field_values(bytes, name).iter().all(String::is_empty);
     lacks("Date") && lacks("Message-ID")
 }
 
-/// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
+/// Parses mail data, unless it is in a loop. Text bodies are decoded later, when they are shown.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     reading(bytes.len(), || {
         let mail = mime::parse_without_bodies(bytes);
@@ -393,13 +394,13 @@ fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     })
 }
 
-/// Runs what takes time in proportion to a mail of `size` octets, so that others do not wait for it.
+/// Runs work that takes time in proportion to a mail of `size` octets, without blocking other tasks.
 fn reading<T>(size: usize, read: impl FnOnce() -> T) -> T {
     if size <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
 }
 
 impl MessageFields {
-    /// What the rows need of a mail, and the names that its To field gives.
+    /// Returns the fields that the rows need, and the names given in the To field.
     fn new(
         mail: Mail,
         mail_from: String,
@@ -435,7 +436,7 @@ impl MessageFields {
     }
 }
 
-/// Waits for a transaction as long as a session may. One that takes longer may be committed yet, and its repeat is
+/// Waits for a transaction as long as a session may. A slower one may still be committed, and its repetition is
 /// recognised then; nothing that it relies on is undone.
 async fn within_deadline<T>(written: impl Future<Output = store::Result<T>>) -> Result<T, ReceiveError> {
     match tokio::time::timeout(COMMIT_DEADLINE, written).await {
@@ -444,7 +445,7 @@ async fn within_deadline<T>(written: impl Future<Output = store::Result<T>>) -> 
     }
 }
 
-/// Logged here, once; the sender learns only whether coming again helps.
+/// Logs the error once, here; the sender learns only whether a retry helps.
 fn storage_trouble(error: store::Error) -> ReceiveError {
     match error {
         store::Error::Limit { .. } => ReceiveError::AccountFull,

@@ -1,4 +1,4 @@
-//! The transaction of an acceptance: it lists everything that the 250 promises.
+//! The transaction of an acceptance: writes everything that the 250 promises.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::store::messages::removals::Reason;
 use crate::store::webhooks::routes::Action;
 use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
-/// What the commit left behind for one recipient.
+/// Result of the commit for one recipient.
 pub(super) struct Stored {
     pub(crate) id: String,
     pub(crate) to: String,
     pub(crate) jobs: Vec<EnqueuedJob>,
     pub(crate) kept: StoredAs,
-    /// Deliveries that may be attempted without a look at what was stored.
+    /// Deliveries that may be attempted without reading the stored message.
     pub(crate) fresh: Vec<CachedMessage>,
 }
 
@@ -39,15 +39,15 @@ impl Stored {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoredAs {
-    /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
+    /// Dropped, a repetition, or for a domain with zero retention and without a recipient webhook.
     Nothing,
     /// A message.
     Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
-    /// Rows that go after their attempts.
+    /// Zero retention: rows that are removed after their attempts.
     Passing,
 }
 
-/// The ways on from here.
+/// Services used inside the transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Services<'a> {
     pub(crate) jobs: &'a Jobs,
@@ -56,7 +56,8 @@ pub(super) struct Services<'a> {
     pub(crate) objects: &'a Objects,
 }
 
-/// Stores what each recipient is to have, and the mail data once if any of it needs that; whether it did.
+/// Stores the message of each recipient, and the mail data once if any of them needs it; the second value is true if it
+/// was stored.
 pub(super) fn store_all(
     tx: &Connection,
     ways: Services<'_>,
@@ -73,7 +74,7 @@ pub(super) fn store_all(
         let to = plan.recipient.mailbox.to_string();
         if plan.is_dropped() {
             let named = next_id.take();
-            // Nobody was told any other id.
+            // No other id was ever disclosed.
             named.iter().try_for_each(|id| store::messages::removals::note(tx, id, Reason::Rule, now))?;
             let id = named.unwrap_or_else(|| MessageId::new(now));
             stored.push(Stored::nothing(id.to_string(), to));
@@ -83,7 +84,7 @@ pub(super) fn store_all(
             Some(id) => Ok(id),
             None => mail_data::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
         };
-        // Asked here, not at RCPT: once the account was told that nothing is stored, nothing is.
+        // Zero retention is read here, not at RCPT: once the setting is confirmed to the account, nothing is stored.
         if let Some(domain) = plan.recipient.domain
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {
@@ -110,7 +111,7 @@ pub(super) fn store_all(
     Ok((stored, raw_row.is_some()))
 }
 
-/// One recipient's message with its deliveries.
+/// Stores one recipient's message with its deliveries.
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
 fn store_one(
     tx: &Connection,
@@ -180,8 +181,8 @@ fn store_one(
     Ok(stored)
 }
 
-/// What the forward routes that a recipient reaches leave; returns their jobs. A route that forwarded the message before
-/// does not again (contract 4.1).
+/// Enqueues a dispatch for each forward route of a recipient and returns the jobs. A route that forwarded the message
+/// before does not forward it again (contract 4.1).
 pub(super) fn forward_all(
     tx: &Connection,
     ways: Services<'_>,
@@ -220,7 +221,7 @@ pub(super) fn forward_all(
     Ok(jobs)
 }
 
-/// The routes that forward a recipient's mail.
+/// Returns the forward routes of a recipient.
 pub(super) fn forwards<'p>(
     common: &'p MessageFields,
     plan: &'p RecipientPlan,

@@ -1,7 +1,8 @@
-//! Zero retention (contract 3.8): of a recipient's mail only what its webhooks need is left, until they had it.
+//! Zero retention (contract 3.8): of a recipient's mail only the data that its webhooks need is stored, until they have
+//! received it.
 //!
-//! A repeat is no repeat here: there is nothing stored that it could repeat, and for a sender whose first try no
-//! receiver took it is the one way to try again.
+//! Duplicates are not suppressed here: there is nothing stored that a message could repeat, and if no receiver took the
+//! first one, repeating it is the sender's only way to try again.
 
 use crate::store::Connection;
 
@@ -16,8 +17,8 @@ use crate::store::webhooks::zero_retention::NewPassing;
 use crate::webhook;
 use crate::webhook::attempt::zero_retention::EventMetadata;
 
-/// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
-/// if nobody did yet.
+/// Stores one row and job for each webhook route of the recipient and returns the jobs. `raw_id` stores the raw copy
+/// unless that was done before.
 pub(super) fn store(
     tx: &Connection,
     ways: Services<'_>,

@@ -1,22 +1,22 @@
-//! Which key record a signature may be verified with (RFC 6376 §3.6.1, §6.1.2). The library verifies with any.
+//! Decides which key record may verify a signature (RFC 6376 §3.6.1, §6.1.2). The library accepts any.
 
 use mail_auth::common::crypto::Algorithm;
 
 use super::tags::Tags;
 
-/// What a TXT record at a key's name is to one signature.
+/// Suitability of a TXT record at a key's name for one signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     /// No key.
     None,
-    /// A key that is not for it: of another service, hash or type, revoked, or malformed.
+    /// A key that must not be used for it: of another service, hash or type, revoked, or malformed.
     Unfit,
     /// A key for it.
     Fit,
 }
 
 impl Key {
-    /// Reads a record for a signature of this algorithm.
+    /// Classifies a record for a signature of this algorithm.
     pub(crate) fn of(text: &str, algorithm: Algorithm) -> Self {
         let tags = Tags::parse(text);
         let is_key = tags.get("v").is_none_or(|version| version == "DKIM1");
@@ -26,7 +26,7 @@ impl Key {
             Algorithm::RsaSha256 => ("rsa", "sha256"),
             Algorithm::Ed25519Sha256 => ("ed25519", "sha256"),
         };
-        // A list that is there and empty allows nothing.
+        // A list that is present and empty allows nothing.
         let allows = |name: &str, wanted: &[&str]| {
             let is_wanted = |word: &str| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(word.trim()));
             tags.get(name).is_none_or(|list| list.split(':').any(is_wanted))

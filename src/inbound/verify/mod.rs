@@ -1,7 +1,8 @@
-//! Who a message is really from: SPF, DKIM, DMARC and ARC, all within one time budget.
-//!
-//! A verdict never refuses and never delays a message beyond the budget: what DNS did not answer by then is
-//! `temperror`. Authentication results that a message brings along are not read here.
+//! Verifies the origin of a message: SPF, DKIM, DMARC and ARC, all within one time budget; a verdict never refuses a
+//! message, never delays it beyond the budget, and a check that DNS did not answer by then is `temperror`. Uses
+//! `net::dns`, `domain::name`, the `mail` formats and the library for e-mail authentication; authentication results
+//! that a message brings along are not read here. A change of the choice of signatures belongs in `signatures`, of keys
+//! in `keys`, of DMARC records in `policy`, of SPF records in `spf`, and of lookups in `records`.
 
 mod keys;
 mod policy;
@@ -37,12 +38,13 @@ pub use crate::mail::verification::Verification;
 use crate::net::dns::Resolver;
 use crate::net::dns::budget::Budget;
 
-/// The time that all checks of one message together may take.
+/// Time budget for all checks of one message together.
 pub(crate) const BUDGET: Duration = Duration::from_secs(10);
-/// The DNS questions that an SPF policy may cost. With five signatures, ten seals and the walk for a DMARC policy a message
+/// DNS queries that an SPF policy may cost. With five signatures, ten seals and the tree walk for a DMARC policy a
+/// message costs some fifty at most.
 /// costs some fifty at most.
 const SPF_QUESTIONS: usize = 25;
-/// From here on hashing the body is announced to the runtime as blocking work.
+/// From this size on hashing the body is announced to the runtime as blocking work.
 const LARGE_BYTES: usize = 1024 * 1024;
 
 /// Verifies messages on behalf of a host.
@@ -54,17 +56,17 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that asks `resolver` and spends at most `budget` (in production [`BUDGET`]) on a message.
+    /// Creates a verifier that asks `resolver` and spends at most `budget` (in production [`BUDGET`]) on a message.
     pub const fn new(resolver: Resolver, hostname: String, budget: Duration) -> Self {
         Self { resolver: Some(resolver), hostname, budget }
     }
 
-    /// A verifier that checks nothing and asks no DNS, for dev mode.
+    /// Creates a verifier that checks nothing and sends no DNS query, for dev mode.
     pub const fn skip(hostname: String) -> Self {
         Self { resolver: None, hostname, budget: Duration::ZERO }
     }
 
-    /// Verifies a message that `peer` hands over with the envelope sender `mail_from` ("" for the null reverse-path).
+    /// Verifies a message that `peer` submits with the envelope sender `mail_from` ("" for the null reverse-path).
     ///
     /// Loopback peers are this machine: nothing is checked for them.
     pub async fn verify(&self, peer: &Peer, mail_from: &str, raw: &[u8], mail: &Mail) -> Verification {
@@ -73,7 +75,7 @@ impl Verifier {
         };
         let mut found = CheckResults::default();
         let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
-        // Out of time or a fault in a library: what was found until then counts, the rest is `temperror`.
+        // On a timeout or a panic in a library the results found until then count, and the rest is `temperror`.
         let finished = timeout(self.budget, caught(check.run(&mut found))).await;
         if !matches!(finished, Ok(Some(()))) {
             tracing::debug!(peer = %peer.address, "authentication of a message did not finish in time");
@@ -82,16 +84,16 @@ impl Verifier {
     }
 }
 
-/// What the checks found until they ended or were ended. Each is a list: DKIM has one entry for each signature.
+/// Results of the checks until they ended or were interrupted. Each is a list: DKIM has one entry for each signature.
 #[derive(Default)]
 struct CheckResults {
     spf: Option<ResInfo>,
     dkim: Option<Vec<ResInfo>>,
     dmarc: Option<ResInfo>,
-    /// Whether the policy that applies wants what fails quarantined or rejected.
+    /// True if the applicable policy wants failing mail quarantined or rejected.
     enforced: bool,
     arc: Option<ResInfo>,
-    /// Whether the library finds the header that our own reader finds.
+    /// True if the library finds the same header as our own reader.
     same_header: bool,
 }
 
@@ -120,7 +122,7 @@ impl CheckResults {
     }
 }
 
-/// Whether a check passed for the organizational domain of an author.
+/// True if a check passed for the organizational domain of an author.
 fn is_aligned(checked: &ResInfo, author: &str) -> bool {
     let identifier = checked
         .properties
@@ -131,7 +133,8 @@ fn is_aligned(checked: &ResInfo, author: &str) -> bool {
         && domain.is_some_and(|domain| organizational(&domain.to_lowercase()) == organizational(author))
 }
 
-/// One signature that holds is enough (RFC 6376 §6.1); short of that, one that may hold yet counts before one that does not.
+/// One valid signature is enough (RFC 6376 §6.1); without one, a signature that may still prove valid ranks before an
+/// invalid one.
 fn best(signatures: &[ResInfo]) -> Verdict {
     let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
     let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
@@ -141,9 +144,9 @@ fn best(signatures: &[ResInfo]) -> Verdict {
 /// A message as the library reads it.
 struct Read<'m> {
     message: AuthenticatedMessage<'m>,
-    /// Whether it finds the header that our own reader finds.
+    /// True if it finds the same header as our own reader.
     same_header: bool,
-    /// Whether it finds nobody in From but the author whom every reader finds.
+    /// True if it finds nobody in From but the author whom every reader finds.
     same_author: bool,
 }
 
@@ -163,7 +166,7 @@ impl<'c> Check<'c> {
 
     async fn run(&self, found: &mut CheckResults) {
         if self.mail.header_truncated {
-            // A header beyond our limits is not handed to a library that has none.
+            // A header beyond our limits is not passed to a library that has none.
             let refused = |method| ResInfo { method, verdict: Verdict::PermError, properties: Vec::new() };
             found.dkim = Some(vec![refused("dkim")]);
             found.dmarc = Some(refused("dmarc"));
@@ -172,7 +175,7 @@ impl<'c> Check<'c> {
             return;
         }
         let Some(read) = catch_unwind(AssertUnwindSafe(|| self.read())).ok().flatten() else {
-            // Without a header there is nothing that anybody could have signed.
+            // Without a header there is nothing that could have been signed.
             let limits = Limits::default();
             let has_fields = Fields::new(self.raw, 0, &limits).next(|_| false).is_some();
             let verdict = if has_fields { Verdict::PermError } else { Verdict::None };
@@ -211,8 +214,8 @@ impl<'c> Check<'c> {
         (*dmarc, *enforced) = (Some(checked), is_enforced(policy));
     }
 
-    /// The message as the library reads it from where our own reader finds its header, with our own reading of From: a name
-    /// never yields an author there.
+    /// Returns the message as the library reads it from the start of the header that our own reader finds, with our own
+    /// reading of From: a display name never yields an author there.
     fn read(&self) -> Option<Read<'_>> {
         let Mail { header_offset, body_offset, has_stray_lines, .. } = *self.mail;
         let raw = self.raw.get(header_offset..)?;
@@ -232,13 +235,13 @@ impl<'c> Check<'c> {
         Some(Read { message, same_header, same_author })
     }
 
-    /// All whom From names, one of several readings among them.
+    /// Returns all authors named in From, under any of several readings.
     fn authors(&self) -> Vec<String> {
         self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect()
     }
 
-    /// The signatures that were verified, and those whose key is not for them (RFC 6376 §6.1.2): of another service, hash
-    /// or type, revoked, or malformed.
+    /// Returns the signatures that were verified, and those whose key must not be used for them (RFC 6376 §6.1.2): of
+    /// another service, hash or type, revoked, or malformed.
     async fn dkim<'m>(
         &self,
         message: &'m AuthenticatedMessage<'m>,
@@ -256,7 +259,7 @@ impl<'c> Check<'c> {
         (output, refused)
     }
 
-    /// The keys of a chain of seals are keys of signatures (RFC 8617 §4.1).
+    /// Verifies the chain of seals; their keys are keys of signatures (RFC 8617 §4.1).
     async fn arc(&self, message: &AuthenticatedMessage<'_>, keys: &Records) -> Verdict {
         if signatures::has_too_many_seals(message) {
             return Verdict::PermError;
@@ -275,7 +278,7 @@ impl<'c> Check<'c> {
         dkim_verdict(self.asks().verify_arc(Parameters::new(message).with_txt_cache(keys)).await.result())
     }
 
-    /// The policies of the author's domain and of those that may be aligned with it.
+    /// Looks up the policies of the author's domain and of those that may be aligned with it.
     async fn policies(
         &self,
         message: &AuthenticatedMessage<'_>,
@@ -300,12 +303,12 @@ impl<'c> Check<'c> {
         records
     }
 
-    /// The domain of the envelope sender. A local part alone (`"a@b"`) has none.
+    /// Returns the domain of the envelope sender. A local part alone (`"a@b"`) has none.
     fn mail_from_domain(&self) -> Option<&str> {
         self.mail_from.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| !domain.ends_with('"'))
     }
 
-    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked; for one without a domain nobody can be asked.
+    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked; a sender without a domain cannot be checked.
     async fn spf(&self) -> (SpfOutput, ResInfo) {
         if !self.mail_from.is_empty() && self.mail_from_domain().is_none() {
             return (SpfOutput::default(), nothing("spf"));
@@ -333,8 +336,8 @@ impl<'c> Check<'c> {
         (output, checked)
     }
 
-    /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. So is one whose author not every reader
-    /// finds, as the one who is judged may not be the one who is shown: of what is judged then only `fail` counts.
+    /// A message with two From fields is invalid (RFC 5322 §3.6): `permerror`. So is one whose author not every reader
+    /// finds, as the verified author may not be the one shown: only `fail` counts then.
     async fn dmarc(&self, read: &Read<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> (ResInfo, Policy) {
         if self.mail.from_fields > 1 {
             let refused = ResInfo { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
@@ -364,12 +367,12 @@ impl<'c> Check<'c> {
     }
 }
 
-/// Whether a domain, in either spelling, is `author`.
+/// True if a domain, in either spelling, is `author`.
 fn is_domain(domain: &str, author: &str) -> bool {
     domain.eq_ignore_ascii_case(author) || Domain::parse(domain).is_ok_and(|domain| domain.as_str() == author)
 }
 
-/// Whether a policy wants what fails kept away.
+/// True if a policy wants failing mail quarantined or rejected.
 const fn is_enforced(policy: Policy) -> bool {
     matches!(policy, Policy::Quarantine | Policy::Reject)
 }
@@ -378,7 +381,7 @@ const fn nothing(method: &'static str) -> ResInfo {
     ResInfo { method, verdict: Verdict::None, properties: Vec::new() }
 }
 
-/// The last two labels of a domain.
+/// Returns the last two labels of a domain.
 fn top(domain: &str) -> &str {
     let start = domain.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
     domain.get(start..).unwrap_or(domain)
@@ -415,7 +418,7 @@ fn dkim_checks(
     checks
 }
 
-/// RFC 8601 §2.7.1: a signature that could be read and does not fit the message has failed.
+/// RFC 8601 §2.7.1: a signature that could be read and does not match the message has failed.
 const fn dkim_verdict(result: &DkimResult) -> Verdict {
     match result {
         DkimResult::Pass => Verdict::Pass,
@@ -452,7 +455,7 @@ const fn dmarc_verdict(result: &DmarcResult) -> Verdict {
     }
 }
 
-/// Runs `work`, which takes long for a large message, so that the runtime's other tasks go on meanwhile.
+/// Runs `work`, which takes long for a large message, without blocking the runtime's other tasks.
 fn blocking<T>(size: usize, work: impl FnOnce() -> T) -> T {
     let runtime = tokio::runtime::Handle::current().runtime_flavor();
     if size >= LARGE_BYTES && runtime == tokio::runtime::RuntimeFlavor::MultiThread {
@@ -462,7 +465,7 @@ fn blocking<T>(size: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The output of `future`, or `None` if it panicked: a fault in a check must not cost the message.
+/// Returns the output of `future`, or `None` if it panicked: a bug in a check must not cost the message.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

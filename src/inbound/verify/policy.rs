@@ -1,12 +1,12 @@
-//! What the TXT records of one name say as a DMARC policy (RFC 9989 §4.7, §4.10; RFC 7489 §6.3, §6.6.3).
+//! Reads the TXT records of one name as a DMARC policy (RFC 9989 §4.7, §4.10; RFC 7489 §6.3, §6.6.3).
 //!
-//! The library takes the first of several records, and one wrong tag costs it the whole. It is handed the one record in
-//! a form of ours, of those tags that are right.
+//! The library takes the first of several records and rejects a whole record for one invalid tag. So it is given
+//! exactly one record, rewritten from the valid tags.
 
 use super::tags::Tags;
 use crate::mail::uri::split_scheme;
 
-/// The policy record of a name; none where there is none, or several.
+/// Returns the policy record of a name; none if there is none, or several.
 pub(crate) fn one_record(texts: &[String]) -> Option<String> {
     let mut records = texts.iter().map(|text| Tags::parse(text)).filter(|tags| tags.begins_with_version());
     let record = records.next()?;
@@ -14,14 +14,14 @@ pub(crate) fn one_record(texts: &[String]) -> Option<String> {
 }
 
 impl Tags<'_> {
-    /// The name of a tag is known in any case, its value in one.
+    /// Compares the tag name ignoring case, and its value with case.
     fn begins_with_version(&self) -> bool {
         self.begins_with("v", "DMARC1") || self.begins_with("V", "DMARC1")
     }
 }
 
-/// The record with the tags that decide something, each as it is right. Without a valid `p` it has none, and a valid `rua`
-/// makes that `none`; an `sp` or `np` that is wrong takes `p` with it.
+/// Rewrites the record from the valid ones of the tags that matter. Without a valid `p` the result has none, or
+/// `p=none` if `rua` is valid; an invalid `sp` or `np` makes `p` invalid as well.
 fn corrected(tags: &Tags<'_>) -> String {
     let policy = |name: &str| tags.get(name).map(str::to_ascii_lowercase);
     let is_right = |policy: &Option<String>| {
@@ -47,7 +47,7 @@ fn corrected(tags: &Tags<'_>) -> String {
     record
 }
 
-/// A URI, perhaps with the size that it takes (`!10m`).
+/// True for a URI, with or without a maximum report size (`!10m`).
 fn is_report_address(item: &str) -> bool {
     let uri = item.split('!').next().unwrap_or_default().trim();
     let Some((scheme, rest)) = split_scheme(uri) else { return false };

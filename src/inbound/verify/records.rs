@@ -1,4 +1,4 @@
-//! The TXT records that the library is to see: it asks here before it asks DNS.
+//! TXT records prepared for the library, which looks here before it asks DNS.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -16,16 +16,16 @@ use super::keys::Key;
 use super::policy;
 use crate::net::dns::{DnsError, Resolver};
 
-/// RFC 9989 §4.10: of a name with more labels the walk goes on with seven.
+/// RFC 9989 §4.10: for a name with more labels the tree walk continues with seven.
 const MOST_LABELS: usize = 7;
 
-/// What was found for one message, by name.
+/// Records found for one message, by name.
 #[derive(Default)]
 pub(crate) struct Records(Mutex<HashMap<Box<str>, Txt>>);
 
 impl Records {
-    /// Looks the key of a signature up; whether there is none that the signature may not be verified with. Of several
-    /// records under one name the first that fits the first signature is the one (RFC 6376 §6.1.2 leaves the choice).
+    /// Looks up the key of a signature; false if there are only keys that must not verify it. Of several records under
+    /// one name the first that fits the first signature is used (RFC 6376 §6.1.2 leaves the choice).
     pub(crate) async fn find_key(&self, resolver: &Resolver, signature: &impl VerifySignature) -> bool {
         let name = signature.domain_key().to_lowercase();
         let texts = match resolver.texts(&name).await {
@@ -45,7 +45,7 @@ impl Records {
         fitting.is_some() || !unfit
     }
 
-    /// Looks up what the walk from a domain to its top level finds (RFC 9989 §4.10).
+    /// Looks up the policies on the tree walk from a domain to its top level (RFC 9989 §4.10).
     pub(crate) async fn find_policies(&self, resolver: &Resolver, domain: &str) {
         let mut name = domain;
         if !name.contains('.') {
@@ -78,12 +78,12 @@ impl Records {
         }
     }
 
-    /// The first that is noted of a name stands.
+    /// Stores a record; the first one stored for a name stands.
     fn note(&self, name: String, found: Txt) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.into_boxed_str()).or_insert(found);
     }
 
-    /// Notes that there is nothing, or no answer. What is no name the library may find out itself.
+    /// Stores that there is no record, or no answer. Something that is not a name is left to the library.
     fn note_failure(&self, name: String, error: DnsError) {
         let failure = match error {
             DnsError::NoSuchName(_) => mail_auth::DnsError::RecordNotFound(ResponseCode::NXDomain),

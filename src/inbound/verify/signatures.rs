@@ -1,4 +1,5 @@
-//! Which signatures of a message are checked, and over what: where RFC 6376 leaves a choice or the library another reading.
+//! Selects the signatures of a message to verify, and the data they cover, where RFC 6376 leaves a choice or the
+//! library reads it differently.
 
 use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::common::headers::Header;
@@ -8,15 +9,15 @@ use mail_auth::{AuthenticatedMessage, Error};
 use crate::mail::mime::{Fields, Limits};
 use crate::mail::signed_part::without_trailing_blanks;
 
-/// Each signature costs a question and a public-key operation, and the sender says how many there are.
+/// Each signature costs a DNS query and a public-key operation, and the sender controls their number.
 const MAX_SIGNATURES: usize = 5;
-/// So do the seals of a chain (RFC 8617 §4.2.1 allows fifty); those of real mail are a few.
+/// So do the seals of a chain (RFC 8617 §4.2.1 allows fifty); real mail has a few.
 const MAX_SEALS: usize = 10;
-/// Fields that one signature may name; each is looked for among all of the message.
+/// Maximum number of fields that one signature may name; each is searched for among all fields of the message.
 const MAX_SIGNED_FIELDS: usize = 1000;
 
-/// Fields that may stand once in a header (RFC 5322 §3.6, RFC 2045, RFC 2183) and decide what a reader is shown. Readers
-/// take the first of several, a signature covers the last (RFC 6376 §8.15).
+/// Fields that may occur once in a header (RFC 5322 §3.6, RFC 2045, RFC 2183) and determine what a reader is shown.
+/// Readers take the first of several, a signature covers the last (RFC 6376 §8.15).
 const ONCE: &[&str] = &[
     "from",
     "sender",
@@ -39,20 +40,21 @@ const ONCE: &[&str] = &[
     "content-location",
 ];
 
-/// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body, and `has_stray_lines` whether
-/// it found what is no field in the header. Returns whether every reader finds the header that ours does.
+/// Reduces `message` to the signatures to verify; `body_offset` is the start of the body as our own reader finds it,
+/// and `has_stray_lines` is true if that found lines in the header that are no field. Returns true if every reader
+/// finds the same header as ours.
 pub(crate) fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize, has_stray_lines: bool) -> bool {
     correct_relaxed_hashes(message);
     take_partial(message);
-    // A line that is no field is stepped over by our reader and ends the header for others: what is vouched for is not the text
-    // that is shown. Such a message has no form that could be signed (RFC 6376 §3.8).
+    // Our reader skips a line that is no field, others end the header there: the signed text is not the text that is
+    // shown. Such a message has no form that could be signed (RFC 6376 §3.8).
     let same_body = usize::try_from(message.body_offset).is_ok_and(|offset| offset == body_offset);
     let repeated = if same_body && !has_stray_lines { repeated(message) } else { None };
     let covers_what_is_read = |names: &[String]| {
         let named = |field: &str| names.iter().filter(|name| name.eq_ignore_ascii_case(field)).count();
         repeated.as_ref().is_some_and(|repeated| repeated.iter().all(|(field, times)| named(field) >= *times))
     };
-    // The newest of a chain of seals is about the message as it is.
+    // The newest seal of a chain covers the message in its present form.
     if !message
         .ams_headers
         .iter()
@@ -61,7 +63,7 @@ pub(crate) fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize
     {
         message.ams_headers.clear();
     }
-    // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
+    // RFC 6376 §6.1.1: a signature that does not cover From proves nothing about the author.
     let (covering, others): (Vec<_>, Vec<_>) =
         std::mem::take(&mut message.dkim_headers).into_iter().partition(|header| {
             let names = &header.header.h;
@@ -76,13 +78,14 @@ pub(crate) fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize
     repeated.is_some()
 }
 
-/// Whether a chain of seals is longer than what is checked.
+/// True if a chain of seals is longer than the number verified.
 pub(crate) const fn has_too_many_seals(message: &AuthenticatedMessage<'_>) -> bool {
     message.as_headers.len() > MAX_SEALS
 }
 
-/// Fields of [`ONCE`] that stand more often, and how often. None where the library does not find what our own reader does,
-/// such as a field with a blank before its colon: a signature over one is none over the other.
+/// Returns the fields of [`ONCE`] that occur more than once, with their counts. `None` if the library finds other
+/// fields than our own reader, such as a field with a blank before its colon: a signature over one reading proves
+/// nothing about the other.
 fn repeated(message: &AuthenticatedMessage<'_>) -> Option<Vec<(&'static str, usize)>> {
     let limits = Limits::default();
     let mut fields = Fields::new(message.raw_message, 0, &limits);
@@ -104,7 +107,7 @@ fn repeated(message: &AuthenticatedMessage<'_>) -> Option<Vec<(&'static str, usi
     (read == found).then(repeated)
 }
 
-/// Sets the body hashes that [`without_trailing_blanks`] is about.
+/// Corrects the body hashes as described at [`without_trailing_blanks`].
 fn correct_relaxed_hashes(message: &mut AuthenticatedMessage<'_>) {
     let (signed, rest) = message.raw_message.split_at(without_trailing_blanks(message.raw_message).len());
     if !rest.iter().any(|byte| matches!(byte, b' ' | b'\t')) {
@@ -118,8 +121,9 @@ fn correct_relaxed_hashes(message: &mut AuthenticatedMessage<'_>) {
     }
 }
 
-/// Signatures with `l=` are about the beginning of the body alone, and anybody may add to it; so the library refuses them.
-/// One that is about all of the body after all is as good as any (RFC 6376 §8.2): here each has to fit the whole.
+/// Accepts signatures with `l=` that cover the whole body. `l=` signs the beginning of the body alone, and anybody may
+/// append to it, so the library refuses all of them; one that covers the entire body after all is as good as any (RFC
+/// 6376 §8.2).
 fn take_partial(message: &mut AuthenticatedMessage<'_>) {
     let (partial, errors): (Vec<_>, Vec<_>) = std::mem::take(&mut message.errors)
         .into_iter()

@@ -1,22 +1,22 @@
-//! What of a domain's SPF records the library lets pass although RFC 7208 does not: several records, and words that are no
-//! mechanism.
+//! Detects errors in a domain's SPF records that RFC 7208 forbids and the library ignores: several records, and unknown
+//! mechanisms.
 
 const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
 
-/// Whether these TXT records of one name make `permerror` without a further look (RFC 7208 §4.5, §4.6.1).
+/// True if these TXT records of one name are a `permerror` without further lookups (RFC 7208 §4.5, §4.6.1).
 pub(crate) fn are_malformed(texts: &[String]) -> bool {
     let mut records = texts.iter().filter_map(|text| terms(text));
     let Some(mut first) = records.next() else { return false };
     records.next().is_some() || first.any(|term| !is_term(term))
 }
 
-/// The terms of a text that is an SPF record.
+/// Returns the terms of a text that is an SPF record.
 fn terms(text: &str) -> Option<impl Iterator<Item = &str>> {
     let (version, rest) = text.split_once(' ').unwrap_or((text, ""));
     version.eq_ignore_ascii_case("v=spf1").then(|| rest.split_ascii_whitespace())
 }
 
-/// Whether this is a mechanism by name, or any modifier: those that are not known are ignored (RFC 7208 §6).
+/// True for the name of a mechanism, and for any modifier: unknown modifiers are ignored (RFC 7208 §6).
 fn is_term(term: &str) -> bool {
     let bare = term.strip_prefix(['+', '-', '?', '~']).unwrap_or(term);
     let end = bare.find([':', '=', '/']).unwrap_or(bare.len());

@@ -1,35 +1,35 @@
-//! A circuit breaker for one flow, or for one mail host: after some failures in a row nothing is attempted for a while,
-//! then one attempt probes.
+//! A circuit breaker for one flow, or for one mail host: after several consecutive failures nothing is attempted for a
+//! while, then one attempt probes.
 //!
-//! Each probe that fails doubles the pause up to a bound; the first success closes the breaker. Waiting for it is no
-//! attempt: the jobs of the flow keep their place on the schedule. A flow may also be *held*, because the hosts of its
-//! destination take nothing until then: that is no failure of it.
+//! Each failed probe doubles the pause up to a bound; the first success closes the breaker. Waiting for it is no
+//! attempt: the flow's jobs keep their step of the retry schedule. A flow may also be *held*, because the hosts of its
+//! destination take nothing for a while: that is no failure of the flow.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Failures in a row that open it.
+/// Consecutive failures that open the breaker.
 pub(super) const OPENS_AFTER: u32 = 5;
-/// The first pause; each further one is twice as long.
+/// Length of the first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause, unless the remote asks for a longer one.
+/// Length of the longest pause, unless the remote asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Closed at first.
+/// A breaker, closed at first.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     opens_after: u32,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     pauses: u32,
-    /// When a probe may be made; none while it is closed.
+    /// Time of the next probe; `None` while it is closed.
     until: Option<Timestamp>,
-    /// The latest time that a failure of this row asked to wait for.
+    /// The latest time that one of these consecutive failures asked to wait for.
     asked_for: Option<Timestamp>,
-    /// Attempts that run since before it opened; they are no probes.
+    /// Attempts that have been running since before it opened; they are no probes.
     stale: usize,
-    /// Until when it is held; none: it is not.
+    /// End of the hold; `None` if it is not held.
     held: Option<Timestamp>,
 }
 
@@ -40,59 +40,58 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// One that opens after so many failures in a row.
+    /// Creates a breaker that opens after this many consecutive failures.
     pub(crate) const fn opening_after(failures: u32) -> Self {
         Self { opens_after: failures, failures: 0, pauses: 0, until: None, asked_for: None, stale: 0, held: None }
     }
 
-    /// When the next probe may be made; none while it is closed.
+    /// Returns the time of the next probe; `None` while it is closed.
     pub(crate) fn until(&self) -> Option<Timestamp> {
         self.until.max(self.held)
     }
 
-    /// Whether it pauses, or waits for its probe.
+    /// True while it pauses or waits for its probe.
     pub(crate) const fn is_open(&self) -> bool {
         self.until.is_some() || self.held.is_some()
     }
 
-    /// Whether it is held.
     pub(super) const fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether nothing may be attempted at `now`, not even a probe.
+    /// True if nothing may be attempted at `now`, not even a probe.
     pub(crate) fn pauses(&self, now: Timestamp) -> bool {
         self.until().is_some_and(|until| now < until)
     }
 
-    /// An attempt succeeded.
+    /// Notes an attempt that succeeded.
     pub(crate) fn succeeded(&mut self) {
         *self = Self::opening_after(self.opens_after);
     }
 
-    /// Nothing is attempted until then, for no fault of the flow's own.
+    /// Holds the flow until then, for a reason outside the flow.
     pub(super) const fn hold(&mut self, until: Timestamp) {
         self.held = Some(until);
     }
 
-    /// An attempt was made: nothing holds the flow any more.
+    /// Ends a hold, because an attempt was made.
     pub(super) const fn end_hold(&mut self) {
         self.held = None;
     }
 
-    /// Lets a held flow probe at `at`, if that is sooner; whether it is held.
+    /// Lets a held flow probe at `at`, if that is sooner; false if it is not held.
     pub(super) fn resume_at(&mut self, at: Timestamp) -> bool {
         self.held = self.held.map(|until| until.min(at));
         self.held.is_some()
     }
 
-    /// An attempt ended without saying anything of the remote.
+    /// Notes an attempt that ended without information about the remote.
     pub(crate) const fn said_nothing(&mut self) {
         self.stale = self.stale.saturating_sub(1);
     }
 
-    /// An attempt failed while `running` others run; whether a pause begins. `chance`, from 0 to 1, lengthens it by up
-    /// to a quarter, so that the probes of one outage spread out.
+    /// Notes an attempt that failed while `running` others run; true if a pause begins. `chance`, from 0 to 1,
+    /// lengthens it by up to a quarter, so that the probes of one outage spread out.
     pub(crate) fn failed(
         &mut self,
         now: Timestamp,
@@ -127,7 +126,7 @@ impl Breaker {
         self.asked_for = None;
     }
 
-    /// The clock was set back.
+    /// Moves times with a clock that was set back.
     pub(crate) fn shift_back(&mut self, by: Duration) {
         self.until = self.until.map(|until| until.minus(by));
         self.held = self.held.map(|until| until.minus(by));

@@ -1,6 +1,6 @@
-//! One lane: its flows take turns by account, and those of one account among each other.
+//! One lane: its accounts take turns, and so do the flows of one account.
 //!
-//! No account has to wait behind the backlog of another: it waits for one attempt of each at most. Within a flow it is
+//! No account waits behind the backlog of another: it waits for one attempt of each at most. Within a flow the order is
 //! first come, first served.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,50 +11,50 @@ use crate::id::AccountRowId;
 use crate::store::jobs::ClaimedJob;
 
 pub(super) const FIRST_WIDTH: usize = 2;
-/// Jobs that may be handed over, for each attempt that may be made at once: with attempts of 15 s the last of them
-/// begins after 90 s, within its lease.
+/// Buffered jobs per attempt that may run at once, for jobs claimed on enqueueing: with attempts of 15 s the last of
+/// them begins after 90 s, within its lease.
 pub(super) const IN_HAND: usize = 6;
-/// The same for jobs that are claimed, to begin with …
+/// The same for jobs claimed from the table, initially …
 const REACH: usize = 2;
-/// … and where attempts end so soon that the hand is empty before the next claim is committed, as on a slow disk.
+/// … and where attempts end so fast that the buffer is empty before the next claim is committed, as on a slow disk.
 const REACH_MAX: usize = 16;
-/// Flows of one account that are looked at before it is another's turn.
+/// Flows of one account examined before it is another account's turn.
 const LOOKED_AT: usize = 16;
 
-/// Whether somebody who has `has` of `all` places may take one more while `taken` are: three times as many as are left
-/// free. So one alone gets three quarters, and there is always a place for who has none.
+/// True if a holder of `has` of `all` places may take one more while `taken` are in use: it may hold three times as
+/// many as are left free. So a single holder gets three quarters, and a holder of none always finds a place.
 pub(super) fn may_take(has: usize, all: usize, taken: usize) -> bool {
     has < all.saturating_sub(taken).saturating_mul(3)
 }
 
-/// What is known of one flow.
+/// State of one flow.
 #[derive(Debug)]
 pub(super) struct State {
-    /// When its next waiting job is due.
+    /// Due time of its next waiting job.
     pub(crate) due_at: Option<Timestamp>,
-    /// Under which time it stands among the due ones.
+    /// Time under which it stands among the due flows.
     pub(crate) armed: Option<Timestamp>,
     pub(crate) claimed: VecDeque<ClaimedJob>,
-    /// Jobs on their way into `claimed`, from transactions that run.
+    /// Places reserved in `claimed` by running transactions.
     pub(crate) reserved: usize,
-    /// Its waiting jobs are left alone until those in hand run low.
+    /// Set while its waiting jobs are left alone until its buffered ones run low.
     pub(crate) parked: bool,
-    /// It is parked for want of room in the lane's hand.
+    /// Set if it is parked because the lane's buffer is full.
     lacks_room: bool,
     pub(crate) claiming: bool,
-    /// How many jobs its claim may bring; they count as in hand.
+    /// Maximum number of jobs of its running claim; they count as buffered.
     expected: usize,
-    /// How many jobs are kept in hand for each attempt that may be made at once.
+    /// Jobs to buffer per attempt that may run at once.
     reach: usize,
-    /// It stands in its account's turns.
+    /// Set while it is in its account's turns.
     in_turn: bool,
     pub(crate) running: usize,
-    /// How many attempts it may have at once.
+    /// Maximum number of concurrent attempts.
     pub(crate) width: usize,
-    /// Its latest attempt was not answered, or there was none yet.
+    /// Degraded: its latest attempt was not answered, or there was none yet.
     pub(crate) ailing: bool,
     pub(crate) breaker: Breaker,
-    /// When it was resumed last, as a number of resumptions, and from when on it may go on.
+    /// Number of its last resumption, and the time from which it may go on.
     pub(crate) resumed: Option<(u64, Timestamp)>,
 }
 
@@ -83,18 +83,18 @@ impl State {
         self.claimed.len() + self.reserved
     }
 
-    /// From when on its waiting jobs are to be claimed.
+    /// Returns the time from which its waiting jobs are to be claimed.
     pub(super) fn due_from(&self) -> Option<Timestamp> {
         let at = self.due_at.filter(|_| !self.parked && !self.claiming)?;
         Some(self.breaker.until().map_or(at, |until| until.max(at)))
     }
 
-    /// How many jobs it may have in hand.
+    /// Returns how many jobs it may buffer.
     const fn hand(&self) -> usize {
         self.width * self.reach
     }
 
-    /// An attempt did not go well: claims would be held for long.
+    /// Lowers the number of buffered jobs after an attempt did not go well: claims would be held for long.
     pub(super) const fn hold_few(&mut self) {
         self.reach = REACH;
     }
@@ -104,35 +104,35 @@ impl State {
     }
 }
 
-/// What a lane holds of one account.
+/// The part of a lane that belongs to one account.
 #[derive(Debug, Default)]
 struct Member {
     flows: HashMap<i64, State>,
     running: usize,
     in_hand: usize,
-    /// Flows with a job in hand and room for an attempt, in turn.
+    /// Flows with a buffered job and room for an attempt, in turn.
     turns: VecDeque<i64>,
     in_turns: bool,
-    /// It waits for the account's share of all attempts.
+    /// Set while it waits for the account's share of all attempts.
     held: bool,
-    /// Flows that wait for room in the lane's hand.
+    /// Flows that wait for room in the lane's buffer.
     parked: VecDeque<i64>,
     in_parked: bool,
 }
 
-/// See the head of this file.
+/// A lane with its accounts and flows.
 #[derive(Debug)]
 pub(super) struct Lane {
-    /// How many attempts it may have at once.
+    /// Maximum number of concurrent attempts.
     width: usize,
     running: usize,
     in_hand: usize,
-    /// It stands among the lanes that may start something.
+    /// Set while it is among the lanes that may start something.
     pub(crate) queued: bool,
     members: HashMap<AccountRowId, Member>,
     /// Accounts with a job that may start, in turn.
     turns: VecDeque<AccountRowId>,
-    /// Accounts with flows that wait for room in hand.
+    /// Accounts with flows that wait for room in the buffer.
     parked: VecDeque<AccountRowId>,
 }
 
@@ -157,7 +157,7 @@ impl Lane {
         }
     }
 
-    /// Knows a flow from now on; whether it did not before.
+    /// Adds a flow; true if it is new.
     pub(super) fn enter(&mut self, account: AccountRowId, endpoint: i64) -> bool {
         let width = FIRST_WIDTH.min(self.width);
         let member = self.members.entry(account).or_default();
@@ -166,7 +166,7 @@ impl Lane {
         !known
     }
 
-    /// Forgets a flow with nothing to do; whether it did.
+    /// Removes a flow with nothing to do; true if it was removed.
     pub(super) fn forget(&mut self, account: AccountRowId, endpoint: i64) -> bool {
         let Some(member) = self.members.get_mut(&account) else { return false };
         if !member.flows.get(&endpoint).is_some_and(State::is_idle) {
@@ -197,19 +197,19 @@ impl Lane {
         })
     }
 
-    /// Whether one more may be attempted at once.
+    /// True if one more attempt may run.
     pub(super) fn may_start(&self) -> bool {
         self.running < self.width && !self.turns.is_empty()
     }
 
-    /// Keeps a place in hand, if the flow has nothing else to do first.
+    /// Reserves a place in the buffer, if the flow has nothing else to do first.
     pub(super) fn reserve(&mut self, account: AccountRowId, endpoint: i64, now: Timestamp) -> bool {
         let Some(member) = self.members.get_mut(&account) else { return false };
         let Some(state) = member.flows.get_mut(&endpoint) else { return false };
         let reach = state.reach.max(IN_HAND);
         let full = self.in_hand >= self.width * reach;
         let waiting = state.claiming || state.parked || state.due_at.is_some_and(|at| at <= now);
-        // Who has nothing in hand gets a place behind every backlog of others.
+        // An account with nothing buffered gets a place behind every backlog of others.
         let room = state.in_hand() < state.width * reach && (!full || member.in_hand == 0);
         if waiting || !room || state.breaker.is_open() {
             return false;
@@ -228,7 +228,7 @@ impl Lane {
         self.in_hand = self.in_hand.saturating_sub(1);
     }
 
-    /// A claim ended that brought so many jobs.
+    /// Ends a claim that brought this many jobs.
     pub(super) fn claimed(&mut self, account: AccountRowId, endpoint: i64, jobs: usize) {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint) else { return };
@@ -243,7 +243,7 @@ impl Lane {
         self.in_hand = self.in_hand.saturating_sub(expected);
     }
 
-    /// Takes jobs in hand; gives them back when the flow pauses by now.
+    /// Buffers jobs; returns them if the flow pauses by now.
     pub(super) fn take(
         &mut self,
         account: AccountRowId,
@@ -282,7 +282,7 @@ impl Lane {
         }
     }
 
-    /// What was held back for its account's sake may be looked at again.
+    /// Makes flows eligible again that were held back because of their account's share.
     pub(super) fn unhold(&mut self, account: AccountRowId) {
         if let Some(member) = self.members.get_mut(&account) {
             member.held = false;
@@ -290,8 +290,8 @@ impl Lane {
         self.offer_account(account);
     }
 
-    /// The next job. `fits` says whether an account may have one more attempt, healthy or ailing; the second value is
-    /// the accounts that may not, to be looked at when they may again.
+    /// Returns the next job. `fits` is true if an account may have one more attempt, healthy or degraded; the second
+    /// value lists the accounts that may not, to be examined again once they may.
     pub(super) fn pick(&mut self, fits: impl Fn(AccountRowId, bool) -> bool) -> (Option<Picked>, Vec<AccountRowId>) {
         let shared = self.members.len() > 1;
         let mut held = Vec::new();
@@ -321,7 +321,7 @@ impl Lane {
         (None, held)
     }
 
-    /// An attempt of a flow ended.
+    /// Notes that an attempt of a flow ended.
     pub(super) fn finished(&mut self, account: AccountRowId) {
         self.running = self.running.saturating_sub(1);
         if let Some(member) = self.members.get_mut(&account) {
@@ -329,7 +329,7 @@ impl Lane {
         }
     }
 
-    /// Takes everything of a flow out of hand.
+    /// Removes everything of a flow from the buffer.
     pub(super) fn empty_hand(&mut self, account: AccountRowId, endpoint: i64) -> Vec<ClaimedJob> {
         let Some(member) = self.members.get_mut(&account) else { return Vec::new() };
         let Some(state) = member.flows.get_mut(&endpoint) else { return Vec::new() };
@@ -339,9 +339,9 @@ impl Lane {
         jobs
     }
 
-    /// How many waiting jobs of a due flow should be claimed now; none: it is parked.
+    /// Returns how many waiting jobs of a due flow should be claimed now; `None` if it is parked.
     pub(super) fn wants(&mut self, account: AccountRowId, endpoint: i64) -> Option<usize> {
-        // What each account may have in hand however much the others have.
+        // Each account may buffer this many, however many the others have.
         let share = (self.width * REACH / self.members.len().max(1)).max(1);
         let member = self.members.get_mut(&account)?;
         let state = member.flows.get_mut(&endpoint)?;
@@ -377,7 +377,7 @@ impl Lane {
         Some(limit)
     }
 
-    /// After something left the hand, or nothing came into it: the parked flows whose jobs may be claimed again.
+    /// Returns the parked flows whose jobs may be claimed again, after something left the buffer or nothing entered it.
     pub(super) fn unpark(&mut self, account: AccountRowId, endpoint: i64) -> Vec<(AccountRowId, i64)> {
         let mut unparked = Vec::new();
         if let Some(member) = self.members.get_mut(&account) {
@@ -392,7 +392,7 @@ impl Lane {
                 unparked.extend(member.unpark().map(|endpoint| (account, endpoint)));
             }
         }
-        // One that pauses by now brings nothing, so the next has its turn too.
+        // A flow that pauses by now brings nothing, so the next one has its turn as well.
         while self.in_hand < self.width
             && let Some(next) = self.parked.pop_front()
         {

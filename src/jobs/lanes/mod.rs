@@ -1,10 +1,13 @@
-//! Which job may be attempted next: pure bookkeeping over what the engine knows, at a cost that no backlog changes.
+//! Decides which job may be attempted next: pure bookkeeping over the engine's state, at a cost independent of any
+//! backlog.
 //!
-//! A *lane* is what must not be hurried: an endpoint's origin, a recipient domain. Within it accounts take turns, and
-//! each *flow*, the jobs of one account for one endpoint, has a *width* of its own: how many attempts it may have at
-//! once. It starts small, grows with each success and halves when nothing answers, so an endpoint that hangs holds few
-//! slots. Flows that are not proven healthy by their latest attempt hold at most three quarters of all slots together;
-//! the rest is always there for the proven. Where there are several accounts, each leaves slots free for the others.
+//! A *lane* is a destination that must not be overloaded: an endpoint's origin, a recipient domain. Within it accounts
+//! take turns, and each *flow*, the jobs of one account for one endpoint, has its own *width*: the number of attempts
+//! that may run at once. It starts small, grows with each success and halves when nothing answers, so an endpoint that
+//! hangs holds few slots. Flows that their latest attempt did not prove healthy hold at most three quarters of all
+//! slots together; the rest is always there for the proven ones. With several accounts, each leaves slots free for the
+//! others. Uses `clock`, `id` and types of `store`, no I/O. A change within one lane belongs in `lane`, of pauses in
+//! `breaker`, of the shares among lanes and accounts here.
 
 mod breaker;
 mod lane;
@@ -22,17 +25,17 @@ use crate::store::jobs::{ClaimedJob, Flow};
 pub(crate) use breaker::Breaker;
 use lane::{Lane, may_take};
 
-/// Beyond this many flows one without jobs is forgotten, and with it that it was healthy.
+/// Beyond this many flows one without jobs is forgotten, and that it was healthy with it.
 const REMEMBERED: usize = 10_000;
-/// Lanes that are looked at again when an attempt ends, of those that were held back.
+/// Lanes held back that are examined again when an attempt ends.
 const LOOKED_AT_AGAIN: usize = 4;
 
-/// Every lane that has or had something to do.
+/// All lanes that have or had something to do.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     accounts: HashMap<AccountRowId, Account>,
-    /// Flows with waiting jobs by when the first may be claimed.
+    /// Flows with waiting jobs by the time from which the first may be claimed.
     due: BTreeSet<(Timestamp, Flow)>,
     /// Lanes with claimed jobs and room for one more attempt, in turn.
     ready: VecDeque<Arc<str>>,
@@ -45,20 +48,20 @@ pub(crate) struct Lanes {
     figures: LaneStats,
 }
 
-/// What an account has of all.
+/// An account's share of all attempts.
 #[derive(Debug, Default)]
 struct Account {
     flows: usize,
     running: usize,
     running_ailing: usize,
-    /// Lanes where it may start nothing until it has less of all slots.
+    /// Lanes in which it may start nothing until it holds fewer of all slots.
     held: VecDeque<Arc<str>>,
 }
 
-/// How the engine fares, for `/metrics`.
+/// The engine's figures for `/metrics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneStats {
-    /// Attempts that run.
+    /// Running attempts.
     pub running: usize,
     /// Flows whose breaker is open.
     pub paused: usize,
@@ -67,7 +70,7 @@ pub struct LaneStats {
 }
 
 impl LaneStats {
-    /// The text format of Prometheus.
+    /// Renders the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         let Self { running, paused, pauses } = self;
         format!(
@@ -84,14 +87,14 @@ impl LaneStats {
 /// A claim that the engine should make.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClaimRequest {
-    /// Whose jobs.
+    /// The flow to claim from.
     pub(crate) flow: Flow,
-    /// How many jobs at most.
+    /// Maximum number of jobs.
     pub(crate) limit: usize,
 }
 
 impl Lanes {
-    /// No lanes; each may grow to its width, all together to `max_in_flight`.
+    /// Creates an empty set of lanes; each may grow to its width, all together to `max_in_flight`.
     pub(crate) fn new(config: WorkerConfig) -> Self {
         Self {
             lanes: HashMap::new(),
@@ -112,7 +115,7 @@ impl Lanes {
         if mail { self.config.mail_lane_width.max(1) } else { self.config.lane_width.max(1) }
     }
 
-    /// The lane of a flow, which is known from now on.
+    /// Returns the lane of a flow, adding the flow.
     fn enter(&mut self, flow: &Flow) -> &mut Lane {
         let width = self.full_width(&flow.lane);
         let lane = self.lanes.entry(Arc::clone(&flow.lane)).or_insert_with(|| Lane::new(width));
@@ -123,12 +126,13 @@ impl Lanes {
         lane
     }
 
-    /// Keeps a place in hand for a job that a transaction is about to leave, if its flow has nothing else to do first.
+    /// Reserves a buffer place for a job that a transaction is about to enqueue, if its flow has nothing else to do
+    /// first.
     pub(crate) fn reserve(&mut self, flow: &Flow, now: Timestamp) -> bool {
         self.enter(flow).reserve(flow.account, flow.endpoint, now)
     }
 
-    /// Gives a place back: what was to be left there was undone.
+    /// Gives up a reserved place: the transaction was rolled back.
     pub(crate) fn unreserve(&mut self, flow: &Flow) {
         if let Some(lane) = self.lanes.get_mut(&flow.lane) {
             lane.unreserve(flow.account, flow.endpoint);
@@ -137,7 +141,7 @@ impl Lanes {
         self.forget(flow);
     }
 
-    /// The job for which a place was kept; it comes back when its flow pauses by now.
+    /// Buffers the job for which a place was reserved; returns it if its flow pauses by now.
     pub(crate) fn hand_over(&mut self, flow: &Flow, job: ClaimedJob, now: Timestamp) -> Option<ClaimedJob> {
         let lane = self.enter(flow);
         lane.unreserve(flow.account, flow.endpoint);
@@ -147,7 +151,7 @@ impl Lanes {
         back.into_iter().next()
     }
 
-    /// A flow has a job due at `at`.
+    /// Notes that a flow has a job due at `at`.
     pub(crate) fn wake(&mut self, flow: &Flow, at: Timestamp) {
         if let Some(state) = self.enter(flow).state(flow.account, flow.endpoint)
             && state.due_at.is_none_or(|due| at < due)
@@ -157,7 +161,7 @@ impl Lanes {
         }
     }
 
-    /// Puts a flow where it belongs among the due ones.
+    /// Moves a flow to its position among the due ones.
     fn arm(&mut self, flow: &Flow) {
         let lane = self.lanes.get_mut(&flow.lane);
         let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) else { return };
@@ -171,7 +175,7 @@ impl Lanes {
         self.due.extend(due.map(|at| (at, flow.clone())));
     }
 
-    /// Up to `limit` claims that should be made now: due flows whose hand runs low.
+    /// Returns up to `limit` claims that should be made now: due flows that have few buffered jobs.
     pub(crate) fn due_lanes(&mut self, now: Timestamp, limit: usize) -> Vec<ClaimRequest> {
         let mut wants = Vec::new();
         while wants.len() < limit && self.due.first().is_some_and(|(at, _)| *at <= now) {
@@ -184,8 +188,8 @@ impl Lanes {
         wants
     }
 
-    /// What a claim brought: jobs in hand, and when the flow's next waiting job is due. Returns what comes back because
-    /// the flow pauses by now.
+    /// Buffers the jobs that a claim brought, and notes when the flow's next waiting job is due. Returns the jobs to
+    /// release because the flow pauses by now.
     pub(crate) fn claimed(
         &mut self,
         flow: &Flow,
@@ -206,7 +210,7 @@ impl Lanes {
         back
     }
 
-    /// The next job to attempt, if there is a slot for it.
+    /// Returns the next job to attempt, if there is a slot for it.
     pub(crate) fn start(&mut self) -> Option<(Flow, ClaimedJob)> {
         let slots = self.config.max_in_flight;
         while self.running < slots {
@@ -248,7 +252,7 @@ impl Lanes {
         entry.held.push_back(Arc::clone(lane));
     }
 
-    /// Looks again at some of what was held back for its account's sake.
+    /// Examines again some of the lanes that were held back because of their account's share.
     fn release_held(&mut self) {
         for _ in 0..LOOKED_AT_AGAIN {
             let Some(account) = self.held.pop_front() else { return };
@@ -264,7 +268,7 @@ impl Lanes {
         }
     }
 
-    /// An attempt of a flow ended. Returns what comes back out of hand because a pause begins.
+    /// Notes that an attempt of a flow ended. Returns the buffered jobs to release because a pause begins.
     pub(crate) fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<ClaimedJob> {
         self.running = self.running.saturating_sub(1);
         let full_width = self.full_width(&flow.lane);
@@ -307,7 +311,7 @@ impl Lanes {
                 }
                 let was_open = state.breaker.is_open();
                 match health {
-                    // What it has is enough; when one of those ends there may be room for another.
+                    // The present number is enough; when one of these attempts ends there may be room for another.
                     Health::Held { .. } if state.running > 0 => state.width = state.running,
                     Health::Held { until, since } => {
                         let resumed = state.resumed.filter(|(number, _)| *number > since);
@@ -353,19 +357,19 @@ impl Lanes {
         back
     }
 
-    /// Until when a flow pauses; none if it does not.
+    /// Returns the time until which a flow pauses; `None` if it does not.
     pub(crate) fn paused_until(&mut self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
         let state = self.lanes.get_mut(&flow.lane)?.state(flow.account, flow.endpoint)?;
         state.breaker.until().filter(|until| *until > now)
     }
 
-    /// Whether a flow pauses, or waits for its probe.
+    /// True while a flow pauses or waits for its probe.
     pub(crate) fn is_paused(&mut self, flow: &Flow) -> bool {
         let lane = self.lanes.get_mut(&flow.lane);
         lane.and_then(|lane| lane.state(flow.account, flow.endpoint)).is_some_and(|state| state.breaker.is_open())
     }
 
-    /// Lets a flow that pauses make its probe at once.
+    /// Lets a paused flow make its probe at once.
     pub(crate) fn probe(&mut self, flow: &Flow, now: Timestamp) {
         let lane = self.lanes.get_mut(&flow.lane);
         if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) {
@@ -374,8 +378,8 @@ impl Lanes {
         self.arm(flow);
     }
 
-    /// Lets a held flow make an attempt at `at`, if that is sooner: resumption `number`. Attempts still running that began
-    /// to wait before it do not hold the flow either.
+    /// Lets a held flow make an attempt at `at`, if that is sooner: resumption `number`. Attempts still running that
+    /// began to wait before it do not hold the flow either.
     pub(crate) fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
         let full_width = self.full_width(&flow.lane);
         if let Some(lane) = self.lanes.get_mut(&flow.lane) {
@@ -392,12 +396,12 @@ impl Lanes {
         self.queue(&flow.lane);
     }
 
-    /// The clock was set back: pauses end as much earlier.
+    /// Moves pauses with a clock that was set back: they end as much earlier.
     pub(crate) fn shift_back(&mut self, by: Duration) {
         self.change_pauses(|breaker| breaker.shift_back(by));
     }
 
-    /// Lets every flow that pauses make its probe at once.
+    /// Lets every paused flow make its probe at once.
     pub(crate) fn probe_all(&mut self, now: Timestamp) {
         self.change_pauses(|breaker| breaker.probe_at(now));
     }
@@ -413,17 +417,17 @@ impl Lanes {
         paused.iter().for_each(|flow| self.arm(flow));
     }
 
-    /// When the next flow is due, for the engine's sleep.
+    /// Returns when the next flow is due, for the engine's sleep.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// How the engine fares.
+    /// Returns the engine's figures.
     pub(crate) const fn figures(&self) -> LaneStats {
         LaneStats { running: self.running, ..self.figures }
     }
 
-    /// Every job in hand that was not started, to be given back.
+    /// Removes and returns every buffered job that was not started, to be released.
     pub(crate) fn drain(&mut self) -> Vec<ClaimedJob> {
         self.ready.clear();
         self.due.clear();
@@ -448,7 +452,7 @@ impl Lanes {
         }
     }
 
-    /// A flow with nothing to do is remembered while there is room.
+    /// Forgets a flow with nothing to do, unless there is room to remember it.
     fn forget(&mut self, flow: &Flow) {
         if self.flows <= REMEMBERED {
             return;
@@ -473,7 +477,7 @@ impl Lanes {
     }
 }
 
-/// From 0 to 1.
+/// Returns a random number from 0 to 1.
 fn chance() -> f64 {
     let mut chance = [0_u8; 2];
     fill_random(&mut chance);

@@ -1,4 +1,4 @@
-//! Turns, widths, shares and pauses, without a database or a clock.
+//! Tests turns, widths, shares and pauses, without a database or a clock.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
@@ -28,7 +28,7 @@ fn jobs(count: usize) -> Vec<ClaimedJob> {
         .collect()
 }
 
-/// The one flow of a lane.
+/// Returns the only flow of a lane.
 fn flow(lane: &str) -> Flow {
     Flow::new(lane, RowId::new(1))
 }
@@ -67,7 +67,7 @@ fn hanging_lanes_leave_a_quarter_of_the_slots_to_the_healthy() {
         lanes.wake(&flow(&name), NOW);
     }
     claim_all(&mut lanes, 100);
-    // Every one of them fails its first attempts.
+    // Each of them fails its first attempts.
     let mut running = Vec::new();
     for _ in 0..50 {
         while let Some((name, _)) = lanes.start() {
@@ -159,7 +159,7 @@ fn lanes_with_nothing_to_do_take_bounded_memory() {
     assert!(lanes.lanes.len() <= REMEMBERED + 1, "{} lanes", lanes.lanes.len());
 }
 
-/// A flow of an account for an endpoint of the lane `shared`.
+/// Returns a flow of an account for an endpoint of the lane `shared`.
 fn shared(account: AccountRowId, endpoint: i64) -> Flow {
     Flow { lane: "shared".into(), account, endpoint }
 }
@@ -241,7 +241,7 @@ fn one_account_with_many_lanes_leaves_slots_for_the_others() {
     assert_eq!(lanes.start().map(|(flow, _)| flow.account), Some(RowId::new(3)));
 }
 
-/// Runs a flow until it pauses; how many attempts that took.
+/// Runs a flow until it pauses and returns how many attempts that took.
 fn fail_until_paused(lanes: &mut Lanes, flow: &Flow) -> usize {
     for attempts in 1..100 {
         claim_all(lanes, 100);
@@ -335,7 +335,7 @@ fn a_pause_follows_the_clock_back_and_a_person_may_end_it() {
     assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
 }
 
-/// Whatever fails, pauses, is held back or parked: every job is attempted in the end, and no bound is passed.
+/// Whatever fails, pauses, is held back or parked: every job is attempted in the end, and no bound is exceeded.
 #[test]
 fn no_job_is_forgotten() {
     for seed in 1..60_u64 {
@@ -438,7 +438,7 @@ fn more_is_claimed_where_attempts_end_before_the_next_claim_is_committed() {
     for _ in 0..20 {
         let Some(want) = lanes.due_lanes(NOW, 1).pop() else { break };
         limits.push(want.limit);
-        // While the claim is committed all that is in hand ends.
+        // Everything buffered ends while the claim is committed.
         let ran = std::iter::from_fn(|| lanes.start()).collect::<Vec<_>>();
         ran.iter().for_each(|(flow, _)| drop(lanes.finished(flow, Health::Up, NOW)));
         lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
@@ -508,7 +508,7 @@ fn a_held_flow_keeps_its_jobs_and_tries_one_when_it_may() {
     assert!(lanes.due_lanes(sooner, 10).first().unwrap().limit > 1);
 }
 
-/// Held for a minute, since so many flows were resumed.
+/// Returns a hold of one minute that began after this many resumptions.
 fn held(since: u64) -> Health {
     Health::Held { until: NOW.plus(Duration::from_secs(60)), since }
 }

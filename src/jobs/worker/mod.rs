@@ -1,4 +1,6 @@
-//! The engine's loop: one task that claims, a task per attempt, settlements through the group commit.
+//! The engine's loop: one task claims, a task per attempt runs the handler, and settlements share the group commit.
+//! Uses `store` and the rest of `jobs`. A change of claiming, leases, settling or of the reaction to a changed clock
+//! belongs here; the order of jobs belongs in `lanes`.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -17,49 +19,48 @@ use crate::clock::{Clock, Timestamp};
 use crate::id::JobRowId;
 use crate::store::{self, Db};
 
-/// Flows claimed in one transaction at most.
+/// Maximum number of flows claimed in one transaction.
 const CLAIM_FLOWS: usize = 128;
-/// The longest sleep: leases are looked at this often, and a clock that is set is noticed.
+/// The longest sleep: leases are checked this often, and a changed clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
-/// A clock that goes back by less is let be.
+/// A clock that goes back by less is ignored.
 const SMALL_STEP: Duration = Duration::from_secs(2);
 /// The longest wait that a remote may ask for beyond the schedule.
 const LONGEST_ASKED_FOR: Duration = Duration::from_secs(25 * 3600);
-/// After a failed claim or settlement (a full disk) the engine waits this long.
+/// Pause of the engine after a failed claim or settlement (a full disk).
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
-/// How often jobs are looked for whose time is over while their flow pauses.
+/// Interval at which jobs are looked for whose time is over while their flow pauses.
 const GIVE_UP_EVERY: Duration = Duration::from_secs(60);
-/// Jobs read at a time to find them.
+/// Jobs read at a time for that.
 const GIVE_UP_PAGE: usize = 500;
-/// How long a job waits whose attempt panicked.
+/// Wait of a job whose attempt panicked.
 const PANIC_WAIT: Duration = Duration::from_secs(300);
 
-/// How much the engine does at once.
+/// Limits on concurrent attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerConfig {
-    /// Attempts of one lane at once.
+    /// Concurrent attempts of one lane.
     pub(crate) lane_width: usize,
     /// The same for lanes of outbound mail.
     pub(crate) mail_lane_width: usize,
-    /// Attempts of all lanes at once.
+    /// Concurrent attempts of all lanes.
     pub(crate) max_in_flight: usize,
 }
 
 /// The engine, ready to run.
 pub(crate) struct Worker {
-    /// Where jobs are.
+    /// Database of the jobs.
     pub(crate) db: Db,
-    /// What time it is.
     pub(crate) clock: Clock,
-    /// The bell that others ring.
+    /// Handle through which others wake the engine.
     pub(crate) jobs: Jobs,
-    /// How each kind is worked on.
+    /// Registration of each kind of job.
     pub(crate) tracks: HashMap<JobKind, Registration>,
-    /// How much at once.
+    /// Limits on concurrent attempts.
     pub(crate) config: WorkerConfig,
 }
 
-/// A claim's outcome: per flow what was claimed and when the next is due.
+/// Outcome of a claim: per flow the claimed jobs and the due time of the next one.
 type Claims = Vec<(Flow, Vec<ClaimedJob>, Option<Timestamp>)>;
 type Claiming = JoinHandle<(Vec<Flow>, store::Result<Claims>)>;
 
@@ -69,18 +70,18 @@ struct Running {
     claiming: Option<Claiming>,
     leases_checked: Timestamp,
     given_up: Timestamp,
-    /// One looks for jobs to be given up.
+    /// Set while a task looks for jobs to give up.
     giving_up: Arc<AtomicBool>,
-    /// The clock at the last turn, and when that was.
+    /// The clock at the last tick, and the monotonic time of that tick.
     seen: (Timestamp, Instant),
-    /// Of the database, when it was last asked.
+    /// Version of the database when it was last read.
     seen_version: Arc<AtomicI64>,
 }
 
 impl Worker {
-    /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for what runs.
+    /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for running attempts.
     ///
-    /// Storage that fails at the start (a full disk, a lock) is asked until it does not.
+    /// If storage fails at the start (a full disk, a lock), it is tried again until it works.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         self.jobs.open(Lanes::new(self.config));
         let mut told = false;
@@ -119,10 +120,10 @@ impl Worker {
         self.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect()
     }
 
-    /// Takes over what an earlier process left; the version of the database, and the flows.
+    /// Takes over the jobs of an earlier process; returns the version of the database, and the flows.
     async fn begin(&self) -> store::Result<(i64, Vec<(Flow, Timestamp)>)> {
         let now = self.clock.now();
-        // One process per data directory: every lease of before is a crash's.
+        // One process per data directory: every earlier lease belongs to a process that crashed.
         let everything = Timestamp::from_millis(i64::MAX);
         self.db.write_nosync(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
         let longest = self.tracks.values().map(|track| track.schedule.longest()).max().unwrap_or_default();
@@ -139,7 +140,7 @@ impl Running {
     async fn run(mut self, stop: CancellationToken, grace: Duration) {
         let jobs = self.worker.jobs.clone();
         while !stop.is_cancelled() {
-            // Registered before looking, so that a bell rung meanwhile is heard.
+            // Register before looking, so a wake-up sent meanwhile is not missed.
             let bell = jobs.shared.wakeup.notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
@@ -189,7 +190,7 @@ impl Running {
         due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
     }
 
-    /// When the clock was set back, what waits goes back with it, or it would wait for as much longer. (Set forward, it
+    /// Moves waiting jobs back when the clock was set back, or they would wait for as much longer. (A clock set forward
     /// makes everything due, flow by flow.)
     fn follow_clock(&mut self, now: Timestamp) {
         let (seen, at) = std::mem::replace(&mut self.seen, (now, Instant::now()));
@@ -217,7 +218,7 @@ impl Running {
                 }
                 None => None,
             };
-            // The slot is free as soon as the network is done with it.
+            // The slot is free as soon as the attempt is done with the network.
             let health = attempted.as_ref().map_or(Health::Unknown, |attempted| attempted.health);
             worker.jobs.finished(&flow, health, worker.clock.now());
             worker.settle(flow, job, attempted).await;
@@ -287,7 +288,7 @@ async fn claim(worker: Arc<Worker>, wants: Vec<ClaimRequest>) -> (Vec<Flow>, sto
     (flows, claims.await)
 }
 
-/// Gives claims back that were not attempted, or may never have been committed, and looks at the flows of those that
+/// Releases claims that were not attempted, or may never have been committed, and examines the flows of those that
 /// were.
 async fn release(worker: Arc<Worker>, returned: Vec<(Flow, ClaimedJob)>) {
     let given_back = worker.db.write_nosync(move |tx| {
@@ -335,8 +336,8 @@ fn wake(worker: &Worker, flows: &[(Flow, Timestamp)]) {
     flows.iter().for_each(|(flow, due)| worker.jobs.wake(flow, *due));
 }
 
-/// Looks whether another process changed the database (`mailkite queue`); then every flow is looked at anew, at a cost
-/// by their number.
+/// Checks whether another process changed the database (`mailkite queue`); then every flow is read again, at a cost
+/// proportional to their number.
 async fn detect_external_writes(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
     let version = match worker.db.write_nosync(store::data_version).await {
         Ok(version) => version,
@@ -350,8 +351,8 @@ async fn detect_external_writes(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
     }
 }
 
-/// Ends the jobs whose schedule would be over by now while their flow pauses. The oldest stand first in the table, so
-/// looking ends at the first that is young.
+/// Ends the jobs whose schedule would be over by now while their flow pauses. The table lists the oldest first, so the
+/// search ends at the first one that is young enough.
 async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
     let after = |kind| worker.tracks.get(&kind).and_then(|track: &Registration| track.give_up_after);
     let shortest = worker.tracks.values().filter_map(|track| track.give_up_after).min();
@@ -396,7 +397,7 @@ impl Worker {
         self.settle(flow, job, Some(attempted)).await;
     }
 
-    /// Writes down an attempt and what becomes of its job; `None` is an attempt that panicked.
+    /// Records an attempt and settles its job; `None` is an attempt that panicked.
     async fn settle(&self, flow: Flow, job: ClaimedJob, attempted: Option<AttemptResult>) {
         let now = self.clock.now();
         let (verdict, record) = match attempted {
@@ -409,7 +410,7 @@ impl Worker {
             Verdict::Postponed { until } => (Settlement::Retry(until), false),
             Verdict::Deferred { not_before, not_after } => {
                 let track = self.tracks.get(&job.kind);
-                // Pauses may have kept it from attempts, but do not lengthen its time.
+                // Pauses may have kept the job from attempts, but do not extend its time.
                 let over = |after| not_before.is_none() && not_after.is_none() && job.queued_at.plus(after) <= now;
                 let track = track.filter(|track| !track.give_up_after.is_some_and(over));
                 let next = track.and_then(|track| track.schedule.next(job.failures, now, not_before));

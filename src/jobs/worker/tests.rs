@@ -1,4 +1,4 @@
-//! The engine over a real database, with a handler that says what it was asked.
+//! Tests the engine over a real database, with a handler that reports its attempts.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::id::{JobSubjectId, RowId};
 use crate::jobs::{AttemptFuture, Handler, Schedule};
 
-/// Says that it was asked.
+/// Reports each attempt.
 struct Said(UnboundedSender<JobSubjectId>);
 
 impl Handler for Said {
@@ -62,7 +62,7 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let stop = CancellationToken::new();
     let mut running = Box::pin(worker.run(stop.clone(), Duration::from_secs(10)));
-    // Its first write is on its way, so it has failed once a later one has.
+    // Its first write is under way, so it has failed once a later one has.
     assert!((&mut running).now_or_never().is_none());
     assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
     let running = tokio::spawn(running);
@@ -92,7 +92,7 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
             if fails { Err(store::Error::Busy) } else { Ok(left) }
         })
     };
-    // Once it attempts what waits, it takes what is handed over.
+    // Once it attempts waiting jobs, it accepts jobs claimed on enqueueing.
     leave("before", 1, false).await.unwrap().notify_committed();
     assert_eq!(next(&mut asked).await, RowId::new(1));
 
