@@ -1,5 +1,5 @@
-//! Reports about forwarded mail (RFC 3464). The sender gets one of our own making: what somebody else wrote into a report
-//! is not passed on, or an address of ours would be a way to mail anything to anybody.
+//! Reports about forwarded mail (RFC 3464). The sender gets a report generated here: forwarding somebody else's text
+//! would make our addresses a way to send anything to anybody.
 
 use crate::store::Connection;
 use data_encoding::HEXLOWER;
@@ -16,29 +16,30 @@ use crate::store::accounts;
 use crate::store::sending::forward_marks;
 use crate::store::sending::forward_marks::Marked;
 
-/// A report of a failure at one of our SRS addresses.
+/// A failure report received at one of our SRS addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardReport {
-    /// The address.
+    /// The SRS address.
     pub(crate) address: Mailbox,
-    /// Whom it stands for.
+    /// The original sender that it encodes.
     pub(crate) sender: Mailbox,
-    /// What it says.
+    /// The status it reports.
     pub(crate) status: RecipientStatus,
-    /// What the message that it encloses may be known by.
+    /// Identifiers of the enclosed message.
     pub(crate) marks: Vec<String>,
 }
 
-/// What a forwarded message is known by: the address that it went out with, and its Message-ID or our own id of it.
+/// Returns the identifier of a forwarded message: the address it was sent with, and its Message-ID or the internal
+/// id.
 pub(super) fn mark(address: &Mailbox, id: &str) -> Vec<u8> {
     let text = format!("{}\0{id}", address.to_string().to_lowercase());
     digest(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
 impl Outbound {
-    /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises. None
-    /// when it tells of nothing that went out with that address for a sender who is known, of what was told before, or as
-    /// many were sent as may be. It has the null reverse-path, so nothing comes back of it.
+    /// Queues a report to the sender of a forwarded message, with its job, in the transaction that the 250 confirms.
+    /// Returns `None` if no message was sent with that address for a known sender, if the failure was already
+    /// reported, or if the limit of reports is reached. The report has the null reverse-path, so it never bounces.
     pub(crate) fn report_forward(
         &self,
         tx: &Connection,
@@ -48,7 +49,7 @@ impl Outbound {
         for id in &report.marks {
             let mark = mark(&report.address, id);
             let Some(marked) = forward_marks::take(tx, &mark, now)? else { continue };
-            // It is nobody's in particular; the queue shows it to the operator.
+            // It belongs to no account in particular; the operator sees it in the queue.
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(None) };
             let hostname = self.parts.config.hostname.as_str();
             let data = compose(report, &mark, &marked, hostname, now);
@@ -58,8 +59,8 @@ impl Outbound {
     }
 }
 
-/// The report, of codes and our own words. The address that the message was sent to may be any text in quotes, so it is
-/// named only where it is a plain one.
+/// Composes the report from status codes and our own text. The original recipient's address may be arbitrary quoted
+/// text, so it is included only if it is a plain address.
 fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str, now: Timestamp) -> Vec<u8> {
     let status = &report.status;
     let enhanced = status.status.as_deref().filter(|status| status.starts_with('5')).unwrap_or(UNKNOWN_STATUS);
