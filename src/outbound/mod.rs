@@ -169,8 +169,8 @@ pub enum TlsRule {
     /// Encrypt if the host offers TLS, whatever its certificate; fall back to plain text if it does not, or if TLS
     /// fails.
     Opportunistic,
-    /// Require a valid certificate for the host's name, or do not send: the domain's MTA-STS policy enforces it (RFC
-    /// 8461 §5), or the operator requires it of the smarthost.
+    /// Require a valid certificate for the host's name, or do not send: the domain's MTA-STS policy enforces it
+    /// (RFC 8461 §5), or the operator requires it of the smarthost.
     Verified {
         /// The term used in the session record: `MTA-STS` or `verified`.
         by: &'static str,

@@ -52,7 +52,7 @@ enum Chain {
     Closed,
 }
 
-/// Returns the fields to prepend to a message, given as it leaves without them; empty when the chain is not extended.
+/// Returns the fields to prepend to `mail`, which is otherwise as it leaves; empty when the chain is not extended.
 ///
 /// # Errors
 /// The key cannot sign.
@@ -177,8 +177,8 @@ fn sets_of(fields: &[Whole<'_>], sets: usize) -> Vec<u8> {
     all
 }
 
-/// Returns the names for `h=`, and the fields they refer to in relaxed form: the last of each name first (RFC 6376
-/// §5.4.2).
+/// Returns the names for `h=`, and the fields they refer to in relaxed form: the last of each name first
+/// (RFC 6376 §5.4.2).
 fn signed_fields(fields: &[Whole<'_>]) -> (Vec<&'static str>, Vec<u8>) {
     let (mut names, mut covered) = (Vec::new(), Vec::new());
     let once = SIGNED.iter().map(|name| (*name, true));

@@ -1,7 +1,7 @@
 //! DKIM signatures (RFC 6376): RSA, plus Ed25519 (RFC 8463).
 //!
-//! Every field that may occur once is signed once more than it occurs, so that none can be added in transit (RFC 6376
-//! §8.15): readers use the first of several, a signature covers the last.
+//! Every field that may occur once is signed once more than it occurs, so that none can be added in transit
+//! (RFC 6376 §8.15): readers use the first of several, a signature covers the last.
 
 use mail_auth::common::crypto::{Algorithm, Ed25519Key, RsaKey, Sha256, SigningKey};
 use mail_auth::common::headers::{HeaderWriter as _, Writable};

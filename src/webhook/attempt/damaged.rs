@@ -47,7 +47,7 @@ impl Webhooks {
     ) -> store::Result<Option<AfterCommit>> {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
-        // Removing a message removes its object too, so this may be a removal and no damage.
+        // The message may have been removed meanwhile, and its object with it.
         let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
         if present.filter(same).is_none_or(|row| row.status != "pending") {
             return Ok(None);

@@ -121,8 +121,8 @@ pub(crate) enum Lookup {
     Large { account: AccountRowId, size: u64 },
     /// The mail data is not what was accepted.
     Damaged(Box<Damaged>),
-    /// The delivery has ended meanwhile, or its route or message is gone; carries the `last_error` value (contract
-    /// 6.1).
+    /// The delivery has ended meanwhile, or its route or message is gone; carries the `last_error` value
+    /// (contract 6.1).
     Ended(Option<(DeliveryRowId, &'static str)>),
 }
 

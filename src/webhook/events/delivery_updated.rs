@@ -1,5 +1,5 @@
-//! `delivery.updated`, which is sent to streams after each attempt and when a delivery ends without one (contract
-//! 10).
+//! `delivery.updated`, which is sent to streams after each attempt and when a delivery ends without one
+//! (contract 10).
 //!
 //! Deliveries that wait while their endpoint is paused are not reported one by one: the event of the attempt that
 //! begins or extends the pause carries its end, however many wait.

@@ -58,8 +58,8 @@ fn is_plain(value: &str) -> bool {
     value.len() <= 78 && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Writes a value for use between quotes, without RFC 2231: non-ASCII text in whole encoded words, which RFC 2047
-/// does not allow there but every reader decodes.
+/// Writes a value for use between quotes, without RFC 2231: non-ASCII text in whole encoded words, which
+/// RFC 2047 does not allow there but every reader decodes.
 fn plain_name(name: &str) -> String {
     /// Octets per word, so that a line that begins with ` name="` has at most 76 characters (RFC 2047 §2).
     const FIT: usize = 39;
@@ -78,15 +78,15 @@ fn plain_name(name: &str) -> String {
     words.join(" ")
 }
 
-/// Guesses the media type from a file name's extension; `None` for executable files.
+/// Guesses the media type from a file name's extension; `None` for an unknown or executable one.
 fn guessed_type(filename: &str) -> Option<&'static str> {
     let (_, ending) = filename.rsplit_once('.')?;
     let runs = RUNS.iter().any(|known| known.eq_ignore_ascii_case(ending));
     if runs { None } else { mime_guess::from_ext(ending).first_raw() }
 }
 
-/// Parses `type/subtype` and its parameters, if valid (RFC 2045 §5.1). A multipart or message type is rejected,
-/// because its structure is not checked here.
+/// Parses `type/subtype` and its parameters, if valid (RFC 2045 §5.1). A multipart or message type counts as
+/// unknown, because its structure is not checked here.
 fn media_type(given: Option<&str>) -> ContentType<'_> {
     let unknown = || ContentType::new(UNKNOWN);
     let Some(given) = given else { return unknown() };

@@ -50,8 +50,8 @@ pub(crate) enum Lookup {
 }
 
 impl Prepared {
-    /// Returns the generator of the form for hosts without SMTPUTF8, if this is our own mail with an international
-    /// header; `None` if that form is not allowed.
+    /// Returns the generator of the form for hosts without SMTPUTF8; `None` for forwarded mail, local delivery, and
+    /// mail without signing keys.
     pub(crate) fn ascii_form(&self) -> Option<AsciiForm> {
         let keys = self.keys.clone().filter(|_| self.forwarding.is_none() && !self.local);
         keys.map(AsciiForm::new)
