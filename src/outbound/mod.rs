@@ -1,7 +1,7 @@
-//! Outbound mail: what is submitted is composed, signed and stored in one transaction, and taken to its remote hosts by
-//! jobs (contract 8).
+//! Outbound mail: a submission is composed, signed and stored in one transaction, and jobs deliver it to its remote
+//! hosts (contract 8).
 //!
-//! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
+//! [`transport`] is the network: hosts of a domain, sessions, verdicts. All steps before and after it use the store.
 
 pub(crate) mod client;
 pub(crate) mod forward;
@@ -35,60 +35,57 @@ use queue::refusal::Stage;
 use return_path::ReturnPaths;
 use submit::sender::KeyCache;
 
-/// What sending is made of.
+/// Dependencies of sending.
 pub(crate) struct Dependencies {
     /// The configuration in force.
     pub(crate) config: Arc<Config>,
-    /// The database.
     pub(crate) db: Db,
-    /// Mail data on disk.
     pub(crate) objects: Objects,
-    /// Opens signing keys.
+    /// Decrypts signing keys.
     pub(crate) secrets: Arc<Secrets>,
-    /// Makes signing keys.
+    /// Generates signing keys.
     pub(crate) domains: Arc<Domains>,
-    /// Hears of mail that waits.
+    /// Notified of queued mail.
     pub(crate) jobs: Jobs,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// What one account may have.
+    /// Limits per account.
     pub(crate) limits: Arc<Limits>,
-    /// Who wants to hear of it.
+    /// Publishes the events of live streams.
     pub(crate) feed: Feed,
-    /// Envelope senders that prove themselves.
+    /// Authenticated envelope senders.
     pub(crate) return_paths: ReturnPaths,
     /// Signing keys in use.
     pub(crate) keys: KeyCache,
 }
 
-/// Takes mail to send; clones share it.
+/// Accepts mail for sending; clones share their state.
 #[derive(Clone)]
 pub(crate) struct Outbound {
     parts: Arc<Dependencies>,
 }
 
 impl Outbound {
-    /// Sending, of these parts.
+    /// Creates the sender from its dependencies.
     pub(crate) fn new(parts: Dependencies) -> Self {
         Self { parts: Arc::new(parts) }
     }
 
-    /// Envelope senders that prove themselves.
+    /// Returns the authenticated envelope senders.
     pub(crate) fn return_paths(&self) -> &ReturnPaths {
         &self.parts.return_paths
     }
 }
 
-/// Where mail goes next.
+/// The next hop of mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// The mail hosts of a domain (RFC 5321 §5.1).
     Domain(Domain),
-    /// The relay that the operator names.
+    /// The relay that the operator configured.
     Smarthost(Arc<Smarthost>),
 }
 
-/// Mail that goes to some recipients of one destination.
+/// Mail for one or more recipients of one destination.
 #[derive(Clone, Debug)]
 pub struct DeliveryRequest {
     /// Envelope sender; `None` is the null reverse-path.
@@ -97,16 +94,16 @@ pub struct DeliveryRequest {
     pub recipients: Vec<Mailbox>,
     /// The mail data, CRLF line ends, not dot-stuffed.
     pub data: Bytes,
-    /// What makes the same for a host that takes no international headers (RFC 6531), where `data` has one.
+    /// Generates the form for hosts without SMTPUTF8 (RFC 6531), if `data` has an international header.
     pub ascii: Option<AsciiForm>,
 }
 
-/// What became of one recipient in one attempt.
+/// The outcome of one recipient in one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which way it went.
+    /// The verdict on this recipient.
     pub verdict: Verdict,
-    /// The reply code of the remote host; none when no reply decided it.
+    /// The remote host's reply code; `None` when no reply decided the outcome.
     pub code: Option<u16>,
     /// The enhanced status code of that reply, or of this server's own decision.
     pub(crate) status: Option<EnhancedStatusCode>,
@@ -119,69 +116,71 @@ pub struct Outcome {
     pub(crate) stage: Stage,
 }
 
-/// Which way an attempt went for a recipient.
+/// The verdict of an attempt on a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The remote host took responsibility: its reply to the final dot was 2yz.
     Sent,
-    /// Not now.
+    /// Failed for now; retried later.
     Deferred,
-    /// Never.
+    /// Failed permanently.
     Bounced,
 }
 
-/// An attempt, as it is kept.
+/// The stored record of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// Name of the host that decided it; none when no host was reached.
+    /// Name of the host that decided it; `None` when no host was reached.
     pub host: Option<String>,
     /// Its address and port.
     pub address: Option<SocketAddr>,
-    /// `TLSv1.3` or `TLSv1.2`, with ` (DANE)`, ` (MTA-STS)` or ` (verified)` when the host proved its name; none without TLS.
+    /// `TLSv1.3` or `TLSv1.2`, with ` (DANE)`, ` (MTA-STS)` or ` (verified)` when the host proved its name; `None`
+    /// without TLS.
     pub tls: Option<String>,
-    /// The dialog with every host that was tried, `C:` and `S:` lines, without mail data and credentials; at most
+    /// The dialog with every host that was tried, as `C:` and `S:` lines, without mail data and credentials; at most
     /// [`transport::MAX_TRANSCRIPT`] octets.
     pub transcript: String,
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryResult {
-    /// For each recipient of the parcel, in its order.
+    /// The outcome of each recipient, in the order of the delivery request.
     pub outcomes: Vec<Outcome>,
-    /// How.
+    /// The session record.
     pub receipt: SessionRecord,
-    /// Nothing was tried, because every host pauses or has all the connections that it gets.
+    /// Set when nothing was tried, because every host is paused or has reached its connection limit.
     pub wait: Option<Wait>,
 }
 
-/// A host to try, and how.
+/// A host to try, with its addresses and TLS rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// As the MX record names it: an A-label without final dot.
+    /// Name in the MX record: an A-label without final dot.
     pub name: String,
-    /// The preference of its MX record; hosts of the same are equals.
+    /// Preference of its MX record; hosts of one preference are equal.
     pub(crate) preference: u16,
     /// Its addresses in the order to try them, each permitted by the guard; at least one.
     pub addresses: Vec<SocketAddr>,
-    /// What TLS has to prove.
+    /// Requirements on TLS.
     pub tls: TlsRule,
 }
 
-/// What TLS with a host has to prove.
+/// Requirements on TLS with a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsRule {
-    /// Encrypt if the host offers it, whatever its certificate; without TLS if it does not, or fails at it.
+    /// Encrypt if the host offers TLS, whatever its certificate; fall back to plain text if it does not, or if TLS
+    /// fails.
     Opportunistic,
-    /// A valid certificate for the host's name, or no mail: the domain's MTA-STS policy enforces it (RFC 8461 §5), or
-    /// the operator wants it of the smarthost.
+    /// Require a valid certificate for the host's name, or do not send: the domain's MTA-STS policy enforces it
+    /// (RFC 8461 §5), or the operator requires it of the smarthost.
     Verified {
-        /// The word of the receipt: `MTA-STS` or `verified`.
+        /// The term used in the session record: `MTA-STS` or `verified`.
         by: &'static str,
     },
-    /// What these TLSA records say, or no mail (RFC 7672 §2.2).
+    /// Require a match with these TLSA records, or do not send (RFC 7672 §2.2).
     Dane(Arc<[transport::dane::Tlsa]>),
-    /// Never; the operator wants it of the smarthost.
+    /// Never use TLS; the operator configured this for the smarthost.
     Never,
 }
 

@@ -1,7 +1,7 @@
-//! Envelope senders that prove themselves: bounce addresses, and SRS for what is forwarded.
+//! Authenticated envelope senders: bounce addresses, and SRS addresses for forwarded mail.
 //!
-//! Only this server can make one, so mail to one is a report about something that was really sent, and a stranger cannot
-//! use them. Remote hosts may change the case of a local part: tags are the same in any case.
+//! Only this server can create one, so mail to one reports on something that was really sent, and strangers cannot
+//! use them. Remote hosts may change the case of a local part, so tags are case-insensitive.
 
 use std::time::Duration;
 
@@ -15,56 +15,57 @@ use crate::mail::address::Mailbox;
 const BOUNCE: &str = "bounce+";
 const SRS0: &str = "SRS0=";
 const SRS1: &str = "SRS1=";
-/// Octets of a bounce tag's proof.
+/// Octets of the MAC in a bounce tag.
 const PROOF: usize = 8;
 /// Octets of a message id.
 const ID: usize = 12;
-/// Octets of an SRS tag's proof: eight characters.
+/// Octets of the MAC in an SRS tag: eight characters.
 const SRS_PROOF: usize = 5;
-/// How long other hosts try before they give up and report it (RFC 5321 §4.5.4.1), in days.
+/// Days that other hosts retry before they give up and report it (RFC 5321 §4.5.4.1).
 const OTHERS_TRY: i64 = 5;
-/// How long we try by default.
+/// Days that this server retries by default.
 const WE_TRY: i64 = 3;
 const DAY: i64 = 86_400;
-/// SRS counts days modulo this, as two characters of base 32.
+/// SRS counts days modulo this number, as two base-32 characters.
 const SRS_CYCLE: i64 = 1024;
-/// RFC 5321 §4.5.3.1.1.
+/// Limit of a local part (RFC 5321 §4.5.3.1.1).
 const MAX_LOCAL: usize = 64;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Makes and reads them.
+/// Creates and verifies envelope senders.
 pub struct ReturnPaths {
     key: hmac::Key,
     hostname: String,
-    /// Another name that they were at.
+    /// The former domain of these addresses, where they are still accepted.
     former: Option<String>,
-    /// How many days an SRS address is valid.
+    /// Days that an SRS address stays valid.
     srs_days: i64,
-    /// A sender that has no SRS form.
+    /// The sender used in place of one that has no SRS form.
     fallback: Option<Mailbox>,
 }
 
-/// What one of our addresses says.
+/// The decoded form of one of our addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReturnPath {
-    /// A message that was sent from here, to one of its recipients.
+    /// A message sent from here, to one of its recipients.
     Bounce(BounceTag),
-    /// The sender of a message that was forwarded.
+    /// The original sender of a forwarded message.
     Srs(Mailbox),
 }
 
-/// What a bounce address proves: that a message went to one recipient with it as the envelope sender. What comes back
-/// there says nothing of the others.
+/// The contents of a bounce address, which proves that a message went to one recipient with it as envelope sender. A
+/// report sent to it says nothing about the other recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BounceTag {
-    /// The message.
+    /// The message that was sent.
     pub message: MessageId,
-    /// The recipient's place in it, from 0. None: an address made before they told recipients apart.
+    /// The recipient's index in it, from 0. `None` for addresses of an earlier version, which did not identify the
+    /// recipient.
     pub recipient: Option<u16>,
 }
 
 impl ReturnPaths {
-    /// Addresses that this key proves; SRS addresses are at `hostname`.
+    /// Uses this key for the MACs; SRS addresses are at `hostname`.
     pub fn new(key: [u8; 32], hostname: &str) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -75,14 +76,15 @@ impl ReturnPaths {
         }
     }
 
-    /// The same, valid for as long as mail may be on its way that we try for so long; they are read at `former` too.
+    /// Sets the lifetime to cover mail that this server retries for `give_up_after`; addresses at `former` are
+    /// accepted too.
     pub(crate) fn lasting(self, give_up_after: Duration, former: &str) -> Self {
         let days = i64::try_from(give_up_after.as_secs().div_ceil(86_400)).unwrap_or(WE_TRY);
         Self { srs_days: days.min(SRS_CYCLE / 2) + OTHERS_TRY, former: Some(former.to_owned()), ..self }
     }
 
-    /// `bounce+<tag>@<domain>` of a message to one of its recipients; the tag is the message's id, the recipient's place
-    /// and the proof.
+    /// Returns `bounce+<tag>@<domain>` for a message to one of its recipients; the tag is the message's id, the
+    /// recipient's index and the MAC.
     pub fn bounce(&self, message: &MessageId, recipient: u16, domain: &str) -> Option<Mailbox> {
         let mut octets = id_octets(message.suffix())?;
         octets.extend(recipient.to_be_bytes());
@@ -91,15 +93,15 @@ impl ReturnPaths {
         Mailbox::parse(&format!("{BOUNCE}{tag}@{domain}")).ok()
     }
 
-    /// `SRS0=<proof>=<day>=<domain>=<local>@<hostname>`; of a sender that is an SRS address already, SRS1 with the first
-    /// forwarder's domain, whose day stands behind the proof: other forwarders take both for one tag. A sender that is too
-    /// long for that, or of no form that mail is sent with, is [`ReturnPaths::nobody`]: bounces of it could not find their
-    /// way anyhow.
+    /// Returns `SRS0=<mac>=<day>=<domain>=<local>@<hostname>`; for a sender that is an SRS address already, SRS1 with
+    /// the first forwarder's domain and the day right behind the MAC, since other forwarders take both for one tag. A
+    /// sender that is too long for that, or not of a form that mail is sent with, becomes [`ReturnPaths::nobody`]:
+    /// bounces could not reach it anyway.
     pub fn srs(&self, sender: &Mailbox, now: Timestamp) -> Option<Mailbox> {
         let (local, domain) = (sender.local(), sender.domain().as_str());
         let rewritten = match strip_prefix_any_case(local, "SRS1=").or_else(|| strip_prefix_any_case(local, "SRS0="))
         {
-            // The first forwarder proved its part itself; ours goes before it.
+            // The first forwarder authenticated its own part; our part goes before it.
             Some(_) => {
                 let first = first_forwarder(local, domain)?;
                 let day = srs_day(now);
@@ -117,12 +119,12 @@ impl ReturnPaths {
         Mailbox::parse(&format!("{rewritten}@{}", self.hostname)).ok().or_else(|| self.nobody())
     }
 
-    /// The postmaster, for a sender that no address of ours can stand for.
+    /// Returns the postmaster, for a sender that has no SRS form.
     pub(crate) fn nobody(&self) -> Option<Mailbox> {
         self.fallback.clone()
     }
 
-    /// What one of our addresses says; `None` when it is not of our form, its proof is wrong, or its time is over.
+    /// Decodes one of our addresses; `None` when it is not of our form, its MAC is wrong, or it has expired.
     pub fn read(&self, address: &Mailbox, now: Timestamp) -> Option<ReturnPath> {
         let local = address.local();
         if let Some(tag) = strip_prefix_any_case(local, BOUNCE) {
@@ -175,13 +177,13 @@ impl ReturnPaths {
         self.is_fresh(day, now).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
     }
 
-    /// Whether an address of that day is still valid.
+    /// Returns true if an address of that day is still valid.
     fn is_fresh(&self, day: &str, now: Timestamp) -> bool {
         srs_day_number(day).is_some_and(|made| (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE) <= self.srs_days)
     }
 
-    /// Over the text in lower case: remote hosts may have changed it. SRS0 and SRS1 differ in it: one read as the other
-    /// would name somebody else.
+    /// Computes the MAC of the text in lower case, since remote hosts may have changed its case. It includes the
+    /// form, because an SRS0 address read as SRS1 would name somebody else, and vice versa.
     fn srs_octets(&self, form: &str, text: &str) -> Option<[u8; SRS_PROOF]> {
         self.proof(if form == SRS1 { "srs1" } else { "srs" }, &text.to_lowercase())
     }
@@ -205,7 +207,7 @@ impl ReturnPaths {
     }
 }
 
-/// Without a hint on how much of it is right.
+/// Compares in constant time.
 fn is_same(wanted: &[u8], given: &[u8]) -> bool {
     let differs = wanted.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
     wanted.len() == given.len() && differs == 0
@@ -216,7 +218,7 @@ fn strip_prefix_any_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// `<first forwarder>==<its tag>` of an SRS address.
+/// Returns `<first forwarder>==<its tag>` of an SRS address.
 fn first_forwarder(local: &str, domain: &str) -> Option<String> {
     match strip_prefix_any_case(local, SRS1) {
         Some(rest) => rest.split_once('=').map(|(_, rest)| rest.to_owned()).filter(|rest| rest.contains("==")),
@@ -238,7 +240,7 @@ fn srs_day_number(text: &str) -> Option<i64> {
     (text.len() == 2).then_some(day)
 }
 
-/// Sixteen characters of base 62, six bits each.
+/// Packs sixteen base-62 characters, six bits each.
 fn id_octets(suffix: &str) -> Option<Vec<u8>> {
     let mut bits: u128 = 0;
     for byte in suffix.bytes() {
@@ -286,7 +288,7 @@ mod tests {
             let tag = BounceTag { message: id.clone(), recipient: Some(7) };
             assert_eq!(paths().read(&mailbox(&spelled), NOW), Some(ReturnPath::Bounce(tag)), "{spelled}");
         }
-        // As it was made before: of the message alone.
+        // The MAC of an earlier version, over the message alone.
         let mut octets = id_octets(id.suffix()).unwrap();
         octets.extend(paths().bounce_proof(id.suffix(), None).unwrap());
         let earlier = mailbox(&format!("bounce+{}@acme.dev", BASE32HEX_NOPAD.encode(&octets)));

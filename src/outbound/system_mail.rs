@@ -1,4 +1,5 @@
-//! Mail of the appliance's own: proofs of addresses, news for owners. It is no message of an account, so no list shows it.
+//! The appliance's own mail: address confirmations and owner notices. It is no account's message, so no list shows
+//! it.
 
 use std::sync::Arc;
 
@@ -21,12 +22,12 @@ use crate::store::accounts::domains;
 use crate::store::accounts::notices;
 use crate::store::accounts::notices::Notice;
 
-/// What the sender is called.
+/// Display name of the sender.
 const NAME: &str = "mailkite";
 
-/// Sends notices; the handler of its kind of job.
+/// Sends notices; handles the jobs of that kind.
 pub(crate) struct SystemMail {
-    /// What takes mail to its hosts.
+    /// Delivers mail to its hosts.
     pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
@@ -47,7 +48,7 @@ impl Handler for SystemMail {
                         (outcome, _) => self.attempted(notice, outcome, now),
                     }
                 }
-                // The address, or the mail, cannot be read; it never will.
+                // The address or the mail cannot be parsed, and a retry would not change that.
                 Ok(Some((notice, None))) => {
                     let outcome =
                         Outcome::without_reply(EnhancedStatusCode::BAD_MAILBOX_SYNTAX, "the notice cannot be sent");
@@ -68,7 +69,7 @@ impl Handler for SystemMail {
 }
 
 impl SystemMail {
-    /// The mail, signed when the host name belongs to a domain that is verified here.
+    /// Composes the mail, signed when the host name belongs to a domain that is verified here.
     fn compose(&self, connection: &Connection, notice: &Notice) -> store::Result<Option<(Mailbox, Vec<u8>)>> {
         let parts = &self.dispatcher.outbound.parts;
         let hostname = parts.config.hostname.as_str();
@@ -85,7 +86,7 @@ impl SystemMail {
             text: Some(text),
             html: None,
             in_reply_to: None,
-            // RFC 3834 §5: nobody is to answer it by machine.
+            // RFC 3834 §5: automatic responders must not answer it.
             headers: vec![("Auto-Submitted".to_owned(), "auto-generated".to_owned())],
             attachments: Vec::new(),
             message_id: format!("<notice.{}.{}@{hostname}>", notice.id, notice.created_at.as_millis()),
@@ -98,7 +99,7 @@ impl SystemMail {
         Ok(Some((recipient, mail)))
     }
 
-    /// What came of it, or what it waits for.
+    /// Transmits the mail; returns the result, or the wait for its hosts.
     async fn transmit(
         &self,
         flow: &Flow,
@@ -110,7 +111,7 @@ impl SystemMail {
         let parts = &dispatcher.outbound.parts;
         let hostname = parts.config.hostname.as_str();
         let name = recipient.domain().as_str().to_owned();
-        // The null reverse-path: a notice that cannot be delivered is nobody's.
+        // The null reverse-path: nobody handles a notice that cannot be delivered.
         let parcel = DeliveryRequest {
             reverse_path: None,
             recipients: vec![recipient.clone()],

@@ -9,12 +9,12 @@ use crate::id::AccountRowId;
 use crate::jobs::Flow;
 use crate::net::egress::Target;
 
-/// An account's jobs for the endpoint at `url`.
+/// Returns the flow of an account's jobs for the endpoint at `url`.
 pub fn flow_of(url: &str, account: AccountRowId) -> Flow {
     Flow { lane: Target::lane_of(url).into(), account, endpoint: Target::endpoint_of(url) }
 }
 
-/// The same for mail that nothing is stored of, which has one attempt and waits for nothing but its turn.
+/// Returns the flow for mail under zero retention, which has one attempt and waits only for its turn.
 pub(crate) fn zero_retention_flow(flow: &Flow) -> Flow {
     Flow { endpoint: -1 - flow.endpoint, ..flow.clone() }
 }

@@ -1,4 +1,4 @@
-//! The mail that tells an account's owner of an endpoint whose deliveries fail for good (contract 9.5).
+//! Mail that notifies an account's owner of an endpoint whose deliveries fail permanently (contract 9.5).
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::store::accounts;
 use crate::store::accounts::notices;
 use crate::store::webhooks::deliveries::DeliveryRow;
 
-/// After that the news is old.
+/// Age at which the notice is no longer useful.
 const LIFETIME: Duration = Duration::from_secs(3 * 86_400);
 
 impl Webhooks {
-    /// Leaves the mail, unless one about the endpoint left within a day; returns the flow to wake.
+    /// Queues the notice, unless one about the same endpoint was queued within a day; returns the flow to wake.
     pub(super) fn tell_owner(
         &self,
         tx: &Connection,
@@ -30,11 +30,11 @@ impl Webhooks {
         let endpoint = Target::lane_of(url);
         let Some(account) = accounts::find_by_row(tx, delivery.account_id)? else { return Ok(None) };
         let Some((_, domain)) = account.email.rsplit_once('@') else { return Ok(None) };
-        // Whose address is not proven may be a stranger to us.
+        // An unverified address may belong to a stranger.
         if !account.email_verified {
             return Ok(None);
         }
-        // RFC 6761 §6.4: nobody is there.
+        // RFC 6761 §6.4: `.invalid` addresses never exist.
         if domain.ends_with(".invalid") || !notices::take_turn(tx, account.id, &endpoint, now)? {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ impl Webhooks {
     }
 }
 
-/// A count, in words.
+/// Formats a count in words.
 fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }

@@ -1,9 +1,10 @@
-//! Forward routes: received mail that goes on to one address (contract 4.1), and the report that comes back when it did
-//! not arrive there, which goes back to who sent the mail.
+//! Forward routes: received mail is sent on to one address (contract 4.1), and a report that it was not delivered
+//! there is returned to the original sender.
 //!
-//! The mail data goes on as received, so its signatures keep their worth; what is put before it says that it came through
-//! here. The envelope sender is rewritten by SRS, or the next host's SPF check would fail. What a gate of contract 4.6 holds
-//! back is not forwarded, and the route and the message say why.
+//! Mail data is forwarded as received, so its signatures stay valid; the prepended trace fields say that it passed
+//! through this server. The envelope sender is rewritten by SRS, because the next host's SPF check would fail
+//! otherwise. A message held back by a gate of contract 4.6 is not forwarded, and the route and the message record
+//! the reason.
 
 mod report;
 mod rewrite;
@@ -39,55 +40,53 @@ use crate::store::sending::{destinations, dispatches, forward_marks, recipients,
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::OnAuthFail;
 
-/// The field that names the routes which forwarded a message.
+/// Header field that names the routes which forwarded a message.
 pub(crate) const FORWARDED: &str = "X-Mailkite-Forwarded";
-/// The field that says how many messages this one may still become.
+/// Header field with the number of messages this one may still become.
 pub(crate) const COPIES: &str = "X-Mailkite-Copies";
-/// A message with more Received fields is not forwarded (contract 4.1).
+/// Limit of Received fields: a message with more is not forwarded (contract 4.1).
 pub(crate) const MAX_RECEIVED: usize = 50;
 
-/// The local part that speaks for an author where a route matches many addresses.
+/// Local part of the rewritten From if the route matches many addresses.
 const NOBODY: &str = "noreply";
 
 /// A received message that a route forwards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward<'a> {
-    /// The account.
     pub(crate) account: AccountRowId,
-    /// The message's row; none when nothing else is stored of it.
+    /// The message's row; `None` when nothing else is stored of it.
     pub(crate) message: Option<MessageRowId>,
-    /// The route.
     pub(crate) route: &'a RouteId,
-    /// Where it goes.
+    /// The destination address.
     pub(crate) to: &'a str,
     /// The domain of the recipient that the route matched.
     pub(crate) domain: &'a str,
-    /// Envelope sender; empty is the null reverse-path, which stays so.
+    /// Envelope sender; empty for the null reverse-path, which is kept.
     pub(crate) mail_from: &'a str,
-    /// The trace fields that we put before it.
+    /// The trace fields that this server prepends.
     pub(crate) trace: &'a str,
     /// The raw copy's row.
     pub(crate) raw_id: MailDataRowId,
     /// The recipient that the route matched.
     pub(crate) recipient: &'a Mailbox,
-    /// Whether the route matches this one address, and not whichever a sender likes.
+    /// True if the route matches this one address only, rather than any address a sender chooses.
     pub(crate) exact: bool,
-    /// What becomes of it when its author is not authenticated.
+    /// Policy for an author who is not authenticated.
     pub(crate) policy: OnAuthFail,
-    /// What was found out about who it is from.
+    /// Authentication results for the sender and the author.
     pub(crate) verification: &'a Verification,
-    /// What reports about it are known by: its Message-ID, else our own id of it.
+    /// Identifier used to match reports about it: its Message-ID, else the internal id.
     pub(crate) mark: &'a str,
-    /// The domain of the author whom every reader finds in From; none where they may differ.
+    /// The author's domain if every reader finds the same one in From; `None` if readers may differ.
     pub(crate) author: Option<&'a str>,
-    /// Whether every reader finds the same fields.
+    /// True if every reader finds the same header fields.
     pub(crate) plain_header: bool,
-    /// How many messages it may still become where it arrives; none: any number.
+    /// Number of messages it may still become at its destination; `None` for no limit.
     pub(crate) copies: Option<u64>,
 }
 
-/// How many messages a received one may still become by forwarding: what the limit says, or less if it was forwarded
-/// already. The field can be made up outside, but only to make it less.
+/// Returns how many messages a received one may still become by forwarding: the configured limit, or less if it was
+/// forwarded before. Outsiders can forge the field, but only to lower the number.
 pub(crate) fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
     let told = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
     match (limits.most(Kind::LocalCopies), told) {
@@ -96,8 +95,8 @@ pub(crate) fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
     }
 }
 
-/// How many of `due` forwards may run, and how many messages each of theirs may become then: together no more than `copies`.
-/// A loop is bounded by its depth elsewhere; this bounds its width.
+/// Returns how many of `due` forwards may run, and how many messages each may then become: at most `copies` in total.
+/// A loop's depth is bounded elsewhere; this bounds its width.
 pub(crate) fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u64>) {
     let Some(copies) = copies else { return (due, None) };
     let running = due.min(usize::try_from(copies).unwrap_or(usize::MAX));
@@ -105,30 +104,31 @@ pub(crate) fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u6
     (running, Some(rest.checked_div(running as u64).unwrap_or(0)))
 }
 
-/// What goes along with forwarded mail until it leaves.
+/// Data stored with forwarded mail until it leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Forwarding {
-    /// What was found out about who it is from.
+    /// Authentication results for the sender and the author.
     verification: Verification,
-    /// The address that speaks for its author; none when it leaves as it came.
+    /// The rewritten From address; `None` when the message leaves unchanged.
     from: Option<String>,
 }
 
 impl Forwarding {
-    /// Reads what a dispatch has.
+    /// Parses the data stored with a dispatch.
     ///
     /// # Errors
-    /// It was not written by this program.
+    /// The JSON was not written by this program.
     pub(crate) fn parse(json: &str) -> store::Result<Self> {
         serde_json::from_str(json).map_err(|_| store::Error::Corrupt("forwarding"))
     }
 
-    /// What is done to mail that an earlier version left to be forwarded, which did not say what it found.
+    /// Returns the data assumed for mail queued by an earlier version, which did not store authentication results.
     pub(crate) fn unknown(hostname: &str) -> Self {
         Self { verification: Verification::unchecked(hostname), from: None }
     }
 
-    /// The mail as it leaves, and what is known of it then; none when it should be signed and there is no key.
+    /// Returns the mail as it leaves, with its authentication results; `None` when it has to be signed and there is
+    /// no key.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     pub(crate) fn finish(
         self,
@@ -140,7 +140,7 @@ impl Forwarding {
         seals: bool,
         now: Timestamp,
     ) -> Option<(Vec<u8>, Verification)> {
-        // What is put before it would otherwise end at such a line for some readers; no signature covers one.
+        // For some readers such a line would end the prepended header; no signature covers it.
         let mail = mime::without_stray_lines(mail);
         let mut mail = mime::without_results_of(mail, hostname);
         let mut verification = self.verification;
@@ -149,7 +149,7 @@ impl Forwarding {
             mail = rewrite::rewritten(&mail, from, domain);
             let signature = keys?.sign(&mail).ok()?;
             mail.splice(..0, signature.into_bytes());
-            // It is ours now; what its chain was when it came in stays true.
+            // The author is now a local domain; the received chain state still holds.
             known = Verification::of_own_message(hostname, domain, "");
             known.verdicts.arc = verification.verdicts.arc;
         }
@@ -168,18 +168,18 @@ impl Forwarding {
 /// The gate that holds a message back (contract 4.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// The account's e-mail is not verified.
+    /// The account's e-mail address is not verified.
     Unverified,
-    /// The destination did not confirm.
+    /// The destination is not confirmed.
     Unproven,
-    /// The account sends it nothing.
+    /// The destination is on the account's suppression list.
     Suppressed,
-    /// Its author is not authenticated.
+    /// The author is not authenticated.
     Refused,
 }
 
 impl Gate {
-    /// What the route's last outcome says.
+    /// Returns the value stored as the route's last outcome.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Unverified => "unverified",
@@ -205,8 +205,8 @@ impl Gate {
     }
 }
 
-/// The first domain of a user that shares its owner with the envelope senders of forwarded mail, in a sentence: SPF of what
-/// is forwarded then aligns with it.
+/// Returns, for a sentence, the first domain of a user under the same organizational domain as the envelope senders
+/// of forwarded mail: SPF of forwarded mail then aligns with it.
 pub(crate) fn shared_domain(connection: &Connection, config: &Config) -> store::Result<Option<String>> {
     let host = config.forward_domain().to_lowercase();
     let names = domains::list_beside_forwards(connection)?;
@@ -220,8 +220,8 @@ pub(crate) fn shared_domain(connection: &Connection, config: &Config) -> store::
 }
 
 impl Outbound {
-    /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the job.
-    /// None when the route's address is none, or a gate holds the message back.
+    /// Queues a forwarded message with its job, in the transaction that stores the message; returns the job. `None`
+    /// when the route's address is invalid, or a gate holds the message back.
     pub(crate) fn forward(
         &self,
         tx: &Connection,
@@ -269,7 +269,7 @@ impl Outbound {
         self.send_on(tx, new, to, now)
     }
 
-    /// The From that a message leaves with, none for its own, or the first gate that is closed.
+    /// Returns the From that a message leaves with (`None` for its own), or the first closed gate.
     fn pass(
         &self,
         tx: &Connection,
@@ -286,24 +286,25 @@ impl Outbound {
         if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
             return Ok(Err(Gate::Refused));
         }
-        // Nobody speaks for whom readers do not agree on, and a name beside an address of its own domain would be believed.
+        // No address can speak for an author on whom readers disagree, and a display name next to an address of its
+        // own domain would be believed.
         let Some(author) = forward.author else { return Ok(Err(Gate::Refused)) };
         if self.is_local_author(tx, author)? || is_own_author(tx, forward, author)? {
             return Ok(Err(Gate::Refused));
         }
-        // A From of the domain is sent as any other is.
+        // A From of the local domain has to pass the gates of any other sending.
         match self.parts.find_sender(tx, &account, None, forward.domain) {
             Ok(_) if forward.exact && Mailbox::parse(&forward.recipient.canonical()).is_ok() => {
                 Ok(Ok(Some(forward.recipient.canonical())))
             }
-            // The sender chose the recipient, or nobody can be sent mail there.
+            // The sender chose the recipient address, or that address cannot be sent mail.
             Ok(_) => Ok(Ok(Some(format!("{NOBODY}@{}", forward.domain)))),
             Err(Refusal::Store(error)) => Err(error),
             Err(_) => Ok(Err(Gate::Refused)),
         }
     }
 
-    /// Whether a message may leave with its own From (contract 4.6).
+    /// Returns true if a message may leave with its own From (contract 4.6).
     fn is_authenticated(&self, tx: &Connection, forward: Forward<'_>) -> store::Result<bool> {
         let Verification { verdicts, aligned, enforced, .. } = forward.verification;
         let Some(author) = forward.author.filter(|_| forward.plain_header) else { return Ok(false) };
@@ -318,8 +319,8 @@ impl Outbound {
         Ok(!self.is_local_author(tx, author)?)
     }
 
-    /// Whether a From domain is one that our own name on the envelope could seem to vouch for: an account's, or one that
-    /// shares its owner with the host's.
+    /// Returns true for a From domain that this server's envelope sender could seem to vouch for: one of an account,
+    /// or one under the same organizational domain as the host name.
     fn is_local_author(&self, tx: &Connection, author: &str) -> store::Result<bool> {
         let config = &self.parts.config;
         let owner = organizational(author);
@@ -335,7 +336,7 @@ impl Outbound {
         Ok(false)
     }
 
-    /// The dispatch of received mail to one address.
+    /// Queues the dispatch of received mail to one address.
     pub(crate) fn send_on(
         &self,
         tx: &Connection,
@@ -351,7 +352,7 @@ impl Outbound {
     }
 }
 
-/// Whether a From domain lies under the route's, or under one that its account may send from.
+/// Returns true if a From domain is under the route's domain, or under one that its account may send from.
 fn is_own_author(tx: &Connection, forward: Forward<'_>, author: &str) -> store::Result<bool> {
     for name in with_parents(author) {
         let own = domains::find_of_account(tx, forward.account, &name)?;
@@ -362,11 +363,11 @@ fn is_own_author(tx: &Connection, forward: Forward<'_>, author: &str) -> store::
     Ok(false)
 }
 
-/// Whether the envelope sender of a message is who sent it. Reports go to nobody else: mail with anybody's address as the
-/// envelope sender would be a way to mail them (contract 5.1).
+/// Returns true if the envelope sender is authenticated. Reports go to nobody else: otherwise a forged envelope
+/// sender could be used to send mail to anybody (contract 5.1).
 fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
     let verdicts = &forward.verification.verdicts;
-    // SPF of a message with an envelope sender is about that.
+    // SPF checks the envelope sender if the message has one.
     if verdicts.spf == Some(Verdict::Pass) {
         return true;
     }
@@ -376,7 +377,7 @@ fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
 }
 
 impl Dependencies {
-    /// The gate that closed for a dispatch since it was stored; forwarded mail has one recipient.
+    /// Returns the gate that closed since a dispatch was stored; forwarded mail has one recipient.
     pub(crate) fn closed_gate(
         &self,
         connection: &Connection,
@@ -388,8 +389,8 @@ impl Dependencies {
         Ok(self.forwarder(connection, dispatch.account_id, &to)?.err())
     }
 
-    /// The account, where nothing speaks against that it forwards to an address; else the first gate that is closed. Asked
-    /// when a message comes in and again before each attempt: somebody may have declined meanwhile.
+    /// Returns the account if it may forward to an address, else the first closed gate. Checked when a message
+    /// arrives and again before each attempt, because a recipient may have declined meanwhile.
     fn forwarder(
         &self,
         connection: &Connection,
@@ -407,7 +408,7 @@ impl Dependencies {
     }
 }
 
-/// Writes down, on the route and beside the message, that and why it was not forwarded.
+/// Records on the route and beside the message that it was not forwarded, and the reason.
 fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, now: Timestamp) -> store::Result<()> {
     tracing::info!(route = %forward.route, reason = gate.word(), "a message was not forwarded");
     routes::note_outcome(tx, forward.route, gate.word(), None)?;

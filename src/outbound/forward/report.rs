@@ -1,5 +1,5 @@
-//! Bounces of forwarded mail (RFC 3464). The sender gets a report that is composed here: passing on somebody else's
-//! would let anybody mail anything to anybody by way of an SRS address.
+//! Reports about forwarded mail (RFC 3464). The sender gets a report generated here: forwarding somebody else's text
+//! would make our addresses a way to send anything to anybody.
 
 use crate::store::Connection;
 use data_encoding::HEXLOWER;
@@ -17,28 +17,30 @@ use crate::store::accounts;
 use crate::store::sending::forward_marks;
 use crate::store::sending::forward_marks::Marked;
 
-/// A report of a failure that came to an SRS address of this server.
+/// A failure report received at one of our SRS addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardReport {
     /// The SRS address.
     pub(crate) address: Mailbox,
-    /// The original sender, whom the address stands for.
+    /// The original sender that it encodes.
     pub(crate) sender: Mailbox,
+    /// The status it reports.
     pub(crate) status: RecipientStatus,
-    /// Ids of the message that the report encloses.
+    /// Identifiers of the enclosed message.
     pub(crate) marks: Vec<String>,
 }
 
-/// Returns the mark of a forwarded message: a hash of its envelope sender and of its Message-ID or own id.
+/// Returns the identifier of a forwarded message: the address it was sent with, and its Message-ID or the internal
+/// id.
 pub(super) fn mark(address: &Mailbox, id: &str) -> Vec<u8> {
     let text = format!("{}\0{id}", address.to_string().to_lowercase());
     digest(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
 impl Outbound {
-    /// Enqueues a report for the original sender, in the transaction that the 250 promises. `None` if no message went
-    /// out with that address for a known sender, if it was reported before, or if the limit of reports is reached. The
-    /// report has the null reverse-path, so it never bounces itself.
+    /// Queues a report to the sender of a forwarded message, with its job, in the transaction that the 250 confirms.
+    /// Returns `None` if no message was sent with that address for a known sender, if the failure was already
+    /// reported, or if the limit of reports is reached. The report has the null reverse-path, so it never bounces.
     pub(crate) fn report_forward(
         &self,
         tx: &Connection,
@@ -48,7 +50,7 @@ impl Outbound {
         for id in &report.marks {
             let mark = mark(&report.address, id);
             let Some(marked) = forward_marks::take(tx, &mark, now)? else { continue };
-            // The report belongs to no account; the queue shows it to the operator.
+            // It belongs to no account in particular; the operator sees it in the queue.
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(None) };
             let hostname = self.parts.config.hostname.as_str();
             let data = compose(report, &mark, &marked, hostname, now);
@@ -58,8 +60,8 @@ impl Outbound {
     }
 }
 
-/// Composes the report from the codes and fixed sentences. The recipient's address may be any text in quotes, so it is
-/// named only if it is a plain one.
+/// Composes the report from status codes and our own text. The original recipient's address may be arbitrary quoted
+/// text, so it is included only if it is a plain address.
 fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str, now: Timestamp) -> Vec<u8> {
     let status = &report.status;
     let enhanced = status.status.filter(|status| status.is_permanent()).unwrap_or(EnhancedStatusCode::UNDEFINED);

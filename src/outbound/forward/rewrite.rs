@@ -1,5 +1,5 @@
-//! The From of a message whose author is not authenticated, as lists rewrite it (contract 4.6): an address that the sender
-//! cannot choose speaks for the author, and answers go to the author.
+//! Rewrites the From of a message whose author is not authenticated, as mailing lists do (contract 4.6): an address
+//! that the sender cannot choose replaces the author's, and replies go to the author.
 
 use mail_builder::headers::Header as _;
 use mail_builder::headers::address::Address;
@@ -7,11 +7,11 @@ use mail_builder::headers::address::Address;
 use crate::mail::invisible::is_invisible;
 use crate::mail::mime::{self, Fields, Limits};
 
-/// Fields that do not hold any more, or that the rewritten From stands for.
+/// Fields that are no longer valid, or that the rewritten From replaces.
 const REMOVED: &[&str] = &["From", "Sender", "DKIM-Signature"];
 const MAX_NAME: usize = 120;
 
-/// The message with a From of `address`, which lies on `domain`.
+/// Returns the message with `address`, which is at `domain`, as its From.
 pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
     let read = mime::parse_without_bodies(mail);
     let author = read.header_from.first();
@@ -41,7 +41,8 @@ pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
     header
 }
 
-/// A display name without what nobody sees; none when it holds an address, which programs show as if it were the From.
+/// Returns a display name without invisible characters; `None` when it contains an address, which mail clients may
+/// show as if it were the From.
 fn shown_name(name: &str) -> Option<String> {
     const AT: [char; 3] = ['@', '\u{fe6b}', '\u{ff20}'];
     let seen: String = name.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(MAX_NAME).collect();

@@ -1,7 +1,7 @@
-//! Seals what is forwarded (RFC 8617), so that who gets it can see what this server found when it came in.
+//! Adds ARC sets to forwarded mail (RFC 8617), so that its receiver can see what this server found on arrival.
 //!
-//! The set says what our Authentication-Results say; `cv` is what our own check of the chain found then. Sealed with the
-//! RSA key of the domain that the mail came to: not every verifier knows Ed25519.
+//! The set repeats our Authentication-Results; `cv` is the result of our check of the chain on arrival. Sealed with
+//! the RSA key of the domain that received the mail, because not every verifier supports Ed25519.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,12 +16,12 @@ use crate::mail::signed_part::without_trailing_blanks;
 use crate::mail::trace::Verdict;
 use crate::mail::verification::Verification;
 
-/// RFC 8617 §5.1.1: a chain of more sets is not extended.
+/// RFC 8617 §5.1.1: a chain with more sets is not extended.
 const MAX_SETS: usize = 50;
 const RESULTS: &str = "ARC-Authentication-Results";
 const SIGNATURE: &str = "ARC-Message-Signature";
 const SEAL: &str = "ARC-Seal";
-/// Fields that the set covers, as often as they occur and once more where they may occur but once.
+/// Fields that the set covers: each occurrence, plus one more for fields that may occur only once.
 const SIGNED: &[&str] = &[
     "From",
     "To",
@@ -36,26 +36,26 @@ const SIGNED: &[&str] = &[
     "Content-Type",
     "Content-Transfer-Encoding",
 ];
-/// Fields that may occur several times; covered as often as they do.
+/// Fields that may occur several times; covered as often as they occur.
 const SIGNED_AS_THEY_ARE: &[&str] = &["DKIM-Signature", "List-Id", "List-Unsubscribe"];
 
-/// What stands before a set of this message.
+/// The existing ARC chain of a message.
 #[derive(Debug, PartialEq, Eq)]
 enum Chain {
     /// No set.
     None,
-    /// So many sets that hold.
+    /// This number of sets, all valid.
     Pass(usize),
-    /// So many sets, which do not.
+    /// This number of sets, not all valid.
     Fail(usize),
-    /// It must not be extended, or nothing can be said of it.
+    /// The chain must not be extended, or its state is unknown.
     Closed,
 }
 
-/// The fields to put before a message, which is what leaves but for them; empty when the chain is not extended.
+/// Returns the fields to prepend to `mail`, which is otherwise as it leaves; empty when the chain is not extended.
 ///
 /// # Errors
-/// The key does not sign.
+/// The key cannot sign.
 pub(crate) fn seal(
     mail: &[u8],
     keys: &DomainKeys,
@@ -90,7 +90,7 @@ pub(crate) fn seal(
     input.extend_from_slice(&relaxed(unsigned.as_bytes()));
     let signature = format!("{unsigned}{}\r\n", folded(&keys.sign_rsa(&input)?));
     let unsigned = format!("{SEAL}: {start}; cv={cv};\r\n\tb=");
-    // RFC 8617 §5.1.2: the set of a chain that failed stands for itself alone.
+    // RFC 8617 §5.1.2: after a failed chain, the set covers itself alone.
     let mut input = if cv == "pass" { sets_of(&fields, instance - 1) } else { Vec::new() };
     for field in [&results, &signature] {
         input.extend_from_slice(&relaxed(field.as_bytes()));
@@ -101,13 +101,13 @@ pub(crate) fn seal(
     Ok(format!("{seal}{signature}{results}"))
 }
 
-/// A field of the header: its name and all of it.
+/// A header field: its name and its raw octets.
 struct Whole<'m> {
     name: &'m [u8],
     whole: &'m [u8],
 }
 
-/// The fields of a mail, and where its body begins.
+/// Returns the header fields of a mail, and the offset of its body.
 fn fields_of<'m>(mail: &'m [u8], limits: &Limits) -> (Vec<Whole<'m>>, usize) {
     let mut fields = Fields::new(mail, 0, limits);
     let mut all = Vec::new();
@@ -126,7 +126,7 @@ impl Whole<'_> {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// The value of a tag, blanks removed.
+    /// Returns the value of a tag, without blanks.
     fn tag(&self, wanted: &str) -> Option<String> {
         let value = self.whole.split_at_checked(self.name.len())?.1;
         let text: String = String::from_utf8_lossy(value).chars().filter(|c| !c.is_whitespace()).collect();
@@ -137,7 +137,7 @@ impl Whole<'_> {
     }
 }
 
-/// The chain that a message has, given what our check found.
+/// Returns the chain of a message, given the result of our check.
 fn chain_of(fields: &[Whole<'_>], found: Option<Verdict>) -> Chain {
     let of = |name: &str| fields.iter().filter(|field| field.is(name)).collect::<Vec<_>>();
     let kinds = [of(RESULTS), of(SIGNATURE), of(SEAL)];
@@ -163,7 +163,7 @@ fn chain_of(fields: &[Whole<'_>], found: Option<Verdict>) -> Chain {
     }
 }
 
-/// The first `sets` sets, each in the order of RFC 8617 §5.1.1, in relaxed form.
+/// Returns the first `sets` sets in relaxed form, each in the order of RFC 8617 §5.1.1.
 fn sets_of(fields: &[Whole<'_>], sets: usize) -> Vec<u8> {
     let mut all = Vec::new();
     for instance in 1..=sets {
@@ -177,7 +177,8 @@ fn sets_of(fields: &[Whole<'_>], sets: usize) -> Vec<u8> {
     all
 }
 
-/// The names of `h=`, and the fields that they stand for in relaxed form: of each name the last first (RFC 6376 §5.4.2).
+/// Returns the names for `h=`, and the fields they refer to in relaxed form: the last of each name first
+/// (RFC 6376 §5.4.2).
 fn signed_fields(fields: &[Whole<'_>]) -> (Vec<&'static str>, Vec<u8>) {
     let (mut names, mut covered) = (Vec::new(), Vec::new());
     let once = SIGNED.iter().map(|name| (*name, true));
@@ -194,7 +195,7 @@ fn signed_fields(fields: &[Whole<'_>]) -> (Vec<&'static str>, Vec<u8>) {
     (names, covered)
 }
 
-/// A field in relaxed form, without its CRLF (RFC 6376 §3.4.2).
+/// Returns a field in relaxed form, without its CRLF (RFC 6376 §3.4.2).
 fn relaxed(field: &[u8]) -> Vec<u8> {
     let colon = field.iter().position(|byte| *byte == b':').unwrap_or(field.len());
     let (name, value) = field.split_at(colon);
@@ -218,7 +219,7 @@ fn relaxed(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A signature on lines of its own.
+/// Folds a signature onto lines of its own.
 fn folded(signature: &[u8]) -> String {
     let encoded = BASE64.encode(signature);
     let lines: Vec<String> =

@@ -1,4 +1,4 @@
-//! Mail of our own with an international header, as a host gets it that knows ASCII headers alone (RFC 6857).
+//! The ASCII form of our own mail with an international header, for hosts without SMTPUTF8 (RFC 6857).
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use bytes::Bytes;
 use super::dkim::DomainKeys;
 use crate::mail::mime;
 
-/// How that form is made, once a host turns out to want it: it is as large as the mail, and takes a signature.
+/// Generates that form only once a host turns out to need it: it is as large as the mail, and needs a signature.
 #[derive(Clone)]
 pub struct AsciiForm {
     keys: Arc<DomainKeys>,
 }
 
 impl AsciiForm {
-    /// Signed by these keys.
+    /// Creates a form that is signed by these keys.
     pub(crate) const fn new(keys: Arc<DomainKeys>) -> Self {
         Self { keys }
     }
 
-    /// The mail signed anew with an ASCII header; none where that cannot be written.
+    /// Returns the mail with an ASCII header, signed anew; `None` where the header cannot be written in ASCII.
     pub(crate) async fn of(&self, data: &Bytes) -> Option<Bytes> {
         let (keys, data) = (Arc::clone(&self.keys), data.clone());
         let made = tokio::task::spawn_blocking(move || {

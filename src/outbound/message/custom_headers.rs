@@ -1,18 +1,18 @@
-//! Header fields of the caller's own (contract 8.1): what is written as it was given, what says how the message is made
-//! and is left out, and what only the server or hosts on the way may say.
+//! Custom header fields (contract 8.1): those written as given, those that describe the form of a message and are
+//! dropped, and those that only the server or relaying hosts may write.
 //!
-//! Programs forward the whole header of a message that they once would have made themselves. What describes its form is
-//! made anew here, so leaving it out changes nothing; Date and Message-ID are honoured where they are what they should be.
+//! Some programs submit the complete header of a message that they used to build themselves. Fields that describe its
+//! form are generated here, so dropping them changes nothing; Date and Message-ID are used if valid.
 
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 
 use super::compose::{ComposeError, check_header};
 use crate::mail::message_id;
 
-/// A field's value as it is written; `None` for one that is left out.
+/// Returns the value to write; `None` for a field that is dropped.
 ///
 /// # Errors
-/// The field may not stand in a message.
+/// The field is not allowed in a message.
 pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, ComposeError> {
     if value.chars().any(char::is_control) {
         return Err(ComposeError::ControlCharacter);
@@ -30,9 +30,9 @@ pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, Compose
     check_header(name, value).map(|()| Some(value.to_owned()))
 }
 
-/// A date as RFC 5322 §3.3 has it, in its own zone.
+/// Returns a date in the form of RFC 5322 §3.3, in its own time zone.
 fn date(text: &str) -> Option<String> {
-    /// A zone has up to 23 hours and 59 minutes; jiff takes more.
+    /// A zone offset is at most 23 hours and 59 minutes; jiff accepts more.
     const LARGEST_ZONE: i32 = 86_399;
     let date = DateTimeParser::new().parse_zoned(text.trim()).ok()?;
     if date.offset().seconds().abs() > LARGEST_ZONE {

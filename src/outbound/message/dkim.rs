@@ -1,7 +1,7 @@
-//! DKIM signatures (RFC 6376): RSA, and Ed25519 beside it (RFC 8463).
+//! DKIM signatures (RFC 6376): RSA, plus Ed25519 (RFC 8463).
 //!
-//! Every field that may stand once is signed once more than it occurs, so that none can be added on the way
-//! (RFC 6376 §8.15): readers take the first of several, a signature covers the last.
+//! Every field that may occur once is signed once more than it occurs, so that none can be added in transit
+//! (RFC 6376 §8.15): readers use the first of several, a signature covers the last.
 
 use mail_auth::common::crypto::{Algorithm, Ed25519Key, RsaKey, Sha256, SigningKey};
 use mail_auth::common::headers::{HeaderWriter as _, Writable};
@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::domain::records::{SELECTOR_ED25519, SELECTOR_RSA};
 use crate::mail::signed_part::without_trailing_blanks;
 
-/// The fields that may stand once (RFC 5322 §3.6, RFC 2045, RFC 2183, RFC 2369, RFC 8058).
+/// Fields that may occur once (RFC 5322 §3.6, RFC 2045, RFC 2183, RFC 2369, RFC 8058).
 const SIGNED: &[&str] = &[
     "From",
     "Sender",
@@ -40,7 +40,7 @@ const SIGNED: &[&str] = &[
     "List-Archive",
 ];
 
-/// A mail that could not be signed, or keys that cannot.
+/// A mail that could not be signed, or unusable keys.
 #[derive(Debug, thiserror::Error)]
 #[error("DKIM: {0}")]
 pub struct SignError(String);
@@ -58,7 +58,7 @@ pub struct DomainKeys {
     ed25519: Option<Ed25519Key>,
 }
 
-/// A key in use; the signer wants one of its own.
+/// A borrowed key, since the signer takes ownership of its key.
 struct Lent<'k, K>(&'k K);
 
 impl<K: SigningKey> SigningKey for Lent<'_, K> {
@@ -74,17 +74,18 @@ impl<K: SigningKey> SigningKey for Lent<'_, K> {
 }
 
 impl DomainKeys {
-    /// Keys of `domain`, an A-label, from their PKCS #8 forms.
+    /// Loads the keys of `domain`, an A-label, from their PKCS #8 forms.
     ///
     /// # Errors
-    /// One of them cannot be read.
+    /// A key cannot be parsed.
     pub fn new(domain: &str, rsa_pkcs8: &[u8], ed25519_pkcs8: Option<&[u8]>) -> Result<Self, SignError> {
         let rsa = RsaKey::from_key_der(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(rsa_pkcs8)))?;
         let ed25519 = ed25519_pkcs8.map(Ed25519Key::from_pkcs8_maybe_unchecked_der).transpose()?;
         Ok(Self { domain: domain.to_owned(), rsa, ed25519 })
     }
 
-    /// The fields to put before a mail: `DKIM-Signature: …`, once or twice. Costs an RSA signature's time.
+    /// Returns the fields to prepend to a mail: `DKIM-Signature: …`, once or twice. Takes the time of an RSA
+    /// signature.
     ///
     /// # Errors
     /// The mail has no header that could be signed.
@@ -101,15 +102,15 @@ impl DomainKeys {
         Ok(signatures)
     }
 
-    /// The domain that they sign for.
+    /// Returns the signing domain.
     pub(crate) fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// The RSA signature of these octets.
+    /// Returns the RSA signature of these octets.
     ///
     /// # Errors
-    /// The key does not sign.
+    /// The key cannot sign.
     pub(crate) fn sign_rsa(&self, input: &[u8]) -> Result<Vec<u8>, SignError> {
         Ok(self.rsa.sign(input)?)
     }
@@ -131,7 +132,7 @@ impl DomainKeys {
     }
 }
 
-/// The names of a mail's fields.
+/// Returns the names of a mail's header fields.
 fn field_names(mail: &[u8]) -> Vec<&str> {
     let mut names = Vec::new();
     for line in mail.split_inclusive(|byte| *byte == b'\n') {

@@ -1,6 +1,7 @@
-//! Mail data of messages that are sent: composed, rendered, signed and sealed. Pure; nothing here is stored or sent.
+//! Mail data of sent messages: composed, rendered, signed and sealed. Pure; nothing here is stored or sent.
 //!
-//! Uses `mail` alone. A field that callers may set goes into [`custom_headers`], one that the server writes into [`compose`].
+//! Uses only `mail`. A field that callers may set goes into [`custom_headers`], one that the server writes into
+//! [`compose`].
 
 pub(crate) mod arc;
 pub(crate) mod ascii_form;

@@ -1,7 +1,7 @@
-//! Merge tags, and the templates that are built in (contract 11). Pure.
+//! Merge tags, and the built-in templates (contract 11). Pure.
 //!
-//! A tag is `{{ key }}`; its value is looked up literally and never expanded again. In HTML it is escaped, in a subject
-//! its control characters become blanks.
+//! A tag is `{{ key }}`; its value is inserted literally and never expanded again. It is escaped in HTML, and in a
+//! subject its control characters become blanks.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ const MAX_KEY: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MergeData(HashMap<String, String>);
 
-/// A value that is no text, number, boolean or null.
+/// A value other than a text, number, boolean or null.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: a value must be text, a number, true, false or null")]
 pub(crate) struct BadTemplateData(String);
 
 impl MergeData {
-    /// Values from a JSON object; null is empty.
+    /// Reads values from a JSON object; null becomes an empty text.
     ///
     /// # Errors
     /// A value is an object or an array.
@@ -38,7 +38,7 @@ impl MergeData {
         Ok(Self(data))
     }
 
-    /// These values, replaced by those of `over` where both have one.
+    /// Returns these values, overridden by those of `over`.
     #[must_use]
     pub(crate) fn merged_with(&self, over: &Self) -> Self {
         let mut merged = self.0.clone();
@@ -46,7 +46,7 @@ impl MergeData {
         Self(merged)
     }
 
-    /// Octets of its keys and values.
+    /// Returns the total size of its keys and values, in octets.
     pub(crate) fn size(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
@@ -56,12 +56,12 @@ impl MergeData {
     }
 }
 
-/// Fills plain text: values stand as they are.
+/// Fills a plain text template: values are inserted unchanged.
 pub(crate) fn fill_text(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| out.push_str(value))
 }
 
-/// Fills HTML: values are escaped, so that they are text wherever a text or a quoted attribute may stand.
+/// Fills an HTML template: values are escaped, so that they remain text in element content and in quoted attributes.
 pub(crate) fn fill_html(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| {
         for c in value.chars() {
@@ -77,7 +77,7 @@ pub(crate) fn fill_html(template: &str, data: &MergeData) -> String {
     })
 }
 
-/// Fills a subject: control characters of values become blanks.
+/// Fills a subject template: control characters of values become blanks.
 pub(crate) fn fill_subject(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| out.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })))
 }
@@ -94,7 +94,7 @@ fn fill(template: &str, data: &MergeData, put: impl Fn(&str, &mut String)) -> St
     out
 }
 
-/// How long a template is once it is filled, in octets, at the most and without filling it; `None`: longer than `most`.
+/// Returns an upper bound of a filled template's length, in octets, without filling it; `None` if it exceeds `most`.
 /// Values may be large, and their tags many.
 pub(crate) fn filled_length(template: &str, data: &MergeData, most: usize) -> Option<usize> {
     let mut length: usize = 0;
@@ -108,7 +108,7 @@ pub(crate) fn filled_length(template: &str, data: &MergeData, most: usize) -> Op
     (length <= most).then_some(length)
 }
 
-/// Octets of a value in HTML, where it is never shorter than elsewhere.
+/// Returns the length of a value in HTML, where it is never shorter than elsewhere.
 fn escaped_length(value: &str) -> usize {
     let added = |byte| match byte {
         b'&' | b'\'' => 4,
@@ -121,13 +121,13 @@ fn escaped_length(value: &str) -> usize {
 
 /// A piece of a template.
 enum Piece<'t> {
-    /// It stands as it is.
+    /// Literal text.
     Text(&'t str),
-    /// A tag of this key.
+    /// A tag with this key.
     Tag(&'t str),
 }
 
-/// Hands on the pieces of a template until one is not wanted.
+/// Passes the pieces of a template to `each` until it returns false.
 fn walk<'t>(template: &'t str, mut each: impl FnMut(Piece<'t>) -> bool) {
     let mut rest = template;
     while let Some((before, behind)) = rest.split_once("{{") {
@@ -150,7 +150,7 @@ fn walk<'t>(template: &'t str, mut each: impl FnMut(Piece<'t>) -> bool) {
     each(Piece::Text(rest));
 }
 
-/// The key of a tag whose braces were opened, and what stands behind it.
+/// Returns the key of a tag after its opening braces, and the text after the tag.
 fn tag(behind: &str) -> Option<(&str, &str)> {
     let inner = behind.trim_start_matches(' ');
     let length = inner.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte)).count();
@@ -159,26 +159,22 @@ fn tag(behind: &str) -> Option<(&str, &str)> {
     (1..=MAX_KEY).contains(&length).then_some((key, after))
 }
 
-/// A template that everybody has.
+/// A template available to every account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BuiltIn {
-    /// `base_…`
+    /// Id: `base_…`
     pub(crate) id: &'static str,
-    /// What it is called.
     pub(crate) name: &'static str,
-    /// What it is for.
     pub(crate) category: &'static str,
-    /// Subject.
     pub(crate) subject: &'static str,
-    /// HTML body.
     pub(crate) html: &'static str,
-    /// Plain text of the same content.
+    /// Plain text version of the same content.
     pub(crate) text: &'static str,
 }
 
 macro_rules! built_in {
     ($($id:literal $name:literal $category:literal $subject:literal;)*) => {
-        /// The templates that are built in.
+        /// The built-in templates.
         pub(crate) const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
             id: concat!("base_", $id),
             name: $name,
@@ -198,7 +194,7 @@ built_in! {
     "notification" "Notification" "updates" "{{title}}";
 }
 
-/// A built-in template by its id.
+/// Finds a built-in template by its id.
 pub(crate) fn find_built_in(id: &str) -> Option<&'static BuiltIn> {
     BUILT_IN.iter().find(|template| template.id == id)
 }
@@ -214,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// The keys that a text has tags of, each once.
+    /// Returns the keys of the tags in a text, each once.
     fn keys(template: &str) -> BTreeSet<&str> {
         template.split("{{").skip(1).filter_map(tag).map(|(key, _)| key).collect()
     }

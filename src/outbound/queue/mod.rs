@@ -1,7 +1,8 @@
-//! The queue of outbound mail: one attempt of a dispatch, what a reply means, and how the outcome is stored.
+//! The queue of outbound mail: one attempt of a dispatch, the classification of replies, and how the outcome is
+//! stored.
 //!
-//! Uses `outbound::transport` for the network and `jobs` for turns. A new reply of hosts in the field goes into the table
-//! of [`refusal`]; whatever else depends on the remote host goes into [`hosts`].
+//! Uses `outbound::transport` for the network and `jobs` for scheduling. A newly observed reply of remote hosts goes
+//! into the table of [`refusal`]; anything else that depends on the remote host goes into [`hosts`].
 
 pub(crate) mod deliver;
 pub(crate) mod hosts;

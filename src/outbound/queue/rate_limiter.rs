@@ -1,7 +1,7 @@
-//! How many messages a minute go to one recipient domain (`[outbound] domain_rate_per_minute`).
+//! Limits the messages per minute to one recipient domain (`[outbound] domain_rate_per_minute`).
 //!
-//! An attempt that has to wait keeps its place in the lane, so a paced lane holds a few sleeping tasks and no more,
-//! however much waits behind them.
+//! A waiting attempt keeps its place in the lane, so a rate-limited lane holds only a few sleeping tasks, however
+//! long its backlog is.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Domains remembered before those are forgotten that may send at once.
+/// Domains kept before those that may send at once are evicted.
 const REMEMBERED: usize = 10_000;
 
-/// Turns of each domain.
+/// The next free slot of each domain.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    /// Between two messages; none: no pacing.
+    /// Interval between two messages; `None` without a limit.
     gap: Option<Duration>,
     next: Mutex<HashMap<String, Instant>>,
 }
 
-/// A turn that came.
+/// A sending slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     domain: String,
@@ -28,25 +28,25 @@ pub(crate) struct Slot {
 }
 
 impl RateLimiter {
-    /// So many messages a minute for each domain; 0: any number.
+    /// Creates a limiter with this rate for each domain; 0 for no limit.
     pub(crate) fn new(per_minute: u32) -> Self {
         let gap = (per_minute > 0).then(|| Duration::from_secs(60) / per_minute);
         Self { gap, next: Mutex::default() }
     }
 
-    /// Whether there are turns at all.
+    /// Returns true if there is a rate limit.
     pub(crate) const fn is_kept(&self) -> bool {
         self.gap.is_some()
     }
 
-    /// Waits for the turn of a message to `domain`; none: there are no turns.
+    /// Waits for the next slot of `domain`; `None` if there is no limit.
     pub(crate) async fn acquire(&self, domain: &str) -> Option<Slot> {
         let at = self.take(domain, Instant::now())?;
         tokio::time::sleep_until(at).await;
         Some(Slot { domain: domain.to_owned(), at })
     }
 
-    /// Takes a turn back that was not used, unless somebody waits behind it already.
+    /// Returns an unused slot, unless a later one has been taken already.
     pub(crate) fn release(&self, turn: Slot) {
         let Some(gap) = self.gap else { return };
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

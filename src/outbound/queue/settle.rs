@@ -1,5 +1,5 @@
-//! Writes down what became of recipients: their rows, the message's state, events, suppressions, a forward route's last
-//! outcome (contract 8.5, 9.7, 4.3).
+//! Stores the outcomes of recipients: their rows, the message's state, events, suppressions, and the last outcome of
+//! a forward route (contract 8.5, 9.7, 4.3).
 
 use crate::store::Connection;
 
@@ -17,17 +17,16 @@ use crate::store::webhooks::routes;
 use crate::webhook::events::sending;
 use crate::webhook::events::sending::{EventSubject, PendingEvent, SendingEvent};
 
-/// A recipient and what became of it.
+/// A recipient and its outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
-    /// As it stood.
+    /// The recipient's row before the attempt.
     pub(crate) recipient: RecipientRow,
-    /// What became of it.
     pub(crate) outcome: Outcome,
 }
 
 impl Verdict {
-    /// The state that it leaves a recipient in.
+    /// Returns the recipient status for this verdict.
     pub(crate) const fn status(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -37,20 +36,20 @@ impl Verdict {
     }
 }
 
-/// What a settlement left to be done after its commit.
+/// Work that a settlement leaves for after its commit.
 #[derive(Debug, Default)]
 pub(crate) struct SettledDispatch {
-    /// Events to tell of.
+    /// Events to publish.
     pub(crate) raised: Vec<PendingEvent>,
-    /// A file that nothing needs any more.
+    /// A file that is no longer needed.
     pub(crate) file: Option<String>,
-    /// A report for who handed the message in.
+    /// A report to the submitter of the message.
     pub(crate) report: Option<jobs::EnqueuedJob>,
-    /// The message, for whoever listens.
+    /// The message, for subscribers.
     pub(crate) message: Option<MessageRow>,
 }
 
-/// Writes down the outcomes of an attempt.
+/// Stores the outcomes of an attempt.
 pub(crate) fn settle(
     tx: &Connection,
     dispatch: &DispatchRow,
@@ -83,7 +82,7 @@ pub(crate) fn settle(
     Ok(left)
 }
 
-/// The last outcome of a forward route (contract 4.3).
+/// Stores the last outcome of a forward route (contract 4.3).
 fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]) -> store::Result<()> {
     let Some(last) = settled.last() else { return Ok(()) };
     let word = match last.outcome.verdict {
@@ -94,7 +93,7 @@ fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]
     routes::note_outcome(tx, route, word, last.outcome.code)
 }
 
-/// The event of a recipient, and the suppression that a dead mailbox earns.
+/// Raises the event of a recipient, and adds the suppression for a mailbox that does not exist.
 fn raise(
     tx: &Connection,
     message: &MessageRow,
@@ -114,7 +113,7 @@ fn raise(
     raise_event(tx, message, &one.recipient.address, &what, now)
 }
 
-/// Leaves an event of a recipient.
+/// Stores an event of a recipient.
 pub(crate) fn raise_event(
     tx: &Connection,
     message: &MessageRow,

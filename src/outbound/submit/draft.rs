@@ -14,47 +14,47 @@ use crate::outbound::Outbound;
 use crate::outbound::message::compose::{ComposeError, Content, compose_last};
 use crate::outbound::message::dkim::SignError;
 
-/// A message that somebody wants to send.
+/// A message to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Submission {
-    /// What is composed; its Message-ID and date are set here, unless its own headers have them.
+    /// The content to compose; Message-ID and date are set here, unless its custom headers have them.
     pub(crate) letter: Content,
-    /// Recipients that no field names.
+    /// Recipients that appear in no header field.
     pub(crate) bcc: Vec<NamedMailbox>,
-    /// Addresses that nothing is sent to, in canonical form.
+    /// Suppressed addresses, in canonical form.
     pub(crate) suppressed: Vec<String>,
     /// JSON object.
     pub(crate) metadata: Option<String>,
-    /// When it is to be sent; none: now.
+    /// Time of sending; `None` for now.
     pub(crate) scheduled_at: Option<Timestamp>,
 }
 
-/// Why a draft cannot be sent.
+/// The reason a draft cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmissionError {
     /// Every recipient is suppressed: 409 `recipient_suppressed`.
     #[error("every recipient is suppressed")]
     Suppressed,
-    /// Something of it does not go into mail.
+    /// A part of it cannot be composed into mail.
     #[error(transparent)]
     Compose(#[from] ComposeError),
     /// The signature failed.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The work was cut off.
+    /// Composing was interrupted.
     #[error("composing was cut off")]
     CutOff,
 }
 
 impl Submission {
-    /// Every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
+    /// Returns every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
     pub(crate) fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();
         let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
         fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
     }
 
-    /// The recipients, of those that this message has, that nothing is sent to.
+    /// Returns the recipients of this message that are suppressed.
     pub(crate) fn skipped(&self) -> Vec<String> {
         let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.canonical());
         self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.canonical()).collect()
@@ -62,7 +62,7 @@ impl Submission {
 }
 
 impl Outbound {
-    /// Composes and signs a draft. Costs a signature's time, so it runs off the async threads.
+    /// Composes and signs a draft. A signature takes CPU time, so this runs off the async threads.
     ///
     /// # Errors
     /// See [`SubmissionError`].

@@ -1,6 +1,7 @@
-//! The acceptance of mail to send: one transaction that the 202, or the 250 of a submission, promises.
+//! Accepts mail for sending, in the one transaction that the 202, or the 250 of a submission, confirms.
 //!
-//! What is stored is what goes on the wire: composed, signed, complete. Only the jobs that the transaction leaves send.
+//! The stored mail is the mail on the wire: composed, signed, complete. Only the jobs created in the transaction send
+//! it.
 
 pub(crate) mod draft;
 pub(crate) mod scheduled;
@@ -40,53 +41,48 @@ use sender::Sender;
 /// The lane of scheduled messages.
 pub const RELEASE_LANE: &str = "release";
 
-/// A signed message that is to be stored and sent.
+/// A signed message to be stored and sent.
 pub(crate) struct SignedMessage {
-    /// Its id.
     pub(crate) id: MessageId,
-    /// Who sends it.
     pub(crate) sender: Sender,
     /// The mail data, signatures included.
     pub(crate) data: Vec<u8>,
     /// From address.
     pub(crate) from_addr: String,
-    /// Display name of From.
+    /// Display name in From.
     pub(crate) from_name: Option<String>,
     /// To and Cc: address and display name.
     pub(crate) header_to: Vec<(String, Option<String>)>,
     /// Envelope recipients; at least one, each once.
     pub(crate) recipients: Vec<Mailbox>,
-    /// Subject.
     pub(crate) subject: Option<String>,
     /// Message-ID, with angle brackets.
     pub(crate) message_id_header: Option<String>,
-    /// First id of In-Reply-To, else the own Message-ID.
+    /// First id of In-Reply-To, else the message's own Message-ID.
     pub(crate) thread_id: Option<String>,
     /// JSON object.
     pub(crate) metadata: Option<String>,
-    /// When it is to be sent; none: now.
+    /// Time of sending; `None` for now.
     pub(crate) scheduled: Option<(ScheduledId, Timestamp)>,
-    /// Whether the data has attachments.
+    /// True if the data has attachments.
     pub(crate) has_attachments: bool,
-    /// Who hears by mail what of it cannot be delivered.
+    /// The address that failure reports go to.
     pub(crate) return_to: Option<Mailbox>,
-    /// Recipients it does not go to, as they are suppressed; that is reported too.
+    /// Recipients skipped because they are suppressed; the report lists them too.
     pub(crate) suppressed: Vec<Mailbox>,
 }
 
-/// The answer to remember with the messages that make it true (contract 1.11).
+/// The answer to store together with its messages, for idempotent requests (contract 1.11).
 pub(crate) struct Remember {
-    /// By what.
     pub(crate) request: RequestKey,
-    /// What.
     pub(crate) answer: Remembered,
 }
 
-/// A message on its way into the transaction: its data is in memory no more, if there is much of it.
+/// A message ready for the transaction; large mail data is on disk and no longer in memory.
 pub(crate) struct PersistedMessage {
     outgoing: SignedMessage,
     raw: NewMailData,
-    /// The object that holds the data, until a row names it.
+    /// The object that holds the data, until a row refers to it.
     placed: Option<UncommittedObject>,
     parts: Vec<Part>,
 }
@@ -96,7 +92,7 @@ impl Outbound {
     /// loses them.
     ///
     /// # Errors
-    /// The disk is full or fails; [`store::Error::outcome`] says whether nothing is stored for sure.
+    /// The disk is full or fails; [`store::Error::outcome`] says whether it is certain that nothing was stored.
     pub(crate) async fn submit(
         &self,
         outgoing: Vec<SignedMessage>,
@@ -110,10 +106,10 @@ impl Outbound {
         self.submit_persisted(staged, remember, now).await
     }
 
-    /// As [`Outbound::submit`], of messages that were staged one by one.
+    /// Does the same as [`Outbound::submit`] for messages that were persisted one by one.
     ///
     /// # Errors
-    /// As for [`Outbound::submit`].
+    /// The same as for [`Outbound::submit`].
     pub(crate) async fn submit_persisted(
         &self,
         mut staged: Vec<PersistedMessage>,
@@ -146,8 +142,8 @@ impl Outbound {
         Ok(())
     }
 
-    /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction. What is never
-    /// submitted takes its file along.
+    /// Prepares mail data for storage: beside its row, or in a file that is durable before the transaction. The file
+    /// of a message that is never submitted is removed.
     ///
     /// # Errors
     /// The disk is full or fails.
@@ -205,15 +201,16 @@ impl Outbound {
 }
 
 impl Dependencies {
-    /// The bounce address of a message to its recipient at `place`: at its From domain when that receives here, else at
-    /// the host name (contract 8.5). Without one, nothing that comes back would find the message.
+    /// Returns the bounce address of a message for its recipient at index `place`: at its From domain if that
+    /// receives here, else at the host name (contract 8.5). Without one, a bounce could not be matched to the
+    /// message.
     fn bounce_address(&self, id: &MessageId, place: usize, sender: &Sender) -> String {
         let host = if sender.domain.verified { &sender.domain.name } else { &self.config.hostname };
         let address = u16::try_from(place).ok().and_then(|place| self.return_paths.bounce(id, place, host));
         address.map(|mailbox| mailbox.to_string()).unwrap_or_default()
     }
 
-    /// Everything that the answer promises of one message; returns its jobs.
+    /// Stores one message completely, as the answer confirms; returns its jobs.
     fn store(&self, tx: &Connection, staged: &PersistedMessage, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
         let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
@@ -256,8 +253,8 @@ impl Dependencies {
         Ok(left)
     }
 
-    /// Where mail of a domain to one recipient goes: the recipient domain (none: a smarthost takes it) and the lane. Mail
-    /// to a domain that is received here never goes by a smarthost.
+    /// Returns the recipient domain (`None` if a smarthost takes it) and the lane of mail from a domain to one
+    /// recipient. Mail to a domain that is received here never uses a smarthost.
     pub(super) fn destination<'r>(
         &self,
         tx: &Connection,
@@ -272,7 +269,7 @@ impl Dependencies {
     }
 }
 
-/// The lane of what a smarthost takes; no domain has a blank in its name.
+/// Returns the lane of a smarthost; it contains a blank, so it cannot collide with a domain.
 pub(super) fn relay_lane(relay: &Smarthost) -> String {
     format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
 }
@@ -306,7 +303,7 @@ impl SignedMessage {
         }
     }
 
-    /// What few messages have beside their row.
+    /// Returns the values that only few messages have, which are stored apart from the message's row.
     fn details(&self) -> Submission {
         let shown = |(address, name): &(String, Option<String>)| match name {
             Some(name) => serde_json::json!({"address": address, "name": name}),

@@ -1,4 +1,4 @@
-//! Scheduled messages: released when their time comes, or canceled before (contract 8.3).
+//! Scheduled messages: released when due, or canceled before (contract 8.3).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::sending::recipients;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 
-/// Why a scheduled send cannot be canceled.
+/// The reason a scheduled send cannot be canceled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CancelError {
     /// 404: there is none with this id.
@@ -32,14 +32,12 @@ pub(crate) enum CancelError {
     /// 409 `already_sent`.
     #[error("it was sent already")]
     AlreadySent,
-    /// Storage trouble.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Releases scheduled messages; the handler of its kind of job.
+/// Releases scheduled messages; handles the jobs of that kind.
 pub(crate) struct ScheduledSends {
-    /// Sending.
     pub(crate) outbound: Outbound,
 }
 
@@ -59,14 +57,14 @@ impl Handler for ScheduledSends {
 }
 
 impl Dependencies {
-    /// Lets a scheduled message go, if its gates are still open; returns the flows to wake.
+    /// Releases a scheduled message if it still passes the gates; returns the flows to wake.
     fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
         if row.status != "scheduled" {
             return Ok(Vec::new());
         }
         match self.gate(tx, &row) {
-            // Keys are made when a domain first sends, which was before.
+            // Keys are generated at a domain's first send, which has happened already.
             Ok(()) | Err(sender::Refusal::NoKeys(_)) => {}
             Err(sender::Refusal::Store(error)) => return Err(error),
             Err(refusal) => {
@@ -102,14 +100,14 @@ impl Dependencies {
         Ok(flows)
     }
 
-    /// The gates of contract 8.1, once more.
+    /// Checks the gates of contract 8.1 again.
     fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::Refusal> {
         let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::Refusal::DomainNotOwned)?;
         let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::Refusal::DomainNotOwned)?;
         self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
     }
 
-    /// The lane of a dispatch as it is now; a smarthost may have come or gone since it was stored.
+    /// Returns the current lane of a dispatch; a smarthost may have been added or removed since it was stored.
     pub(crate) fn lane_of(&self, dispatch: &DispatchRow) -> String {
         match (&dispatch.domain, self.config.outbound.smarthost_of(&dispatch.sending_domain)) {
             (Some(domain), _) => mail_lane(domain),
@@ -119,7 +117,7 @@ impl Dependencies {
     }
 }
 
-/// Gives a message up for a reason of our own.
+/// Fails a message for a local reason.
 fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::Result<()> {
     recipients::set_status_of_message(tx, row.id, "scheduled", "failed", now)?;
     for dispatch in dispatches::list_by_message(tx, row.id)? {
@@ -130,7 +128,7 @@ fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::
 }
 
 impl Outbound {
-    /// Cancels a scheduled send; doing it again changes nothing.
+    /// Cancels a scheduled send; repeating it changes nothing.
     ///
     /// # Errors
     /// See [`CancelError`].

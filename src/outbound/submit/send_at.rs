@@ -1,4 +1,4 @@
-//! When a message is to be sent, as people and programs write it (contract 8.3). Pure.
+//! Parses the time to send a message, as people and programs write it (contract 8.3). Pure.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use jiff::tz::TimeZone;
 
 use crate::clock::Timestamp;
 
-/// The furthest ahead.
+/// Upper bound of the delay.
 const FURTHEST: Duration = Duration::from_secs(365 * 86_400);
 const DAY: u64 = 86_400;
 
-/// A text that names no time within a year.
+/// A text that is not a time within a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("scheduledAt must be a time at most 365 days ahead: milliseconds, ISO 8601, or such as \"in 2 hours\"")]
 pub(crate) struct BadSchedule;
 
-/// A time in milliseconds, whose fraction does not count: `None` when it is past, which means now.
+/// Reads a time in milliseconds, ignoring the fraction; `None` when it is past, which means now.
 ///
 /// # Errors
-/// It is more than 365 days ahead.
+/// The time is more than 365 days ahead.
 pub(crate) fn from_millis(millis: f64, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
-    // What no integer holds becomes the largest, which is too far ahead.
+    // A value that overflows becomes the largest integer, which is too far ahead.
     within(Timestamp::from_millis(millis.floor() as i64), now)
 }
 
-/// A time as text: ISO 8601 (a date, or date and time; without offset it is UTC), milliseconds, `now`, `tomorrow` or
-/// `in <n> minutes|hours|days|weeks`. `None` when it is past, which means now.
+/// Reads a time as text: ISO 8601 (a date, or date and time; UTC without an offset), milliseconds, `now`, `tomorrow`
+/// or `in <n> minutes|hours|days|weeks`. `None` when it is past, which means now.
 ///
 /// # Errors
-/// It is none of these, or more than 365 days ahead.
+/// The text is none of these, or the time is more than 365 days ahead.
 pub(crate) fn from_text(text: &str, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
     let text = text.trim();
     let lower = text.to_lowercase();
@@ -48,7 +48,7 @@ pub(crate) fn from_text(text: &str, now: Timestamp) -> Result<Option<Timestamp>,
     within(Timestamp::from_millis(iso(text)?), now)
 }
 
-/// Milliseconds as text. Fewer digits are rather seconds, or a date without its dashes, than a time long past.
+/// Parses milliseconds. Fewer digits are more likely seconds, or a date without dashes, than a time long past.
 fn digits(text: &str) -> Result<f64, BadSchedule> {
     const FEWEST: usize = 12;
     let whole = text.split('.').next().unwrap_or_default();
@@ -83,7 +83,7 @@ fn relative(span: &str) -> Result<Duration, BadSchedule> {
 }
 
 fn iso(text: &str) -> Result<i64, BadSchedule> {
-    /// RFC 3339 §5.6: an offset has up to 23 hours; jiff takes two more.
+    /// RFC 3339 §5.6: an offset is at most 23 hours and 59 minutes; jiff accepts two hours more.
     const LARGEST_OFFSET: i32 = 86_399;
     let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
     if offset.is_some_and(|offset| offset.seconds().abs() > LARGEST_OFFSET) {
@@ -92,7 +92,7 @@ fn iso(text: &str) -> Result<i64, BadSchedule> {
     if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
         return Ok(stamp.as_millisecond());
     }
-    // Without offset it is UTC. A zone in brackets is refused: jiff would drop it here.
+    // UTC without an offset. A zone in brackets is rejected, because jiff would ignore it here.
     if text.contains('[') {
         return Err(BadSchedule);
     }

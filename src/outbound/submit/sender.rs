@@ -1,4 +1,4 @@
-//! Who may send from a domain, and the keys that sign for it (contract 8.1, the gates).
+//! Permission to send from a domain, and the keys that sign for it (contract 8.1, the gates).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,28 +20,27 @@ use crate::store::accounts::domains::DomainRow;
 use crate::store::accounts::{dkim_keys, dns_checks};
 use crate::store::sending::suppressions;
 
-/// Domains whose keys are remembered; beyond that all are read again.
+/// Limit of domains with cached keys; beyond it the cache is cleared.
 const REMEMBERED: usize = 1_000;
 
-/// Parsed keys of domains: parsing one costs as much as a signature.
+/// Parsed keys of domains, cached because parsing one takes as long as a signature.
 #[derive(Default)]
 pub(crate) struct KeyCache {
-    /// By domain, and whether Ed25519 signs too.
+    /// By domain, and by whether Ed25519 signs too.
     keys: Mutex<HashMap<(DomainId, bool), Arc<DomainKeys>>>,
 }
 
-/// Somebody who may send from a domain.
+/// An account and the domain that it may send from.
 #[derive(Clone)]
 pub(crate) struct Sender {
-    /// Row id of the account.
     pub(crate) account: AccountRowId,
     /// The From domain.
     pub(crate) domain: DomainRow,
-    /// What signs for it.
+    /// The keys that sign for it.
     pub(crate) keys: Arc<DomainKeys>,
 }
 
-/// Why an account may not send from a domain.
+/// The reason an account may not send from a domain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     /// 403 `email_not_verified`.
@@ -56,19 +55,19 @@ pub(crate) enum Refusal {
     /// 403 `from_domain`.
     #[error("the domain is not verified for sending")]
     FromDomain,
-    /// The domain has no keys yet; they are made when it first sends.
+    /// The domain has no keys yet; they are generated at its first send.
     #[error("the domain has no keys yet")]
     NoKeys(DomainRowId),
-    /// Storage trouble, or keys that cannot be read.
+    /// A storage error, or keys that cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
 impl Outbound {
-    /// The gates of contract 8.1, in their order; a `scope` is the domain that the credential is limited to.
+    /// Checks the gates of contract 8.1 in order; `scope` is the domain that the credential is limited to.
     ///
     /// # Errors
-    /// The first gate that is closed.
+    /// The first closed gate.
     pub(crate) async fn sender(
         &self,
         account: Account,
@@ -111,7 +110,7 @@ impl Outbound {
         asked.await?
     }
 
-    /// Which of these addresses nothing is sent to (contract 8.4), in canonical form.
+    /// Returns the suppressed ones of these addresses (contract 8.4), in canonical form.
     pub(crate) async fn suppressed(
         &self,
         account: AccountRowId,
@@ -122,7 +121,7 @@ impl Outbound {
 }
 
 impl crate::outbound::Dependencies {
-    /// As [`Outbound::sender`], on a connection.
+    /// Does the same as [`Outbound::sender`] on a connection.
     pub(crate) fn find_sender(
         &self,
         connection: &Connection,
@@ -145,7 +144,7 @@ impl crate::outbound::Dependencies {
         Ok(Sender { account: account.id, domain, keys })
     }
 
-    /// The keys of an account's domain, by its name.
+    /// Returns the keys of an account's domain, by its name.
     pub(crate) fn keys_of_name(
         &self,
         connection: &Connection,
@@ -158,7 +157,7 @@ impl crate::outbound::Dependencies {
         }
     }
 
-    /// The signature of a mail of the appliance's own, when its host name belongs to a domain that is verified here.
+    /// Signs the appliance's own mail, if its host name belongs to a domain that is verified here.
     pub(crate) fn host_signature(&self, connection: &Connection, mail: &[u8]) -> store::Result<Option<String>> {
         for name in with_parents(&self.config.hostname) {
             let domain = domains::find_by_name(connection, &name)?;
@@ -170,7 +169,7 @@ impl crate::outbound::Dependencies {
         Ok(None)
     }
 
-    /// The keys of a domain, if it has them; Ed25519 signs while its record is seen in DNS (contract 8.5).
+    /// Returns the keys of a domain, if it has any; Ed25519 signs while its record is found in DNS (contract 8.5).
     pub(crate) fn keys_of(
         &self,
         connection: &Connection,

@@ -1,4 +1,4 @@
-//! Mail that a program hands in ready-made (RFC 6409): checked, completed, signed, stored.
+//! Complete messages submitted over SMTP (RFC 6409): checked, completed, signed, stored.
 
 use std::sync::Arc;
 
@@ -15,28 +15,27 @@ use crate::outbound::message::compose;
 use crate::store;
 use crate::store::accounts::Account;
 
-/// Fields that stand once at most (RFC 5322 §3.6).
+/// Fields that occur at most once (RFC 5322 §3.6).
 const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
 
-/// A message that was handed in.
+/// A submitted message.
 pub(crate) struct SmtpSubmission {
-    /// Whose key it was.
+    /// The account of the API key.
     pub(crate) account: Account,
     /// The domain that the key is limited to.
     pub(crate) scope: Option<DomainRowId>,
-    /// The envelope's sender; none: nobody wants to hear of failures.
+    /// Envelope sender; `None` if failures are not to be reported.
     pub(crate) reverse_path: Option<Mailbox>,
-    /// The envelope's recipients.
+    /// Envelope recipients.
     pub(crate) recipients: Vec<Mailbox>,
-    /// The mail data.
     pub(crate) data: Vec<u8>,
 }
 
-/// Why it is not taken.
+/// The reason a submission is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SmtpSubmissionError {
-    /// Not exactly one author, or not the same for every reader.
+    /// Not exactly one author, or readers may find different ones.
     #[error("not exactly one From field with one mailbox")]
     From,
     /// A repeated field, or one with a NUL.
@@ -45,7 +44,7 @@ pub(crate) enum SmtpSubmissionError {
     /// A line that is too long and cannot be repaired.
     #[error(transparent)]
     Irreparable(#[from] Irreparable),
-    /// Nobody may be sent to.
+    /// Every recipient is suppressed.
     #[error("every recipient is suppressed")]
     Suppressed,
     /// A gate is closed.
@@ -54,24 +53,20 @@ pub(crate) enum SmtpSubmissionError {
     /// The signature failed.
     #[error("the message could not be signed")]
     Sign,
-    /// Storage trouble.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// What was read of a message, and how it goes out.
+/// A message completed for sending, with its parsed form.
 #[derive(Debug)]
 pub(crate) struct CompletedMessage {
-    /// The mail data.
     pub(crate) data: Vec<u8>,
-    /// What it says.
     pub(crate) mail: Mail,
-    /// Its Message-ID.
     pub(crate) message_id: String,
 }
 
 impl Outbound {
-    /// Takes a message; once this returns, neither a crash nor a power cut loses it.
+    /// Accepts a message; once this returns, neither a crash nor a power cut loses it.
     ///
     /// # Errors
     /// See [`SmtpSubmissionError`]; nothing was stored.
@@ -93,7 +88,8 @@ impl Outbound {
         }
         let domain = Domain::parse(author.domain().as_str()).map_err(|_| SmtpSubmissionError::From)?;
         let sender = self.sender(account.clone(), scope, &domain, now).await?;
-        // Programs show it beside the author, so it is kept only where the account may send from (RFC 6409 §8.1).
+        // Mail clients show Sender next to the author, so it is kept only if the account may send from it
+        // (RFC 6409 §8.1).
         let mut sender_field = match mime::field_values(&data, "Sender").as_slice() {
             [only] => compose::sender_field(only).ok(),
             _ => None,
@@ -112,7 +108,8 @@ impl Outbound {
         if recipients.is_empty() {
             return Err(SmtpSubmissionError::Suppressed);
         }
-        // Reports go to nobody else's address: they would be a way to mail anybody.
+        // Reports go only to the author or to an address that the account may send from; otherwise they could be used
+        // to send mail to anybody.
         let return_to = match reverse_path {
             None => None,
             Some(path) if path == author || self.sender(account.clone(), scope, path.domain(), now).await.is_ok() => {
@@ -156,7 +153,7 @@ impl Outbound {
     }
 }
 
-/// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
+/// Removes fields that must not be sent and adds missing ones (RFC 6409 §8); `None` when it cannot be sent as it is.
 fn complete(
     mut data: Vec<u8>,
     mut mail: Mail,
@@ -167,7 +164,7 @@ fn complete(
     if mail.header_truncated {
         return None;
     }
-    // What is no Message-ID is replaced: it would tie nothing together, and filters take offence at it.
+    // An invalid Message-ID is replaced: it is useless for threading, and spam filters penalize it.
     if !mime::field_values(&data, "Message-ID")
         .iter()
         .all(|value| message_id::for_own_message(value).as_deref() == Some(value))
@@ -175,13 +172,13 @@ fn complete(
         mail.message_id = None;
     }
     let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
-    // In place, as there may be much behind it.
+    // Replaced in place, as the body may be large.
     data.splice(..body, header);
     let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
     Some(CompletedMessage { data, mail, message_id })
 }
 
-/// The header that a message goes out with, the empty line included, and where its body begins.
+/// Returns the header that a message is sent with, including the empty line, and the offset of its body.
 fn completed_header(
     data: &[u8],
     mail: &Mail,
@@ -199,7 +196,7 @@ fn completed_header(
         let end = fields.body_offset();
         let whole = data.get(start..end).unwrap_or_default();
         start = end;
-        // RFC 5322 §4.1: NUL was never more than tolerated, and readers cut fields at it.
+        // RFC 5322 §4.1: NUL is obsolete syntax, and readers truncate fields at it.
         if whole.contains(&0) {
             return None;
         }
@@ -230,7 +227,7 @@ fn completed_header(
         header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
     }
     if let Some(sender) = sender {
-        // Written anew: what was checked is what every reader finds.
+        // Written anew, so that every reader finds the value that was checked.
         header.extend_from_slice(header_value::mailboxes_field("Sender", [&sender]).ok()?.as_bytes());
     }
     header.extend_from_slice(&kept);
@@ -238,8 +235,8 @@ fn completed_header(
     Some((header, fields.body_offset().min(data.len())))
 }
 
-/// Whether a field of a client is nobody's business, or says what only hosts on the way may say. Received stays: a host
-/// of the client's may have taken the message first, and loops are found by it.
+/// Returns true for a client's field that is private, or that only relaying hosts may write. Received is kept: a host
+/// of the client's may have relayed the message first, and loop detection needs it.
 fn is_removed(field: &Field<'_>) -> bool {
     let name = String::from_utf8_lossy(field.name);
     let name = name.trim_end();

@@ -1,4 +1,4 @@
-//! TLSA records: what they demand of a certificate (RFC 6698, RFC 7672).
+//! TLSA records: their requirements on a certificate (RFC 6698, RFC 7672).
 
 use ring::digest::{SHA256, SHA512, digest};
 use rustls::pki_types::CertificateDer;
@@ -10,14 +10,14 @@ pub struct Tlsa {
     pub usage: u8,
     /// 0: the whole certificate; 1: its public key.
     pub selector: u8,
-    /// 0: as it is; 1: SHA-256; 2: SHA-512.
+    /// 0: exact; 1: SHA-256; 2: SHA-512.
     pub matching: u8,
-    /// What it has to equal.
+    /// The value to match.
     pub data: Vec<u8>,
 }
 
 impl Tlsa {
-    /// Whether the record is of a kind that can be obeyed; others are ignored (RFC 7672 §3.1.3).
+    /// Returns true if the record is usable; others are ignored (RFC 7672 §3.1.3).
     pub(crate) fn is_usable(&self) -> bool {
         let length = match self.matching {
             0 => !self.data.is_empty(),
@@ -28,7 +28,7 @@ impl Tlsa {
         matches!(self.usage, 2 | 3) && self.selector <= 1 && length
     }
 
-    /// Whether a certificate is the one that the record names.
+    /// Returns true if a certificate matches the record.
     pub(crate) fn matches(&self, certificate: &CertificateDer<'_>) -> bool {
         let key;
         let selected: &[u8] = match self.selector {
@@ -51,7 +51,7 @@ impl Tlsa {
     }
 }
 
-/// The SubjectPublicKeyInfo of a certificate, whole.
+/// Returns the complete SubjectPublicKeyInfo of a certificate.
 fn webpki_spki(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let parsed = rustls::server::ParsedCertificate::try_from(certificate).ok()?;
     Some(parsed.subject_public_key_info().to_vec())

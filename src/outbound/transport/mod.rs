@@ -1,9 +1,10 @@
-//! Takes a parcel to its destination: hosts in turn, verdicts for each recipient, sessions kept for the next parcel.
+//! Carries out a delivery request: tries hosts in turn, gives each recipient a verdict, and keeps sessions for the
+//! next request.
 //!
-//! Hosts of one preference are equals: a session with any of them that waits is used first, then their addresses are
-//! tried one after the other, a little apart, until one answers (`reach`). The next preference is for when all addresses
-//! of this one failed or pause (RFC 5321 §5.1); a host that is only full ([`super::queue::hosts`]) is waited for, and that is no
-//! attempt.
+//! Hosts of one preference are equal: an idle session with any of them is used first, then their addresses are tried
+//! one after the other, with a short delay, until one answers (`reach`). The next preference is used once all
+//! addresses of this one failed or are paused (RFC 5321 §5.1); a host that is only full ([`super::queue::hosts`]) is
+//! waited for, which does not count as an attempt.
 
 pub(crate) mod dane;
 pub(crate) mod mta_sts;
@@ -36,13 +37,13 @@ use progress::Progress;
 use reach::{Candidate, Left, Reached};
 use tls::ClientTls;
 
-/// Octets of a transcript at most.
+/// Limit of a transcript, in octets.
 pub const MAX_TRANSCRIPT: usize = 16 * 1024;
 
-/// Recipients of one transaction: what every host has to take (RFC 5321 §4.5.3.1.8).
+/// Recipients per transaction: the number that every host has to accept (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
 
-/// Takes parcels to hosts.
+/// Carries out delivery requests.
 pub struct Transport {
     helo: String,
     timeouts: Timeouts,
@@ -52,52 +53,52 @@ pub struct Transport {
     peers: Arc<RemoteHosts>,
 }
 
-/// How sessions with a destination are opened, beside what each host asks for.
+/// Parameters of sessions with a destination, in addition to those of each host.
 #[derive(Clone, Copy)]
 struct ConnectParams<'a> {
-    /// Whether it is the operator's relay.
+    /// True for the operator's relay.
     smarthost: bool,
-    /// Whose mail it is.
+    /// The flow that the mail belongs to.
     flow: &'a Flow,
-    /// How many connections each host gets.
+    /// Connection limit of each host.
     width: usize,
     implicit_tls: bool,
     auth: Option<(&'a str, &'a str)>,
     guard: Option<&'a Guard>,
 }
 
-/// What became of a session that was used.
+/// The state of a session after its use.
 enum Used<'h> {
-    /// It is over, or waits for the next parcel.
+    /// It is closed, or idle in the pool.
     Up,
-    /// It took some of many recipients, and may have the next.
+    /// It took some of many recipients, and is ready for the next ones.
     Ready(Box<Connection>),
-    /// It is closed, and another is wanted: the place at the host is ours still.
+    /// It is closed and a new one is needed; the connection slot is still ours.
     Closed(Candidate<'h>, Permit),
 }
 
-/// A session and its place at the host.
+/// A session and its connection slot.
 struct Connection {
     session: Session,
     permit: Permit,
-    /// Whether TLS with the host failed before, so that it speaks in plain text.
+    /// True if TLS with the host failed before and the session uses plain text.
     without_tls: bool,
 }
 
 impl Transport {
-    /// A transport that greets as `helo`.
+    /// Creates a transport that greets as `helo`.
     pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: MxResolver) -> Self {
         let peers = Arc::new(RemoteHosts::new(Jobs::default(), Clock::System));
         Self { helo, timeouts, tls, hosts, pool: Arc::default(), peers }
     }
 
-    /// The same, that wakes flows of `jobs` when a host has room for them.
+    /// Sets the jobs whose flows are woken when a host has a free connection slot.
     #[must_use]
     pub fn waking(self, jobs: Jobs, clock: Clock) -> Self {
         Self { peers: Arc::new(RemoteHosts::new(jobs, clock)), ..self }
     }
 
-    /// Takes a parcel of a flow to its destination.
+    /// Delivers the mail of a flow to its destination.
     pub async fn transmit(
         &self,
         flow: &Flow,
@@ -126,7 +127,7 @@ impl Transport {
         }
     }
 
-    /// Takes a parcel whose recipients have several domains to the hosts of each.
+    /// Delivers mail whose recipients are in several domains to the hosts of each.
     pub(crate) async fn transmit_large(
         &self,
         flow: &Flow,
@@ -140,7 +141,7 @@ impl Transport {
             }
         }
         let mut whole = Progress::of(&parcel, self.timeouts.total);
-        // At once: a domain that takes its time is in nobody else's way.
+        // Concurrent, so that a slow domain does not delay the others.
         let parts = domains.into_iter().map(|domain| {
             let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
             let part = DeliveryRequest { recipients, ..parcel.clone() };
@@ -151,7 +152,7 @@ impl Transport {
             }
         });
         let done = join_all(parts).await;
-        // What was attempted for some has to be written down.
+        // If any domain was attempted, the attempt has to be recorded.
         let waits: Option<Vec<_>> = done.iter().map(|(_, done)| done.wait.clone()).collect();
         let wait = waits.and_then(|waits| waits.into_iter().min_by_key(|wait| wait.until));
         for (domain, done) in done {
@@ -163,7 +164,7 @@ impl Transport {
         DeliveryResult { wait, ..whole.finish() }
     }
 
-    /// By a relay; where it fails or pauses and the operator wants that, by the recipients' own hosts.
+    /// Delivers through a relay; if it fails or is paused and the operator permits it, to the recipients' own hosts.
     async fn relay(
         &self,
         flow: &Flow,
@@ -197,7 +198,7 @@ impl Transport {
         done
     }
 
-    /// What came of it, or what the flow waits for when nothing could be tried.
+    /// Returns the result, or the wait of the flow when nothing could be tried.
     fn finish(&self, progress: Progress, flow: &Flow) -> DeliveryResult {
         let wait = progress.waits().then(|| {
             let addresses: Vec<SocketAddr> = progress.passed_over.iter().map(|(address, _)| *address).collect();
@@ -226,7 +227,7 @@ impl Transport {
         progress
     }
 
-    /// Hosts by preference; those of which no address answered of late come last (RFC 5321 §4.5.4.1).
+    /// Groups hosts by preference; those without any address that answered recently come last (RFC 5321 §4.5.4.1).
     fn in_order<'h>(&self, hosts: &'h [Host]) -> Vec<&'h [Host]> {
         let mut groups: Vec<&[Host]> = hosts.chunk_by(|one, next| one.preference == next.preference).collect();
         let is_demoted = |address: &SocketAddr| self.peers.is_demoted(*address);
@@ -234,7 +235,8 @@ impl Transport {
         groups
     }
 
-    /// Tries one address of a host: if it takes the first hundred recipients it gets the next over the same session.
+    /// Tries one address of a host: if it accepts the first hundred recipients, it gets the next over the same
+    /// session.
     async fn try_host<'h>(
         &self,
         reached: Reached<'h>,
@@ -262,7 +264,7 @@ impl Transport {
         }
     }
 
-    /// Greets a host over a connection to it, and without TLS over another where that is allowed.
+    /// Opens a session on a connection to a host; if TLS fails and plain text is allowed, on another one without TLS.
     async fn open(
         &self,
         candidate: Candidate<'_>,
@@ -299,9 +301,9 @@ impl Transport {
                 self.peers.demote(address);
             }
             let tls_failed = matches!(fault, SessionError::Tls(_));
-            // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
+            // Opportunistic: plain text is better than no delivery, and is tried once (RFC 7435 §3).
             if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
-                // What TLS has to prove is asked for one destination, not by the host.
+                // TLS requirements come from the destination, so a TLS failure says nothing about the host.
                 if !tls_failed && !fault.is_local() {
                     permit.failed(&fault.diagnostic(&host.name));
                 }
@@ -322,7 +324,7 @@ impl Transport {
         client::connect(address, self.hosts.source(&host.name, address), until).await
     }
 
-    /// One transaction. A kept session that the host had closed meanwhile does not count.
+    /// Runs one transaction. A kept session that the host has closed meanwhile does not count.
     async fn use_connection<'h>(
         &self,
         connection: Connection,
@@ -366,7 +368,7 @@ impl Transport {
         let takes_more = !wants_ipv4 && matches!(of_host, Some(Ok(())));
         let reusable = reusable && takes_more && !without_tls && !session.refuses_tls;
         if wants_ipv4 {
-            // It would refuse any other message as well.
+            // The host would refuse any other message as well.
             permit.failed(&progress.last_error_text());
             self.peers.demote(address);
         } else {
@@ -395,8 +397,8 @@ impl Transport {
     }
 }
 
-/// What a transaction says of the host, if it says anything: that it takes mail, whatever it thinks of this one, or why
-/// it would take no other either.
+/// Returns the state of the host that a transaction shows, if any: `Ok` if it accepts mail, whatever its verdict on
+/// this message, or the reason it would refuse any other message too.
 fn said_of_host(ended: &TransactionResult, host: &Host, source: ReplySource) -> Option<Result<(), String>> {
     let answered = ended.outcomes.iter().all(Option::is_some);
     let refused = ended.outcomes.iter().flatten().find(|one| one.is_host_wide(source));
@@ -404,9 +406,9 @@ fn said_of_host(ended: &TransactionResult, host: &Host, source: ReplySource) -> 
         (Some(fault @ SessionError::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
         (_, Some(refused)) => Some(Err(refused.diagnostic.clone())),
         (None, None) => Some(Ok(())),
-        // It may well hang up once it has refused the message.
+        // A host may disconnect after it refused the message.
         (Some(_), None) if answered => Some(Ok(())),
-        // A connection that is lost over the data may be lost by it.
+        // A connection lost during the data may have been lost because of the data.
         (Some(_), None) if ended.data_sent => None,
         (Some(fault), None) => Some(Err(fault.diagnostic(&host.name))),
     }

@@ -1,7 +1,7 @@
-//! MTA-STS: a domain's policy, found, fetched and remembered (RFC 8461).
+//! MTA-STS policies of domains: discovery, retrieval and caching (RFC 8461).
 //!
-//! A policy lives in memory as long as it says. What cannot be fetched is not enforced, unless an earlier policy is still
-//! in force: who blocks the fetch must not be able to switch the policy off.
+//! A policy is kept in memory for its own lifetime. A policy that cannot be fetched is not enforced, unless an
+//! earlier one is still in force: an attacker who blocks the fetch must not be able to disable it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,14 @@ use crate::mail::address::Domain;
 use crate::net::dns::Resolver;
 use crate::net::egress::{Answer, Egress, Limits, Policy as EgressPolicy, Target};
 
-/// Domains that are remembered; beyond it the ones without a policy in force go, then the one that ends first.
+/// Limit of cached domains; beyond it domains without a policy in force are evicted first, then the one that expires
+/// first.
 const REMEMBERED: usize = 4_096;
-/// How long it is believed that a domain has no policy, and how often a policy's id is looked at.
+/// Time that the absence of a policy is cached, and interval between checks of a policy's id.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// RFC 8461 §3.2: about a year.
 const MAX_AGE: u64 = 31_557_600;
-/// RFC 8461 §3.3 suggests a minute and 64 KiB; nobody's mail should wait that long for a hint.
+/// RFC 8461 §3.3 suggests a minute and 64 KiB; mail should not wait that long for a policy.
 const FETCH: Limits = Limits { timeout: Duration::from_secs(30), max_answer_bytes: 64 * 1024 };
 
 /// Finds policies.
@@ -29,17 +30,17 @@ pub struct MtaSts {
     resolver: Arc<Resolver>,
     egress: Egress,
     policy: EgressPolicy,
-    /// Where policies are served; another than 443 is for trying things out.
+    /// Port of the policy servers; anything but 443 is for tests.
     port: u16,
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
 
-/// What a domain asks for.
+/// The requirement of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PolicyLookup {
-    /// Nothing, or only a test.
+    /// No policy, or one in testing mode.
     None,
-    /// These hosts alone, with a valid certificate.
+    /// Only these hosts, with a valid certificate.
     Enforced(Arc<Policy>),
 }
 
@@ -48,7 +49,7 @@ pub(crate) enum PolicyLookup {
 pub(crate) struct Policy {
     mode: Mode,
     max_age: Duration,
-    /// Names, or `*.` and a name.
+    /// Names, or `*.` followed by a name.
     hosts: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Known {
         Self { id: None, policy: None, looked_at: now, expires_at: now }
     }
 
-    /// Neither is it time to look again, nor is the policy over.
+    /// Returns true if the policy has not expired and needs no check yet.
     fn is_fresh(&self, now: Timestamp) -> bool {
         let looked = now >= self.looked_at && now.since(self.looked_at) < LOOK_AGAIN;
         looked && (self.policy.is_none() || now < self.expires_at)
@@ -89,12 +90,12 @@ impl Known {
 }
 
 impl MtaSts {
-    /// Policies as `resolver` and `egress` find them; `policy` judges URLs by their form.
+    /// Finds policies with `resolver` and `egress`; `policy` judges URLs by their form.
     pub fn new(resolver: Arc<Resolver>, egress: Egress, policy: EgressPolicy, port: u16) -> Self {
         Self { resolver, egress, policy, port, known: Arc::default() }
     }
 
-    /// What a domain asks for.
+    /// Looks up the requirement of a domain.
     pub(crate) async fn lookup(&self, domain: &str, now: Timestamp) -> PolicyLookup {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
         if let Some(known) = &known
@@ -113,7 +114,7 @@ impl MtaSts {
                 let expires_at = now.plus(policy.max_age);
                 Known { id, policy: Some(Arc::new(policy)), looked_at: now, expires_at }
             }
-            // RFC 8461 §5.1: an earlier policy stays in force to its end.
+            // RFC 8461 §5.1: an earlier policy stays in force until it expires.
             (None, Some(known)) if now < known.expires_at => Known { looked_at: now, ..known },
             (None, _) => Known::nothing(now),
         };
@@ -122,7 +123,7 @@ impl MtaSts {
         found
     }
 
-    /// The id of the policy that a domain has (RFC 8461 §3.1); exactly one record counts.
+    /// Looks up the id of a domain's policy (RFC 8461 §3.1); there must be exactly one record.
     async fn id(&self, domain: &str) -> Option<String> {
         let texts = self.resolver.texts(&format!("_mta-sts.{domain}")).await.ok()?;
         let mut ids = texts.iter().filter_map(|text| record_id(text));
@@ -159,14 +160,14 @@ fn remember(known: &mut HashMap<String, Known>, domain: &str, next: Known, now: 
     known.insert(domain.to_owned(), next);
 }
 
-/// RFC 8461 §3.2: elsewhere on a web server strangers may put what they like, but hardly as this.
+/// Checks for text/plain (RFC 8461 §3.2): on some web servers strangers can upload files, but rarely with this type.
 fn is_plain_text(answer: &Answer) -> bool {
     let header = answer.headers.iter().find(|(name, _)| name == "content-type");
     let kind = header.and_then(|(_, value)| value.split(';').next());
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
 }
 
-/// `v=STSv1; id=20260728T000000;`
+/// Parses the id in `v=STSv1; id=20260728T000000;`.
 fn record_id(text: &str) -> Option<String> {
     let mut fields = text.split(';').map(str::trim);
     if fields.next() != Some("v=STSv1") {
@@ -177,7 +178,7 @@ fn record_id(text: &str) -> Option<String> {
     fits.then(|| id.to_owned())
 }
 
-/// A policy file: lines of `key: value`.
+/// Parses a policy file: lines of `key: value`.
 fn parse(text: &str) -> Option<Policy> {
     let (mut version, mut mode, mut max_age) = (None, None, None);
     let mut hosts = Vec::new();
@@ -212,7 +213,7 @@ fn seconds(value: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// A name, before which `*.` may stand for one label; as the names of hosts are written here.
+/// Normalizes a host name, optionally with `*.` for one label in front.
 fn pattern(value: &str) -> Option<String> {
     let (wildcard, name) = match value.strip_prefix("*.") {
         Some(name) => ("*.", name),
@@ -222,7 +223,7 @@ fn pattern(value: &str) -> Option<String> {
 }
 
 impl Policy {
-    /// Whether a host is one of the policy's; a wildcard stands for one label (RFC 8461 §4.1).
+    /// Returns true if a host matches the policy; a wildcard stands for one label (RFC 8461 §4.1).
     pub(crate) fn covers(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {
             Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),

@@ -1,5 +1,5 @@
-//! The mail hosts of a domain (RFC 5321 §5.1): MX records by preference, else the domain itself; each with the addresses
-//! that may be connected to and with what TLS has to prove.
+//! The mail hosts of a domain (RFC 5321 §5.1): MX records by preference, else the domain itself; each with its
+//! permitted addresses and its TLS rule.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::net::dns::{DnsError, Resolver};
 use crate::net::egress::Guard;
 use crate::outbound::{Host, TlsRule, Unroutable};
 
-/// Hosts that are tried for one parcel.
+/// Limit of hosts tried for one delivery request.
 const MAX_HOSTS: usize = 20;
-/// Addresses that are tried of one host.
+/// Limit of addresses tried of one host.
 const MAX_ADDRESSES: usize = 8;
-/// Addresses that are tried for one parcel.
+/// Limit of addresses tried for one delivery request.
 const MAX_ADDRESSES_IN_ALL: usize = 40;
 
 const ONLY_IPV6: &str = "IPv6 addresses alone, and [outbound] ipv6 is off";
@@ -46,14 +46,14 @@ struct Shared {
     relay_width: usize,
 }
 
-/// The names to try with their preferences, and whether DNS proved them.
+/// The names to try with their preferences, and whether DNSSEC authenticated them.
 struct Names {
     names: Vec<(u16, String)>,
     authentic: bool,
 }
 
 impl MxResolver {
-    /// Hosts as `resolver` finds them, of which `guard` permits the addresses; `hostname` is our own name.
+    /// Finds hosts with `resolver` and keeps the addresses that `guard` permits; `hostname` is our own name.
     pub fn new(
         config: &Outbound,
         hostname: &str,
@@ -71,29 +71,29 @@ impl MxResolver {
             ipv6: config.ipv6,
             source_addresses: config.source_addresses.clone(),
             width: config.host_width,
-            // A relay has a lane of its own, which is as wide as the operator wants it.
+            // A relay has a lane of its own, with the width that the operator configured.
             relay_width: config.host_width.max(config.lane_width),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// What says which addresses mail may go to.
+    /// Returns the guard that decides which addresses mail may go to.
     pub(crate) fn guard(&self) -> &Guard {
         &self.shared.guard
     }
 
-    /// How many connections the host of a domain gets at a time.
+    /// Returns the connection limit for the hosts of a domain.
     pub(crate) fn width(&self) -> usize {
         self.shared.width
     }
 
-    /// The same for a relay.
+    /// Returns the connection limit for a relay.
     pub(crate) fn relay_width(&self) -> usize {
         self.shared.relay_width
     }
 
-    /// The address of ours that connections to a host come from; none: the system chooses. Where several are configured,
-    /// a host is always met by the same one.
+    /// Returns the local address for connections to a host; `None` lets the system choose. If several are configured,
+    /// a host always sees the same one.
     pub(crate) fn source(&self, host: &str, address: SocketAddr) -> Option<IpAddr> {
         let same_family = self.shared.source_addresses.iter().filter(|ip| ip.is_ipv6() == address.is_ipv6());
         let sources: Vec<&IpAddr> = same_family.collect();
@@ -102,10 +102,10 @@ impl MxResolver {
         sources.get(sum.checked_rem(sources.len())?).map(|ip| **ip)
     }
 
-    /// The hosts of a domain, in the order to try them; never empty.
+    /// Returns the hosts of a domain, in the order to try them; never empty.
     ///
     /// # Errors
-    /// There is none, now or for ever.
+    /// There is no host, for now or permanently.
     pub async fn resolve(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
         let name = domain.as_str();
         if name.starts_with('[') {
@@ -128,7 +128,7 @@ impl MxResolver {
             ));
         }
         let enforced = matches!(policy, PolicyLookup::Enforced(_));
-        // At once: twenty names that nobody answers for shall not add up.
+        // Concurrent, so that the timeouts of twenty names do not add up.
         let found = allowed.into_iter().take(MAX_HOSTS);
         let found = found.map(|(preference, host)| self.host(host, *preference, names.authentic, enforced));
         let mut hosts = Vec::new();
@@ -151,7 +151,7 @@ impl MxResolver {
         }
     }
 
-    /// The addresses of the relay that the operator names; every address is permitted.
+    /// Returns the addresses of the configured relay; every address is permitted.
     ///
     /// # Errors
     /// Its name has no address at the moment.
@@ -178,7 +178,7 @@ impl MxResolver {
         Ok(vec![Host { name: smarthost.host.clone(), preference: 0, addresses, tls }])
     }
 
-    /// The names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
+    /// Returns the names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
     async fn names(&self, domain: &str) -> Result<Names, Unroutable> {
         let (hosts, authentic) = self.mail_hosts(domain).await?;
         if hosts.is_empty() {
@@ -199,7 +199,7 @@ impl MxResolver {
         let named = hosts.iter().map(|(preference, host)| (*preference, chance(), name(host)));
         let mut keyed: Vec<(u16, u32, String)> = named.filter(|(_, _, host)| !host.is_empty()).collect();
         keyed.sort();
-        // RFC 5321 §5.1: we are one of the hosts, so only better ones may be asked.
+        // RFC 5321 §5.1: this server is one of the hosts, so only more preferred ones may be used.
         if let Some(own) = keyed.iter().find(|(_, _, host)| *host == self.shared.hostname).map(|(own, _, _)| *own) {
             keyed.retain(|(preference, _, _)| *preference < own);
             if keyed.is_empty() {
@@ -210,7 +210,7 @@ impl MxResolver {
         Ok(Names { names, authentic })
     }
 
-    /// The MX records of a domain, none if it has none, and whether DNS proves that.
+    /// Looks up the MX records of a domain, none if it has none, and whether DNSSEC authenticates the answer.
     async fn mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), Unroutable> {
         let found = if self.shared.dane {
             self.shared.resolver.authentic_mail_hosts(domain).await
@@ -232,14 +232,14 @@ impl MxResolver {
         }
     }
 
-    /// Those of the families that mail may be sent over.
+    /// Keeps the addresses of the families that mail may be sent over.
     fn of_family(&self, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
         addresses.retain(|ip| self.shared.ipv6 || ip.is_ipv4());
         addresses
     }
 
     async fn host(&self, name: &str, preference: u16, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
-        // RFC 5321 §5.1: an MX record gives a domain name, and nothing else counts as one.
+        // RFC 5321 §5.1: an MX record gives a domain name, and an IP address is not valid there.
         if name.parse::<IpAddr>().is_ok() {
             return Err(unroutable(
                 EnhancedStatusCode::PERMANENT_ROUTING,
@@ -276,7 +276,7 @@ impl MxResolver {
             ));
         }
         let tls = match self.dane(name, authentic).await? {
-            // Records that nobody can obey ask for less than the policy does.
+            // Unusable TLSA records require less than the MTA-STS policy does.
             Some(records) if !(records.is_empty() && enforced) => TlsRule::Dane(records),
             _ if enforced => TlsRule::Verified { by: "MTA-STS" },
             _ => TlsRule::Opportunistic,
@@ -284,7 +284,8 @@ impl MxResolver {
         Ok(Host { name: name.to_owned(), preference, addresses, tls })
     }
 
-    /// The TLSA records of a host whose name DNS proved; `None` when there are none that DNS proves.
+    /// Looks up the TLSA records of a host whose name DNSSEC authenticated; `None` when there are no authenticated
+    /// ones.
     async fn dane(&self, name: &str, authentic: bool) -> Result<Option<Arc<[Tlsa]>>, Unroutable> {
         if !self.shared.dane || !authentic {
             return Ok(None);
@@ -295,8 +296,8 @@ impl MxResolver {
                 format!("the TLSA records of {name}: {error}"),
             )
         };
-        // RFC 7672 §2.2.2: without a proven address there is no question for TLSA records, which unsigned zones often
-        // cannot answer.
+        // RFC 7672 §2.2.2: without an authenticated address, TLSA records are not queried, since unsigned zones often
+        // fail such queries.
         if !self.shared.resolver.has_authentic_address(name).await.map_err(hidden)? {
             return Ok(None);
         }
@@ -306,13 +307,13 @@ impl MxResolver {
                 Ok(Some(records.into_iter().map(read).filter(Tlsa::is_usable).collect()))
             }
             Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_)) => Ok(None),
-            // RFC 7672 §2.1.2: somebody may be hiding the records.
+            // RFC 7672 §2.1.2: an attacker may be suppressing the records.
             Err(error) => Err(hidden(error)),
         }
     }
 }
 
-/// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 §4).
+/// Alternates IPv6 and IPv4, IPv6 first (RFC 8305 §4).
 fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
     let mut mixed = Vec::with_capacity(six.len() + four.len());
@@ -326,7 +327,7 @@ fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-/// Hope outweighs certainty: one host that may come back is reason enough to try again.
+/// Prefers a transient failure to a permanent one: one host that may recover is reason enough to retry.
 fn prefer_transient(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
     match known {
         Some(known) if !known.status.is_permanent() => known,

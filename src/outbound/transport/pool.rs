@@ -1,4 +1,4 @@
-//! Sessions that wait for the next parcel to their host: a few for each, not for long.
+//! Idle sessions kept for the next delivery request to their host: a few for each, for a short time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use crate::outbound::client::Session;
 use crate::outbound::queue::hosts::{IdlePermit, Permit};
 use crate::outbound::{Host, TlsRule};
 
-/// Sessions of one host that wait.
+/// Limit of idle sessions of one host.
 const MAX_PER_HOST: usize = 4;
-/// Sessions of all hosts that wait.
+/// Limit of idle sessions in total.
 const MAX: usize = 256;
-/// How long one waits.
+/// Time that a session stays idle before it is ended.
 const IDLE: Duration = Duration::from_secs(10);
-/// Messages over one connection; many hosts end it soon after.
+/// Messages per connection; many hosts end it soon after.
 const MAX_TRANSACTIONS: u32 = 100;
 
-/// What a session was opened for; another use has to open its own.
+/// The parameters a session was opened with; mail with other parameters has to open its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     name: String,
@@ -32,19 +32,19 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Sessions with an address of a host, signed in as `user`.
+    /// Key of sessions with an address of a host, authenticated as `user`.
     pub(crate) fn new(host: &Host, address: SocketAddr, user: Option<&str>) -> Self {
         Self { name: host.name.clone(), address, rule: host.tls.clone(), user: user.map(str::to_owned) }
     }
 }
 
-/// Sessions that wait.
+/// The idle sessions.
 #[derive(Default)]
 pub(crate) struct Pool {
     waiting: Mutex<IdleSessions>,
 }
 
-/// One that waits, since when, and its place at the host.
+/// An idle session, the time it became idle, and its connection slot.
 pub(crate) struct Idle {
     since: Instant,
     session: Session,
@@ -52,12 +52,12 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// The session, over to another place at its host.
+    /// Returns the session and drops its idle connection slot, as the caller holds another.
     pub(crate) fn into_session(self) -> Session {
         self.session
     }
 
-    /// Ends the session, and frees its place once the host knows.
+    /// Ends the session, and frees its slot after the QUIT.
     async fn quit(self) {
         self.session.quit().await;
         drop(self.permit);
@@ -68,7 +68,7 @@ impl Idle {
 struct IdleSessions {
     sessions: HashMap<Key, Vec<Idle>>,
     count: usize,
-    /// A task is there that ends the old ones.
+    /// True while a task runs that ends expired sessions.
     watched: bool,
 }
 
@@ -89,7 +89,7 @@ impl Pool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session that is still good.
+    /// Takes out an unexpired session.
     pub(crate) fn take(&self, key: &Key) -> Option<Idle> {
         loop {
             let mut idle = self.waiting().pop(key)?;
@@ -99,12 +99,12 @@ impl Pool {
         }
     }
 
-    /// Leaves a session to wait on, as long as it would have.
+    /// Returns an unused session; its remaining idle time does not change.
     pub(crate) fn put_back(self: &Arc<Self>, key: Key, idle: Idle) {
         self.keep(&mut self.waiting(), key, idle);
     }
 
-    /// Ends a session with this address, because its place is wanted; whether there was one.
+    /// Ends a session with this address because its slot is needed; returns whether there was one.
     pub(crate) async fn make_room(&self, address: SocketAddr) -> bool {
         let idle = {
             let mut waiting = self.waiting();
@@ -138,17 +138,17 @@ impl Pool {
         }
     }
 
-    /// Ends sessions whose time is over, until none waits.
+    /// Ends expired sessions until none is left.
     async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(IDLE / 2).await;
             let Some(old) = self.remove_old(Instant::now()) else { return };
-            // At once: a host may take its time to answer.
+            // Concurrent, since a host may be slow to answer.
             join_all(old.into_iter().map(Idle::quit)).await;
         }
     }
 
-    /// The old ones; `None` when none is left at all.
+    /// Removes the expired sessions; `None` when no session is left.
     fn remove_old(&self, now: Instant) -> Option<Vec<Idle>> {
         let mut waiting = self.waiting();
         let mut old = Vec::new();
@@ -165,7 +165,7 @@ impl Pool {
     }
 }
 
-/// Ends a session, and frees its place once the host knows.
+/// Ends a session, and frees its slot after the QUIT.
 pub(crate) async fn quit(session: Session, permit: Permit) {
     session.quit().await;
     drop(permit);

@@ -1,4 +1,4 @@
-//! What is known of a parcel so far.
+//! The state of a delivery request during an attempt.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use crate::outbound::queue::hosts::Denied;
 use crate::outbound::queue::refusal;
 use crate::outbound::{DeliveryRequest, DeliveryResult, Host, Outcome, SessionRecord, Unroutable, Verdict};
 
-/// See the head of this file.
+/// The state of a delivery request: outcomes so far, session record and transcript.
 pub(super) struct Progress {
     pub(crate) outcomes: Vec<Option<Outcome>>,
     pub(crate) receipt: SessionRecord,
     pub(crate) transcript: Transcript,
-    /// The last trouble, for those who are left.
+    /// The last failure, used for recipients without a verdict.
     trouble: Option<Outcome>,
-    /// Mail data went out and was not answered: no other host gets it in this attempt.
+    /// Mail data was sent and not answered: no other host is tried in this attempt.
     stop: bool,
-    /// When the attempt ends, however far it came.
+    /// End of the attempt, however far it came.
     pub(crate) deadline: Instant,
-    /// A host was tried, …
+    /// True once a host was tried.
     pub(crate) tried: bool,
-    /// … and these were not, because they pause or have no room.
+    /// Addresses that were not tried because their host was paused or full.
     pub(crate) passed_over: Vec<(SocketAddr, Denied)>,
-    /// One of the hosts has an IPv4 address.
+    /// True if one of the hosts has an IPv4 address.
     pub(crate) has_ipv4: bool,
-    /// Our IPv6 address has no name: no other of theirs would do.
+    /// True if our IPv6 address was refused for its missing reverse DNS name, so other IPv6 addresses are not tried.
     pub(crate) only_ipv4: bool,
 }
 
@@ -48,13 +48,13 @@ impl Progress {
         }
     }
 
-    /// The places of recipients without a verdict.
+    /// Returns the indexes of recipients without a verdict.
     pub(super) fn open(&self) -> Vec<usize> {
         let open = self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none());
         open.map(|(place, _)| place).collect()
     }
 
-    /// Whether no host decided anything, nor may have.
+    /// Returns true if no host decided anything, nor may have accepted the mail.
     pub(super) fn is_untouched(&self) -> bool {
         self.outcomes.iter().all(Option::is_none) && !self.stop
     }
@@ -63,29 +63,30 @@ impl Progress {
         self.stop || Instant::now() >= self.deadline || self.outcomes.iter().all(Option::is_some)
     }
 
-    /// Whether one of the hosts takes mail, but has no room for another connection.
+    /// Returns true if one of the hosts accepts mail but has no free connection slot.
     pub(super) fn is_full(&self) -> bool {
         let of_use = |address: &SocketAddr| !self.only_ipv4 || address.is_ipv4();
         self.passed_over.iter().any(|(address, denied)| *denied == Denied::Full && of_use(address))
     }
 
-    /// Whether nothing came of it, and what was passed over is to be waited for: every host that is left pauses, or one
-    /// of them is full.
+    /// Returns true if nothing was decided and the skipped hosts should be waited for: every remaining host is
+    /// paused, or one of them is full.
     pub(super) fn waits(&self) -> bool {
         self.is_untouched() && (self.is_full() || (!self.tried && !self.passed_over.is_empty()))
     }
 
-    /// A host could not be connected to.
+    /// Records a host that could not be connected to.
     pub(super) fn note_unreached(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) {
         self.transcript.note(&format!("{} [{address}]", host.name));
         self.failed(host, address, fault);
     }
 
-    /// A host took no session, or broke it off. Whether it did so because our IPv6 address has no name.
+    /// Records a host that refused or broke off a session. Returns true if it refused because our IPv6 address has no
+    /// reverse DNS name.
     pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) -> bool {
         let trouble = fault.outcome(&host.name);
         if fault.is_local() {
-            // It was not asked. What others said says more.
+            // The host itself was not reached, so the replies of others are more informative.
             self.trouble.get_or_insert(trouble);
             return false;
         }
@@ -102,8 +103,8 @@ impl Progress {
         self.receipt.address = Some(address);
     }
 
-    /// Takes over what a transaction decided. Whether this address refused anybody because our IPv6 address has no name:
-    /// those have no verdict yet.
+    /// Stores the outcomes of a transaction. Returns true if this address refused a recipient because our IPv6
+    /// address has no reverse DNS name; such recipients have no verdict yet.
     pub(super) fn take(
         &mut self,
         open: &[usize],
@@ -131,18 +132,18 @@ impl Progress {
         self.only_ipv4 |= wants_ipv4;
         if let Some(fault) = &ended.error {
             wants_ipv4 |= self.failed(host, address, fault);
-            // Its last word never came: perhaps it has the mail.
+            // The final reply is missing, so the host may have the mail.
             self.stop = ended.data_sent;
         }
         wants_ipv4
     }
 
-    /// The last trouble, as a sentence.
+    /// Returns the last failure as a sentence.
     pub(super) fn last_error_text(&self) -> String {
         self.trouble.as_ref().map(|trouble| trouble.diagnostic.clone()).unwrap_or_default()
     }
 
-    /// Whether a refusal is about the name of our IPv6 address, which IPv4 may do without.
+    /// Returns true if a refusal is about the reverse DNS name of our IPv6 address, so that IPv4 may work.
     fn wants_ipv4(&self, address: SocketAddr, text: &str) -> bool {
         address.is_ipv6() && self.has_ipv4 && refusal::requires_reverse_dns(text)
     }

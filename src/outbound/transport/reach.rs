@@ -1,4 +1,4 @@
-//! Reaching one of several equal addresses: by a session that waits, else by the first that answers (RFC 8305 §5).
+//! Connects to one of several equal addresses: an idle session, else the first address that answers (RFC 8305 §5).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::{ConnectParams, Connection, Transport};
 use crate::outbound::Host;
 use crate::outbound::queue::hosts::Permit;
 
-/// How long an address has to answer before the next is tried beside it. Mail is in less of a hurry than a browser: half
-/// a second more does no harm, and two connections where one would do are a nuisance.
+/// Time that an address has to answer before the next is tried in parallel. Mail is less urgent than browsing: half a
+/// second more does no harm, and two connections where one would do are a nuisance to hosts.
 const STAGGER: Duration = Duration::from_secs(1);
 
-/// How long sessions that are ending are waited for.
+/// Time to wait for sessions that are being ended.
 const ENDING: Duration = Duration::from_secs(3);
 
 /// An address that may be tried.
@@ -27,26 +27,26 @@ pub(super) struct Candidate<'h> {
     pub(crate) address: SocketAddr,
 }
 
-/// The addresses of equal hosts that are left to try.
+/// The untried addresses of equal hosts.
 pub(super) struct Left<'h> {
     /// In the order to try them.
     candidates: Vec<Candidate<'h>>,
-    /// One where we have a place already, which goes before all.
+    /// An address with a connection slot already held, which is tried first.
     admitted: Option<(Candidate<'h>, Permit)>,
-    /// Whether hosts of another preference may be tried behind them.
+    /// True if hosts of another preference may be tried after them.
     pub(super) has_further: bool,
 }
 
 /// An address that was reached.
 pub(super) enum Reached<'h> {
-    /// By a session that waited.
+    /// By an idle session.
     Kept(Candidate<'h>, Box<Connection>),
     /// By a new connection.
     New(Candidate<'h>, TcpStream, Permit),
 }
 
 impl<'h> Left<'h> {
-    /// All addresses of hosts.
+    /// Returns all addresses of hosts.
     pub(super) fn of(hosts: &'h [Host]) -> Self {
         let mut candidates = Vec::new();
         for host in hosts {
@@ -55,19 +55,20 @@ impl<'h> Left<'h> {
         Self { candidates, admitted: None, has_further: false }
     }
 
-    /// Whether another address may be tried.
+    /// Returns true if another address may be tried.
     pub(super) const fn has_others(&self) -> bool {
         self.has_further || !self.candidates.is_empty()
     }
 
-    /// An address is to be connected to anew, and our place there is still ours.
+    /// Schedules a reconnect to an address whose connection slot is still held.
     pub(super) fn again(&mut self, candidate: Candidate<'h>, permit: Permit) {
         self.admitted = Some((candidate, permit));
     }
 }
 
 impl Transport {
-    /// Reaches one of the addresses that are left, which it takes away, as well as those that fail; none: no more can be.
+    /// Reaches one of the untried addresses and removes it, along with those that fail; `None` when none can be
+    /// reached.
     pub(super) async fn reach<'h>(
         &self,
         left: &mut Left<'h>,
@@ -90,7 +91,8 @@ impl Transport {
     fn take_kept<'h>(&self, left: &mut Vec<Candidate<'h>>, access: ConnectParams<'_>) -> Option<Reached<'h>> {
         for (at, candidate) in left.iter().enumerate() {
             let key = Key::new(candidate.host, candidate.address, access.auth.map(|(user, _)| user));
-            // A place is asked for only once there is a good session to use it: it may be a turn that was waited for.
+            // A slot is requested only once there is a good session to use it, because it may be a turn that was
+            // waited for.
             let Some(idle) = self.pool.take(&key) else { continue };
             match self.peers.admit(candidate.address, access.flow, access.width) {
                 Ok(permit) => {
@@ -103,8 +105,8 @@ impl Transport {
         None
     }
 
-    /// Connects to one after the other, each a little after the one before or as soon as that failed. The first that
-    /// answers is taken; those that had their time and did not are tried last for a while, and may be tried later.
+    /// Connects to one address after the other, each after a delay or as soon as the one before failed. The first to
+    /// answer is used; those that did not answer in time are tried last for a while, and may still be tried later.
     async fn race<'h>(
         &self,
         left: &mut Left<'h>,
@@ -112,7 +114,7 @@ impl Transport {
         progress: &mut Progress,
     ) -> Option<Reached<'h>> {
         let mut connecting = FuturesUnordered::new();
-        // In the order that they began.
+        // Ordered by start.
         let mut begun: Vec<(Candidate<'h>, Instant)> = Vec::new();
         loop {
             let admitted = left.admitted.take();
@@ -148,7 +150,7 @@ impl Transport {
         }
     }
 
-    /// The next candidate that has a place for us.
+    /// Returns the next candidate with a free connection slot.
     fn next_admitted<'h>(
         &self,
         left: &mut Left<'h>,
@@ -165,8 +167,8 @@ impl Transport {
         None
     }
 
-    /// Ends sessions that wait for messages under other conditions, where the host would have too many connections, and
-    /// waits a moment for those that are ending already.
+    /// Ends idle sessions with other parameters if the host would have too many connections otherwise, and waits a
+    /// moment for those that are ending already.
     async fn make_room(&self, address: SocketAddr, width: usize) {
         let making = async {
             loop {
@@ -183,7 +185,7 @@ impl Transport {
     }
 }
 
-/// The addresses that had as long to answer as any gets before the next is tried, and did not.
+/// Returns the addresses that have been tried for at least [`STAGGER`] without an answer.
 fn unanswered(begun: impl Iterator<Item = (SocketAddr, Instant)>, now: Instant) -> impl Iterator<Item = SocketAddr> {
     begun.filter(move |(_, began)| now.duration_since(*began) >= STAGGER).map(|(address, _)| address)
 }

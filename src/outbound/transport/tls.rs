@@ -1,4 +1,4 @@
-//! TLS towards remote hosts: what each rule asks of a certificate.
+//! TLS to remote hosts: the certificate checks of each rule.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::dane::Tlsa;
 use crate::outbound::{Host, TlsRule};
 
-/// Makes connectors.
+/// Creates connectors.
 #[derive(Clone)]
 pub struct ClientTls {
     verified: Arc<ClientConfig>,
@@ -22,27 +22,28 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Connectors that trust the roots of `verified` where a certificate has to be valid.
+    /// Creates connectors that trust the roots of `verified` where a certificate has to be valid.
     pub fn new(verified: &ClientConfig) -> Self {
-        // A clone shares the memory of sessions with its original; each rule has its own.
+        // A clone shares the session cache of its original, so each rule gets its own.
         let mut verified = verified.clone();
         verified.resumption = Resumption::default();
         let any = with_verifier(&verified, Resumption::default(), |provider| Arc::new(AnyCertificate { provider }));
         Self { verified: Arc::new(verified), any: Arc::new(any) }
     }
 
-    /// The connector for a host. Without TLS there is none to make, and it is as for any certificate.
+    /// Returns the connector for a host. For a host without TLS, which needs none, it is the one that accepts any
+    /// certificate.
     pub(crate) fn connector(&self, host: &Host) -> TlsConnector {
         TlsConnector::from(match &host.tls {
             TlsRule::Opportunistic | TlsRule::Never => Arc::clone(&self.any),
             TlsRule::Verified { .. } => Arc::clone(&self.verified),
-            // RFC 7672 §2.2: no usable record means TLS, whatever the certificate.
+            // RFC 7672 §2.2: without usable records TLS is required, with any certificate.
             TlsRule::Dane(records) if records.is_empty() => Arc::clone(&self.any),
             TlsRule::Dane(records) => {
                 let records = Arc::clone(records);
                 let verifier =
                     |provider| Arc::new(DaneCertificate { provider, records }) as Arc<dyn ServerCertVerifier>;
-                // Records change; a session of earlier ones proves nothing.
+                // Records change, so a session resumed from earlier ones would prove nothing.
                 Arc::new(with_verifier(&self.verified, Resumption::disabled(), verifier))
             }
         })
@@ -61,13 +62,13 @@ fn with_verifier(
     config
 }
 
-/// Opportunistic: whoever is at the other end, listeners in between hear nothing.
+/// Opportunistic: accepts any certificate, which still protects against passive eavesdropping.
 #[derive(Debug)]
 struct AnyCertificate {
     provider: Arc<CryptoProvider>,
 }
 
-/// What the TLSA records say (RFC 7672 §3.1).
+/// Verifies by TLSA records (RFC 7672 §3.1).
 #[derive(Debug)]
 struct DaneCertificate {
     provider: Arc<CryptoProvider>,
@@ -130,12 +131,12 @@ impl ServerCertVerifier for DaneCertificate {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // DANE-EE(3): the record alone decides; neither names nor dates count (RFC 7672 §3.1.1).
+        // DANE-EE(3): only the record counts; names and dates are ignored (RFC 7672 §3.1.1).
         if self.records.iter().any(|record| record.usage == 3 && record.matches(leaf)) {
             return Ok(ServerCertVerified::assertion());
         }
         let mut failure = Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(NoTlsaMatch))));
-        // DANE-TA(2): a certificate of the chain is the only root, and the name counts (RFC 7672 §3.1.2).
+        // DANE-TA(2): a certificate of the chain is the only root, and the name is checked (RFC 7672 §3.1.2).
         for anchor in chain {
             if !self.records.iter().any(|record| record.usage == 2 && record.matches(anchor)) {
                 continue;
@@ -149,7 +150,7 @@ impl ServerCertVerifier for DaneCertificate {
             match verifier.verify_server_cert(leaf, chain, name, ocsp, now) {
                 Ok(verified) => return Ok(verified),
                 Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
-                // The issuer is the right one: then it is the name or the date.
+                // The issuer is the right one, so the name or the date is wrong.
                 Err(error) => failure = error,
             }
         }
@@ -172,13 +173,13 @@ mod tests {
 
     use super::*;
 
-    /// What a host shows: its certificate, those above it, and a key.
+    /// The certificate chain and key that a host presents.
     struct Shown {
         chain: Vec<CertificateDer<'static>>,
         key: KeyPair,
     }
 
-    /// What is wrong with a certificate.
+    /// A defect of a certificate.
     #[derive(Clone, Copy, PartialEq)]
     enum Flaw {
         None,
@@ -188,7 +189,7 @@ mod tests {
 
     struct Authority {
         issuer: CertifiedIssuer<'static, KeyPair>,
-        /// Those above it, itself first.
+        /// Its own certificate first, then its issuers.
         chain: Vec<CertificateDer<'static>>,
     }
 
@@ -240,7 +241,7 @@ mod tests {
             self.chain.first().unwrap()
         }
 
-        /// The same certificates, shown by somebody who has another key.
+        /// Returns the same certificates, presented with another key.
         fn stolen(&self) -> Self {
             Self { chain: self.chain.clone(), key: KeyPair::generate().unwrap() }
         }
@@ -248,7 +249,7 @@ mod tests {
         fn server(&self, version: ProtocolVersion) -> Arc<ServerConfig> {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-            // Unlike `with_single_cert` this does not ask whether the two belong together.
+            // Unlike `with_single_cert`, this does not check that certificate and key match.
             let shown = CertifiedKey::new(self.chain.clone(), provider.key_provider.load_private_key(key).unwrap());
             let versions = rustls::ALL_VERSIONS.iter().copied().filter(|one| one.version == version);
             let config = ServerConfig::builder_with_provider(provider)
@@ -281,7 +282,7 @@ mod tests {
         ClientTls::new(&config.unwrap())
     }
 
-    /// Hands what one side says to the other; the reason when that one does not take it.
+    /// Transfers the output of one side to the other; an error is the reason the other side rejects it.
     macro_rules! carry {
         ($from:expr, $to:expr) => {{
             let mut wire = Vec::new();
@@ -298,7 +299,7 @@ mod tests {
         }};
     }
 
-    /// How the two agree, or the reason of the side that does not.
+    /// Runs a handshake; an error is the reason of the side that rejects it.
     fn shake_hands(tls: &ClientTls, rule: &TlsRule, server: &Arc<ServerConfig>) -> Result<HandshakeKind, String> {
         let host = Host { name: "mx.test".to_owned(), preference: 0, addresses: Vec::new(), tls: rule.clone() };
         let config = Arc::clone(tls.connector(&host).config());
@@ -321,7 +322,7 @@ mod tests {
 
     const VERIFIED: TlsRule = TlsRule::Verified { by: "MTA-STS" };
 
-    /// Whether it comes to TLS, in both of its versions.
+    /// Returns true if the handshake succeeds, in both TLS versions.
     fn agree(root: Option<&Authority>, rule: &TlsRule, shown: &Shown) -> bool {
         let tls = trusting(root);
         let [two, three] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3]
@@ -330,7 +331,7 @@ mod tests {
         two
     }
 
-    /// Why the client does not go on.
+    /// Returns the client's reason for rejecting the handshake.
     fn refusal(root: Option<&Authority>, rule: &TlsRule, shown: &Shown) -> String {
         shake_hands(&trusting(root), rule, &shown.server(ProtocolVersion::TLSv1_3)).unwrap_err()
     }

@@ -1,4 +1,4 @@
-//! What the attempts of webhooks hold of the memory budget for large mail.
+//! The share of the memory budget for large mail that webhook attempts hold.
 
 use super::deliver::Webhooks;
 use super::payload::{Payload, WHOLE_MAX};
@@ -7,15 +7,15 @@ use crate::id::AccountRowId;
 use crate::memory_budget::{Door, Reservation};
 
 impl Webhooks {
-    /// Waits, in the turn of its account, for the share of a mail of `size` octets: the mail data, and a payload as long
-    /// as it is held whole.
+    /// Waits, in turn with the account's other attempts, for the share of a message of `size` octets: the mail data
+    /// plus a payload of the same length while it is held whole.
     pub(crate) async fn share(&self, account: AccountRowId, size: u64) -> Reservation {
         let octets = size.saturating_add(size.min(WHOLE_MAX as u64));
         self.memory.reserve(Door::Webhooks, account, usize::try_from(octets).unwrap_or(usize::MAX)).await
     }
 }
 
-/// What of a share is needed while `payload` is posted: the receiver may take its time over it.
+/// Returns the part of a share that is still needed while `payload` is posted, since the receiver may be slow.
 pub(crate) fn lower(mut share: Reservation, payload: &Payload) -> Option<Reservation> {
     let held = payload.memory_size();
     share.shrink_to(held);

@@ -1,8 +1,7 @@
-//! The end of a delivery whose message cannot be posted as it was accepted: its object is missing or damaged.
+//! Ends a delivery whose message cannot be posted as it was accepted because its object is missing or damaged.
 //!
-//! It counts as an attempt and fails for good: what is on disk would be wrong each time, and a pending delivery would
-//! hide it. An error that says nothing about the object (no descriptor, a read that failed) is not this: it is tried
-//! again.
+//! It counts as an attempt and fails permanently: the bytes on disk would be wrong each time, and a pending delivery
+//! would hide that. An error that says nothing about the object (no descriptor, a failed read) is retried instead.
 
 use std::sync::Arc;
 
@@ -21,20 +20,19 @@ use crate::store::webhooks::{attempts, deliveries};
 use crate::webhook::events::delivery_updated;
 use crate::webhook::events::delivery_updated::DeliveryState;
 
-/// The word of contract 6.1.
+/// The `last_error` value (contract 6.1).
 pub(crate) const WORD: &str = "message_damaged";
 
-/// A delivery of a message that is stored no more as it was accepted.
+/// A delivery whose stored message is no longer what was accepted.
 pub(crate) struct Damaged {
     pub(crate) delivery: DeliveryRow,
-    /// The message's domain.
     pub(crate) domain: Option<DomainRowId>,
-    /// Where it would have gone.
+    /// The URL it would have been posted to.
     pub(crate) url: String,
 }
 
 impl Webhooks {
-    /// What becomes of the job of such a delivery.
+    /// Settles the job of such a delivery.
     pub(crate) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> AttemptResult {
         self.metrics.add(Counter::WebhooksRejected);
         let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
@@ -49,7 +47,7 @@ impl Webhooks {
     ) -> store::Result<Option<AfterCommit>> {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
-        // A message that was removed meanwhile took its object along.
+        // The message may have been removed meanwhile, and its object with it.
         let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
         if present.filter(same).is_none_or(|row| row.status != "pending") {
             return Ok(None);

@@ -1,7 +1,7 @@
-//! One attempt of a webhook delivery: prepare (database, pure), post (network); `record.rs` writes it down.
+//! One attempt of a webhook delivery: prepare (database, pure), post (network); `record.rs` stores the result.
 //!
-//! The job engine calls [`Webhooks::attempt`]; what it returns is written down in the transaction that settles the
-//! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
+//! The job engine calls [`Webhooks::attempt`], and the result is stored in the transaction that settles the job. The
+//! payload is rebuilt from the stored message, so every attempt posts the same bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,49 +42,47 @@ use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::{events, former_webhooks};
 
-/// The one event whose payload is made of the stored message.
+/// The only event whose payload is built from the stored message.
 const EMAIL_RECEIVED: &str = "email.received";
-/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
+/// Upper bound of an attempt, which takes at most 15 s. One whose lease ends earlier is not started, so that it
+/// cannot run twice.
 pub(crate) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
-/// How long an attempt waits that failed for a reason of our own (a busy database).
+/// Delay before an attempt that failed for a local reason (a busy database) runs again.
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 
-/// Delivers webhooks; the handler of its kind of job.
+/// Delivers webhooks; handles the jobs of that kind.
 pub struct Webhooks {
-    /// The database.
     pub(crate) db: Db,
-    /// Mail data on disk.
     pub(crate) objects: Objects,
-    /// Unseals the signing secrets.
+    /// Decrypts the signing secrets.
     pub(crate) secrets: Arc<Secrets>,
     /// Signs attachment links.
     pub(crate) links: Arc<Links>,
-    /// Posts.
+    /// Posts requests.
     pub(crate) egress: Egress,
-    /// Which URLs are fit to be tried.
+    /// Decides which URLs may be posted to.
     pub(crate) policy: Policy,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// What one account may have.
+    /// Limits per account.
     pub(crate) limits: Arc<limits::Limits>,
-    /// Who wants to hear of it.
+    /// Publishes the events of live streams.
     pub(crate) feed: Feed,
-    /// Hears of mail to owners.
+    /// Woken for mail to account owners.
     pub jobs: Jobs,
-    /// What large mail is held within.
+    /// Memory budget for large mail.
     pub memory: MemoryBudget,
-    /// Deliveries that are being attempted.
+    /// Deliveries with an attempt in progress.
     pub(crate) in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
     pub(crate) fresh: FirstAttemptCache,
 }
 
-/// A delivery that can be attempted, and with what.
+/// A delivery that is ready to be attempted, with everything the attempt needs.
 pub(crate) struct Prepared {
     pub(crate) delivery: DeliveryRow,
     /// The received message, which a control answer may change.
     pub(crate) received: Option<Received>,
-    /// None for a tracking webhook.
+    /// `None` for a tracking webhook.
     pub(crate) route: Option<RouteId>,
     pub(crate) ack_mode: AckMode,
     pub(crate) url: String,
@@ -93,7 +91,7 @@ pub(crate) struct Prepared {
     pub(crate) payload: Payload,
 }
 
-/// The received message that an event tells of.
+/// The received message that an event reports.
 pub(crate) struct Received {
     pub(crate) row: MessageRowId,
     pub(crate) domain: Option<DomainRowId>,
@@ -106,31 +104,32 @@ impl Received {
     }
 }
 
-/// Who asks for an attempt.
+/// The origin of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
     /// The job engine, for a pending delivery.
     Queue,
-    /// A person, whatever became of the delivery.
+    /// A user, whatever the delivery's status.
     Manual,
 }
 
-/// What the database says of a delivery that is to be attempted.
+/// Result of looking up a delivery that is to be attempted.
 pub(crate) enum Lookup {
-    /// It can be attempted.
+    /// The delivery can be attempted.
     Ready(Box<Prepared>),
-    /// Its mail is large; take part in the budget and look again.
+    /// The message is large: reserve memory, then look again.
     Large { account: AccountRowId, size: u64 },
-    /// Its mail is not what was accepted.
+    /// The mail data is not what was accepted.
     Damaged(Box<Damaged>),
-    /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
+    /// The delivery has ended meanwhile, or its route or message is gone; carries the `last_error` value
+    /// (contract 6.1).
     Ended(Option<(DeliveryRowId, &'static str)>),
 }
 
 impl Handler for Webhooks {
     fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
-            // While a person's attempt runs the job waits; it keeps its rung.
+            // The job waits while a user's attempt runs, and keeps its step of the retry schedule.
             let Some(guard) = self.in_flight.enter(job.subject_id.of_kind()) else { return put_off(now) };
             let waiting = Instant::now();
             let found = match self.prepare_fresh(job.subject_id.of_kind(), now) {
@@ -186,8 +185,8 @@ impl Webhooks {
         Ok((found, share))
     }
 
-    /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
-    /// that it takes. `message` is the row that it had: by now it may be another message's.
+    /// Returns the `email.received` JSON of the message `id` as it is stored now, if it still is, with its share of
+    /// the memory budget. `message` is the row it had, which may belong to another message by now.
     pub(crate) async fn received(
         self: &Arc<Self>,
         message: MessageRowId,
@@ -204,7 +203,8 @@ impl Webhooks {
         }))
     }
 
-    /// What each attempt of a delivery posts, as far as it is still stored; with the share of the budget that it takes.
+    /// Returns the body that each attempt of a delivery posts, as far as it is still stored, with its share of the
+    /// memory budget.
     pub(crate) async fn request_body(
         self: &Arc<Self>,
         delivery: &DeliveryRow,
@@ -264,7 +264,7 @@ impl Webhooks {
         self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
     }
 
-    /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
+    /// Does the same from memory for mail that was just accepted; `None` if the database has to be read.
     fn prepare_fresh(&self, id: DeliveryRowId, now: Timestamp) -> Option<store::Result<Lookup>> {
         let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
         let readable = StoredContent::Raw(data.into()).readable();
@@ -274,7 +274,7 @@ impl Webhooks {
         }))
     }
 
-    /// What is posted to a route, with its present URL and secrets.
+    /// Combines a delivery with its route's current URL and secrets.
     pub(crate) fn ready(
         &self,
         delivery: DeliveryRow,
@@ -306,10 +306,10 @@ impl Webhooks {
         plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
     }
 
-    /// Signs and posts one attempt and judges the answer; nothing is stored.
+    /// Signs and posts one attempt and judges the answer; stores nothing.
     pub(crate) async fn exchange(&self, mut prepared: Prepared, asked: Trigger, now: Timestamp) -> CompletedAttempt {
         let attempt = prepared.delivery.attempts + 1;
-        // It is not needed once it was posted, and may be large.
+        // The payload may be large and is not needed after the post.
         let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
@@ -326,7 +326,7 @@ impl Webhooks {
         posted
     }
 
-    /// Posts once. An answer whose body is broken or late is one all the same, unless `mode` needs that body.
+    /// Posts once. An answer with a broken or late body still counts as an answer, unless `mode` needs the body.
     pub(crate) async fn post(
         &self,
         url: &str,
@@ -334,7 +334,7 @@ impl Webhooks {
         headers: HeaderMap,
         body: Body,
     ) -> Result<Answer, EgressError> {
-        // It was fit when the route was made; the operator's policy may have changed since.
+        // The URL was permitted when the route was created, but the operator's policy may have changed since.
         let target = Target::parse(url, &self.policy).map_err(|_| EgressError::BlockedAddress)?;
         let answer = self.egress.post_for_status(&target, headers, body, Limits::default()).await?;
         let broken = answer.broken.filter(|_| outcome::needs_body(mode, view(&answer)));
@@ -355,19 +355,19 @@ impl Webhooks {
     }
 }
 
-/// When an attempt begins that was asked for at `now`: large mail may have waited for its part of the budget, and the
-/// signature tells the time.
+/// Returns the start time of an attempt requested at `now`: large mail may have waited for memory, and the signature
+/// carries the time.
 pub(crate) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
     let waited = waiting.elapsed();
     if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
 }
 
-/// When a route takes an answer for a success.
+/// Returns the route's ack mode.
 pub(crate) fn ack_mode(route: &RouteRow) -> AckMode {
     route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient)
 }
 
-/// What an answer means by the route's ack mode; `now` is when it was complete.
+/// Judges an answer by the route's ack mode; `now` is the time at which it was complete.
 pub(crate) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
     outcome::judge(mode, view(answer), now)
 }
@@ -383,7 +383,7 @@ fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
     let record: SettleFn = Box::new(move |tx, fate| {
         let after = record(tx, fate)?;
         let after: AfterCommit = Box::new(move || {
-            // Whoever hears of this attempt may ask for the next.
+            // Dropped before subscribers learn of this attempt, because they may request the next one.
             drop(guard);
             after.into_iter().for_each(|act| act());
         });
@@ -392,7 +392,7 @@ fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
     AttemptResult { verdict, record, health }
 }
 
-/// The job of a delivery that has nothing left to attempt.
+/// Settles the job of a delivery that has nothing left to attempt.
 fn end(ended: Option<(DeliveryRowId, &'static str)>, now: Timestamp) -> AttemptResult {
     let record = move |tx: &Connection, _: Settlement| {
         if let Some((delivery, word)) = ended {
@@ -403,7 +403,7 @@ fn end(ended: Option<(DeliveryRowId, &'static str)>, now: Timestamp) -> AttemptR
     AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
 }
 
-/// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+/// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
 pub(crate) fn put_off(now: Timestamp) -> AttemptResult {
     let verdict = Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
     AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }

@@ -1,5 +1,5 @@
-//! Small mail that was accepted a moment ago, kept in memory until its first attempt, which then needs no look into the
-//! database. Whatever is not here, too old, or older than a change of the routes is read as it is stored.
+//! An in-memory cache of small mail that was accepted a moment ago, so that its first attempt needs no database read.
+//! Anything missing here, too old, or older than a change of the routes is read from the database.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +12,23 @@ use crate::store::messages::MessageRow;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::routes::RouteRow;
 
-/// After this time a row may have changed.
+/// Age at which an entry is discarded, because its row may have changed.
 const MAX_AGE: Duration = Duration::from_millis(250);
-/// Octets of mail data that are kept at once.
+/// Limit of cached mail data, in octets.
 const MAX_OCTETS: usize = 4 * 1024 * 1024;
 
-/// A delivery with everything that its payload is made of, as the transaction left it.
+/// A delivery with all inputs of its payload, as the transaction stored them.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedMessage {
-    /// The delivery.
     pub(crate) delivery: DeliveryRow,
     /// Its message, which has no attachments.
     pub(crate) message: Arc<MessageRow>,
-    /// Its route.
     pub(crate) route: Arc<RouteRow>,
-    /// Version of the account's routes that the route is as new as.
+    /// Version of the account's routes that `route` was read at.
     pub(crate) version: u64,
 }
 
-/// Fresh deliveries by row id; clones share them.
+/// Cached deliveries by row id; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FirstAttemptCache {
     kept: Arc<Mutex<CacheMap>>,
@@ -39,13 +37,13 @@ pub(crate) struct FirstAttemptCache {
 #[derive(Debug, Default)]
 struct CacheMap {
     mails: HashMap<DeliveryRowId, (CachedMessage, Bytes, Instant)>,
-    /// Oldest first; some are gone from `mails` already.
+    /// Oldest first; may hold ids that `mails` no longer has.
     order: VecDeque<DeliveryRowId>,
     octets: usize,
 }
 
 impl FirstAttemptCache {
-    /// Keeps a delivery for its first attempt, with the mail data.
+    /// Caches a delivery and its mail data for the first attempt.
     pub(crate) fn put(&self, fresh: CachedMessage, data: Bytes) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -62,7 +60,7 @@ impl FirstAttemptCache {
         }
     }
 
-    /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
+    /// Removes and returns a delivery if its account's routes still have the version it was routed by.
     pub(crate) fn take(
         &self,
         delivery: DeliveryRowId,
@@ -72,7 +70,7 @@ impl FirstAttemptCache {
         (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
-    /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
+    /// Clears the cache, which is small at any time: a message was removed, or a user retried a delivery.
     pub(crate) fn clear(&self) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = CacheMap::default();
     }

@@ -1,7 +1,7 @@
-//! Which deliveries are being attempted: the job engine and a person never attempt the same one at once.
+//! The deliveries with an attempt in progress, so that the job engine and a user never attempt the same one at once.
 //!
-//! Kept in memory alone. One process works on a data directory, and a crash ends its attempts with it, so there is
-//! nothing to undo: the job of a delivery that a person attempts stays as it was.
+//! Kept in memory only. One process owns a data directory and a crash ends its attempts with it, so there is nothing
+//! to undo: a user's attempt leaves the delivery's job unchanged.
 
 use crate::id::DeliveryRowId;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ pub(crate) struct InFlight {
     deliveries: Arc<Mutex<HashSet<DeliveryRowId>>>,
 }
 
-/// Holds a delivery as being attempted until it is dropped.
+/// Marks a delivery as being attempted until dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     delivery: DeliveryRowId,
@@ -21,7 +21,7 @@ pub(crate) struct Guard {
 }
 
 impl InFlight {
-    /// Notes an attempt of this delivery; `None` while another one runs.
+    /// Registers an attempt of this delivery; `None` while another one runs.
     pub(crate) fn enter(&self, delivery: DeliveryRowId) -> Option<Guard> {
         let entered = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).insert(delivery);
         entered.then(|| Guard { delivery, deliveries: Arc::clone(&self.deliveries) })

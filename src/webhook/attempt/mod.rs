@@ -1,7 +1,7 @@
 //! One attempt of a delivery: load it, build and sign its request, post it, record the result.
 //!
-//! Uses `net::egress` for the network and `store::webhooks` for the rows. A header of the request goes into [`request`],
-//! a rule about answers into [`outcome`], a new signature scheme into [`signature`].
+//! Uses `net::egress` for the network and `store::webhooks` for the rows. A request header goes into [`request`], a
+//! rule about answers into [`outcome`], a new signature scheme into [`signature`].
 
 pub(crate) mod budget;
 pub(crate) mod damaged;

@@ -1,6 +1,6 @@
-//! What an endpoint's answer means: the ack modes and Retry-After (contract 9.4 and 9.5).
+//! Judges an endpoint's answer: ack modes and Retry-After (contract 9.4 and 9.5).
 //!
-//! Pure. An attempt without any answer never gets here; its word comes from `egress`.
+//! Pure. An attempt without an answer never gets here; its `last_error` value comes from `egress`.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 
-/// The longest wait that a Retry-After can ask for.
+/// Upper bound of the wait that Retry-After can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What an endpoint owes as proof of delivery.
+/// The proof of delivery that an endpoint has to give.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AckMode {
     /// Any 2xx.
     #[default]
     Lenient,
-    /// 2xx and an explicit `ok`.
+    /// 2xx with an explicit `ok`.
     Ack,
-    /// Any 2xx; its body instructs.
+    /// Any 2xx; the body carries instructions.
     Control,
 }
 
 impl AckMode {
-    /// The mode of this name, as API and database write it.
+    /// Parses the name used in the API and the database.
     pub(crate) fn parse(word: &str) -> Option<Self> {
         [Self::Lenient, Self::Ack, Self::Control].into_iter().find(|mode| mode.as_str() == word)
     }
 
-    /// `lenient`, `ack` or `control`.
+    /// Returns `lenient`, `ack` or `control`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Lenient => "lenient",
@@ -44,55 +44,53 @@ impl AckMode {
 pub(crate) struct AnswerView<'a> {
     /// HTTP status.
     pub(crate) status: u16,
-    /// Header names and values.
     pub(crate) headers: &'a [(String, String)],
     /// The first bytes of the body.
     pub(crate) body: &'a [u8],
-    /// Whether the body was longer than what was read.
+    /// True if the body was longer than the part that was read.
     pub(crate) truncated: bool,
 }
 
-/// The meaning of an answer.
+/// The judgement of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The endpoint has the event.
+    /// The endpoint accepted the event.
     Delivered {
-        /// What it asks to do with the stored message; nothing outside control mode.
+        /// Its instructions for the stored message; always empty outside control mode.
         control: Control,
     },
-    /// The endpoint did not take the event.
+    /// The endpoint did not accept the event.
     Rejected {
-        /// Why.
         reason: Reason,
         /// A lower bound for the wait before the next attempt, at most 24 h.
         retry_after: Option<Duration>,
     },
 }
 
-/// What a control body asks to do with the stored message.
+/// Instructions of a control body for the stored message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Control {
-    /// Mark it as spam.
+    /// Mark the message as spam.
     pub(crate) spam: bool,
     /// Delete its content.
     pub(crate) drop: bool,
-    /// Put its sender on the account's block list.
+    /// Add its sender to the account's block list.
     pub(crate) block_sender: bool,
 }
 
-/// Why an answer is no success.
+/// The reason an answer is not a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Not 2xx.
     HttpStatus,
-    /// 2xx without the proof that ack mode asks for.
+    /// 2xx without the proof that ack mode requires.
     NoAck,
-    /// 410: the endpoint never wants this again, so no retry follows.
+    /// 410: the endpoint never wants this event again, so there is no retry.
     Gone,
 }
 
 impl Reason {
-    /// The word of `last_error` (contract 6.1).
+    /// Returns the `last_error` value (contract 6.1).
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::HttpStatus => "http_status",
@@ -102,7 +100,7 @@ impl Reason {
     }
 }
 
-/// Judges `answer` by `mode`; `now` turns the date form of Retry-After into a wait.
+/// Judges `answer` by `mode`; `now` converts the date form of Retry-After into a wait.
 pub(crate) fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Outcome {
     let rejected = |reason, retry_after| Outcome::Rejected { reason, retry_after };
     match (answer.status, mode) {
@@ -116,7 +114,7 @@ pub(crate) fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Ou
     }
 }
 
-/// Whether what an answer means by `mode` depends on its body. Where it does not, one that broke off does no harm.
+/// Returns true if judging an answer by `mode` takes its body. If not, a truncated body does no harm.
 pub(crate) fn needs_body(mode: AckMode, answer: AnswerView<'_>) -> bool {
     mode == AckMode::Ack && (200..=299).contains(&answer.status) && !has_ack_header(answer)
 }
@@ -140,7 +138,7 @@ fn control(answer: AnswerView<'_>) -> Control {
     }
 }
 
-/// A body that was cut off is no JSON, even where its beginning would be.
+/// Parses the body as JSON. A truncated body is never JSON, even if its beginning would parse.
 fn json(answer: AnswerView<'_>) -> Option<Value> {
     if answer.truncated { None } else { serde_json::from_slice(answer.body).ok() }
 }
@@ -153,11 +151,11 @@ fn values<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item
     headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
-/// Retry-After (RFC 9110 §10.2.3) as a wait from `now`: seconds or a date; the first one that makes sense.
+/// Returns Retry-After (RFC 9110 §10.2.3), seconds or a date, as a wait from `now`; the first valid field counts.
 fn retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration> {
     let wait = |value: &str| {
         if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            // Too many digits for a number is still a very long wait.
+            // A number that overflows still means a very long wait.
             return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
         }
         http_date(value).map(|at| at.since(now))
@@ -165,7 +163,7 @@ fn retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration>
     values(headers, "retry-after").find_map(wait).map(|wait| wait.min(MAX_RETRY_AFTER))
 }
 
-/// The three date forms of RFC 9110 §5.6.7.
+/// Parses the three date forms of RFC 9110 §5.6.7.
 fn http_date(text: &str) -> Option<Timestamp> {
     const FORMS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
     let parse = |form: &&str| jiff::civil::DateTime::strptime(form, text).ok();

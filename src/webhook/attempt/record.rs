@@ -1,5 +1,5 @@
-//! What came of a posted attempt, and how it is written down (database): the attempt's row, the delivery's status, what a
-//! control answer asks for.
+//! Stores the result of a posted attempt (database): the attempt's row, the delivery's status, and the effects of a
+//! control answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,25 +28,25 @@ use crate::webhook::events::delivery_updated;
 use crate::webhook::events::delivery_updated::DeliveryState;
 use crate::webhook::flow_of;
 
-/// The word of contract 6.1 for what was given up while its endpoint took nothing.
+/// The `last_error` value (contract 6.1) of a delivery given up while its endpoint accepted nothing.
 const ENDPOINT_FAILING: &str = "endpoint_failing";
 
-/// What was sent, and when.
+/// The request that was sent, and its time.
 pub(crate) struct RequestInfo<'a> {
-    /// Number from 1.
+    /// Attempt number, from 1.
     pub(crate) attempt: u32,
     pub(crate) by_hand: bool,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) at: Timestamp,
-    /// Until there was an answer, or none.
+    /// Time until the answer, or until the failure.
     pub(crate) duration: Duration,
 }
 
-/// Header fields of an answer that are captured at most, and octets of their names and values.
+/// Maximum number of captured response header fields, and of octets in their names and values.
 const FIELDS_MAX: usize = 64;
 const FIELD_OCTETS_MAX: usize = 8 * 1024;
 
-/// The fields of an answer that are kept: from the first on, as far as they fit.
+/// Returns the response header fields to store: from the first on, as many as fit.
 fn captured(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     let mut octets = 0_usize;
     headers.iter().take(FIELDS_MAX).map(|(name, value)| (name.as_str(), value.as_str())).filter(
@@ -59,12 +59,12 @@ fn captured(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
     )
 }
 
-/// An attempt that reached the network, and what came of it.
+/// An attempt that reached the network, with its result.
 pub(crate) struct CompletedAttempt {
     prepared: Prepared,
     pub(crate) answer: Result<Answer, EgressError>,
     outcome: Option<Outcome>,
-    /// As it is stored; made before, because the writer is everybody's.
+    /// The row to store, built in advance because all transactions share one writer.
     row: AttemptRow,
     finished: Timestamp,
 }
@@ -100,12 +100,12 @@ impl CompletedAttempt {
         matches!(self.outcome, Some(Outcome::Delivered { .. }))
     }
 
-    /// The delivery as it stood before the attempt.
+    /// Returns the delivery as it was before the attempt.
     pub(crate) const fn delivery(&self) -> &DeliveryRow {
         &self.prepared.delivery
     }
 
-    /// Where it was posted to.
+    /// Returns the URL it was posted to.
     pub(crate) fn url(&self) -> &str {
         &self.prepared.url
     }
@@ -130,7 +130,7 @@ impl CompletedAttempt {
     }
 }
 
-/// What an attempt says of its endpoint: a status that refuses this event alone says that it works.
+/// Returns the endpoint health that an attempt shows: a status that rejects only this event means the endpoint works.
 fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -> Health {
     match answer {
         Err(_) => Health::Unreachable,
@@ -139,7 +139,7 @@ fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -
     }
 }
 
-/// Why an attempt failed (contract 6.1).
+/// Returns the `last_error` value of a failed attempt (contract 6.1).
 fn error(answer: &Result<Answer, EgressError>, outcome: Option<&Outcome>) -> Option<&'static str> {
     match (answer, outcome) {
         (Err(error), _) => Some(error.as_str()),
@@ -149,10 +149,11 @@ fn error(answer: &Result<Answer, EgressError>, outcome: Option<&Outcome>) -> Opt
 }
 
 impl Webhooks {
-    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
+    /// Stores a posted attempt that leaves its delivery in `status`, and applies the instructions of a control
+    /// answer.
     ///
-    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
-    /// ended meanwhile stays so, unless the attempt succeeded.
+    /// Stores nothing for a delivery that was removed meanwhile or lost its message. One that was ended meanwhile
+    /// stays ended, unless the attempt succeeded.
     pub(crate) fn record(
         self: Arc<Self>,
         tx: &Connection,
@@ -192,7 +193,7 @@ impl Webhooks {
             None
         };
         let named = match (&posted.prepared.received, delivery.message) {
-            // The event is called as the message is.
+            // The event has the id of the message.
             (Some(received), _) => Some((delivery.event_id.clone(), received.domain)),
             (None, Some(message)) => messages::find_name(tx, message)?,
             (None, None) => None,
@@ -222,7 +223,7 @@ impl Webhooks {
 }
 
 impl Webhooks {
-    /// Ends a delivery whose time is over while its endpoint took nothing (contract 9.5).
+    /// Ends a delivery whose time is over while its endpoint accepted nothing (contract 9.5).
     pub(crate) fn end_unattempted(
         self: Arc<Self>,
         tx: &Connection,
@@ -247,7 +248,7 @@ impl Webhooks {
         })))
     }
 
-    /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.
+    /// Returns the end of an endpoint's pause; `None` if it is not paused.
     pub(crate) fn paused_until(&self, url: &str, account: AccountRowId, now: Timestamp) -> Option<Timestamp> {
         self.jobs.paused_until(&flow_of(url, account), now)
     }
@@ -274,7 +275,7 @@ impl CompletedAttempt {
     }
 }
 
-/// The status of a stored row as a word that lives for ever.
+/// Converts the status of a stored row to a static string.
 pub(crate) fn status_word(status: &str) -> &'static str {
     match status {
         "pending" => "pending",
@@ -283,7 +284,7 @@ pub(crate) fn status_word(status: &str) -> &'static str {
     }
 }
 
-/// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
+/// Applies a control answer to the stored message (contract 9.4); returns a file to remove after the commit.
 fn apply_control(
     tx: &Connection,
     limits: &Limits,
@@ -304,12 +305,12 @@ fn apply_control(
     let raw = messages::mark_dropped(tx, received.row)?;
     attachments::delete_all(tx, received.row)?;
     deliveries::end_by_message(tx, received.row, "message_gone", now)?;
-    // What a route forwards of it is not stored either, once it is dropped.
+    // Once the content is dropped, the copies that a route forwards are not kept either.
     store::sending::dispatches::delete_by_message(tx, received.row)?;
     raw.map_or(Ok(None), |raw| store::messages::mail_data::release(tx, raw))
 }
 
-/// Blocks a sender for an account, unless it blocks as many as it may.
+/// Blocks a sender for an account, unless the account's block list is full.
 pub(crate) fn block_sender(
     tx: &Connection,
     limits: &Limits,

@@ -1,4 +1,4 @@
-//! What a request carries: the payload, rebuilt from the stored message, and its headers (contract 9.2 and 9.6).
+//! A webhook request: the payload, rebuilt from the stored message, and its headers (contract 9.2 and 9.6).
 
 use crate::store::Connection;
 use hyper::HeaderMap;
@@ -18,9 +18,9 @@ use crate::store::messages::MessageRow;
 use crate::store::messages::attachments;
 use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
-/// Mail up to this size is read and posted whole, and takes no part in the budget.
+/// Mail up to this size is read and posted whole, and uses no share of the memory budget.
 pub(crate) const SMALL: usize = 64 * 1024;
-/// Attachment links end seven days after arrival (contract 7.1).
+/// Attachment links expire seven days after arrival (contract 7.1).
 pub(crate) const LINK_SECS: i64 = 604_800;
 
 const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
@@ -31,18 +31,18 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// What the headers of a request say.
+/// Values of the request headers.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestMeta<'a> {
     pub(crate) delivery: &'a DeliveryId,
     pub(crate) event_id: &'a str,
-    /// Number from 1.
+    /// Attempt number, from 1.
     pub(crate) attempt: u32,
     pub(crate) secrets: SigningSecrets<'a>,
 }
 
-/// The headers of a request, `payload` signed as of `now`, and its body. A payload that is not held whole takes its time,
-/// and keeps no other task from the thread; it needs the runtime of many threads.
+/// Returns the headers of a request, signed as of `now`, and its body. Signing a payload that is not held whole takes
+/// time and is done without blocking other tasks of the thread; it needs the multi-thread runtime.
 pub(crate) fn signed(head: RequestMeta<'_>, payload: Payload, now: Timestamp) -> (HeaderMap, Body) {
     match payload {
         Payload::Whole(bytes) => (headers(head, now, [&bytes]), bytes.into()),
@@ -69,13 +69,13 @@ fn headers(head: RequestMeta<'_>, now: Timestamp, pieces: impl IntoIterator<Item
         (WEBHOOK_SIGNATURE, signed.webhook_signature.as_str()),
     ];
     for (name, text) in texts {
-        // Ids, digits, hex and base64 are always header values.
+        // Ids, digits, hex and base64 are always valid header values.
         headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
     }
     headers
 }
 
-/// A JSON object of header names and values; a repeated header's values are joined by a comma.
+/// Returns a JSON object of header names and values; the values of a repeated header are joined by commas.
 pub(crate) fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut object = serde_json::Map::new();
     for (name, value) in pairs {
@@ -90,7 +90,7 @@ pub(crate) fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) 
     serde_json::Value::Object(object).to_string()
 }
 
-/// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
+/// Builds the payload of a received message (contract 9.6); `None` when its content is gone. Blocks.
 pub(crate) fn payload(
     connection: &Connection,
     objects: &Objects,
@@ -103,7 +103,7 @@ pub(crate) fn payload(
     Ok(Some(payload_of(message, texts, &parts, links)))
 }
 
-/// The payload of a received message, of what it says and its attachments.
+/// Builds the payload of a received message from its texts and attachments.
 pub(crate) fn payload_of(message: &MessageRow, texts: Texts, parts: &[Part], links: &Links) -> Payload {
     let urls: Vec<String> = (0..parts.len())
         .map(|index| {

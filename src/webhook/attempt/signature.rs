@@ -1,7 +1,8 @@
 //! Both signature schemes of a webhook request (contract 9.3).
 //!
-//! Pure. `x-mailkite-signature` keys with the whole secret string and carries milliseconds; `webhook-signature` is the
-//! Standard Webhooks scheme, keyed with the decoded secret. Called once per attempt, so that every attempt is signed anew.
+//! Pure. `x-mailkite-signature` is keyed with the whole secret string and carries milliseconds; `webhook-signature`
+//! is the Standard Webhooks scheme, keyed with the decoded secret. Runs once per attempt, so every attempt has a new
+//! signature.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,10 +11,10 @@ use ring::hmac;
 use crate::clock::Timestamp;
 use data_encoding::HEXLOWER;
 
-/// The secrets that sign for an endpoint at present.
+/// The secrets that currently sign for an endpoint.
 #[derive(Clone, Copy)]
 pub(crate) struct SigningSecrets<'a> {
-    /// The secret in force, `whsec_` included.
+    /// The current secret, including `whsec_`.
     pub(crate) current: &'a str,
     /// Its direct predecessor, during the 24 h after a rotation.
     pub(crate) previous: Option<&'a str>,
@@ -28,14 +29,15 @@ pub(crate) struct SignatureHeaders {
     pub(crate) webhook_id: String,
     /// `webhook-timestamp`: whole seconds.
     pub(crate) webhook_timestamp: String,
-    /// `webhook-signature`: `v1,<base64>`, during a rotation two of them separated by a space.
+    /// `webhook-signature`: `v1,<base64>`; during a rotation, two of them separated by a space.
     pub(crate) webhook_signature: String,
 }
 
-/// Signs the body that comes in `pieces` for attempt number `attempt` (from 1) at the time `now`.
+/// Signs the body given as `pieces` for attempt number `attempt` (from 1) at the time `now`.
 ///
 /// During a rotation `webhook-signature` holds both signatures, the current secret's first. Verifiers of
-/// `x-mailkite-signature` read a single `v1`, so odd attempts carry the current secret's, even ones the previous one's.
+/// `x-mailkite-signature` read a single `v1`, so odd attempts carry the signature of the current secret and even ones
+/// that of the previous secret.
 pub(crate) fn sign(
     secrets: &SigningSecrets<'_>,
     event_id: &str,
@@ -70,13 +72,13 @@ pub(crate) fn sign(
     }
 }
 
-/// The key of the second scheme: the decoded part after `whsec_`, or its very bytes where it is no base64.
+/// Returns the key of the second scheme: the decoded part after `whsec_`, or its raw bytes if it is not base64.
 fn decoded(secret: &str) -> Vec<u8> {
     let part = secret.strip_prefix("whsec_").unwrap_or(secret);
     BASE64.decode(part).unwrap_or_else(|_| part.as_bytes().to_vec())
 }
 
-/// What has been told of a body before the body itself.
+/// Starts an HMAC with the strings signed ahead of the body.
 fn hmac_sha256(key: &[u8], before: &[&str]) -> hmac::Context {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     before.iter().for_each(|part| context.update(part.as_bytes()));

@@ -1,8 +1,8 @@
-//! The one attempt of a mail that nothing is stored of (contract 3.8): prepare, post, forget.
+//! The single attempt of a message under zero retention (contract 3.8): prepare, post, forget.
 //!
-//! The job engine calls [`ZeroRetentionAttempts::attempt`]. Whatever the answer, the row goes in the transaction that settles the job,
-//! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
-//! down but how the route fared.
+//! The job engine calls [`ZeroRetentionAttempts::attempt`]. Whatever the answer, the row is deleted in the
+//! transaction that settles the job, and the raw copy with the last row that refers to it; a crash before that
+//! repeats the attempt. Nothing else is stored except the route's health.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,18 +39,18 @@ use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
-/// What the payload says beside the mail's own content: fixed when the mail is accepted.
+/// The part of the payload that is not in the mail data, fixed when the message is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EventMetadata {
     /// The event's id.
     pub(crate) id: MessageId,
     /// `from_addr` of contract 5.2.
     pub(crate) from_addr: String,
-    /// The display name of it.
+    /// Display name of the sender.
     pub(crate) from_name: Option<String>,
     /// The envelope recipient.
     pub(crate) to_addr: String,
-    /// The display name of it.
+    /// Display name of the recipient.
     pub(crate) to_name: Option<String>,
     /// SPF verdict (RFC 7208).
     pub(crate) spf: Option<String>,
@@ -60,17 +60,17 @@ pub(crate) struct EventMetadata {
     pub(crate) dmarc: Option<String>,
     /// `ham` or `spam`.
     pub(crate) spam: Option<String>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub(crate) received_at: Timestamp,
 }
 
-/// Posts mail that nothing is stored of; the handler of its kind of job.
+/// Posts mail under zero retention; handles the jobs of that kind.
 pub(crate) struct ZeroRetentionAttempts {
-    /// How webhooks are posted.
+    /// Posts the requests.
     pub(crate) webhooks: Arc<Webhooks>,
 }
 
-/// A mail that can be posted, and with what.
+/// A message that is ready to be posted, with everything the attempt needs.
 struct Prepared {
     row: ZeroRetentionRow,
     told: EventMetadata,
@@ -81,13 +81,13 @@ struct Prepared {
     payload: Payload,
 }
 
-/// What the database says of a claimed job.
+/// Result of looking up a claimed job.
 enum Lookup {
-    /// It can be posted.
+    /// The message can be posted.
     Ready(Box<Prepared>),
-    /// It is large; take part in the budget and look again.
+    /// The message is large: reserve memory, then look again.
     Large { account: AccountRowId, size: u64 },
-    /// Its route or its content is gone, or the row itself.
+    /// Its route, its content or the row itself is gone.
     Gone(Option<ZeroRetentionRow>),
 }
 
@@ -168,8 +168,8 @@ impl ZeroRetentionAttempts {
         })))
     }
 
-    /// `None` when a power cut brought the row back after its file was removed: it had its attempt. `None` too when it is
-    /// damaged: what is on disk would be wrong each time.
+    /// Returns the mail data. `None` when a power cut brought the row back after its file was removed, since the
+    /// attempt was made, and when the data is damaged, since it would be wrong each time.
     fn content(&self, connection: &Connection, row: &ZeroRetentionRow) -> store::Result<Option<Vec<u8>>> {
         match mail_data::find(connection, row.raw_id)? {
             Some(StoredMailData::Inline(bytes)) => Ok(Some(bytes)),
@@ -197,14 +197,15 @@ impl ZeroRetentionAttempts {
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
         let metrics = &self.webhooks.metrics;
         metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
-        // Each mail has one attempt, and is not kept: it does not wait for a better time.
+        // The message has one attempt and is not kept, so it does not wait for the endpoint to recover.
         let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };
         let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
         let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
         AttemptResult { verdict, health, record: Box::new(record) }
     }
 
-    /// Forgets the mail; of a control answer (contract 9.4) only what it asks for the sender has something to act on.
+    /// Deletes the message. Of a control answer (contract 9.4) only the instruction about the sender can still be
+    /// applied.
     fn record(
         self: Arc<Self>,
         tx: &Connection,
@@ -247,7 +248,7 @@ impl ZeroRetentionAttempts {
         })))
     }
 
-    /// The job of a mail that cannot be posted any more.
+    /// Settles the job of a message that can no longer be posted.
     fn forget(self: Arc<Self>, row: Option<ZeroRetentionRow>, now: Timestamp) -> AttemptResult {
         let record = move |tx: &Connection, _| {
             let finish = |row: ZeroRetentionRow| {
@@ -270,7 +271,8 @@ impl ZeroRetentionAttempts {
     }
 }
 
-/// The event of contract 9.6, its attachments inside; written from the mail data if that is larger than `small`.
+/// Builds the event of contract 9.6 with inline attachments; generated from the mail data if that is larger than
+/// `small`.
 pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Payload {
     let raw = Bytes::from(raw);
     let small = raw.len() <= small;
@@ -326,7 +328,7 @@ pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Pa
     Payload::of(&event, apart)
 }
 
-/// The decoded parts that files stand in, by their places in the mail data.
+/// Returns the decoded parts that contain other files, by their positions in the mail data.
 fn carriers(raw: &[u8], parts: &[mime::Part]) -> HashMap<u64, Bytes> {
     let mut carriers = HashMap::new();
     for part in parts.iter().filter(|part| part.inner_offset.is_some()) {
@@ -335,14 +337,14 @@ fn carriers(raw: &[u8], parts: &[mime::Part]) -> HashMap<u64, Bytes> {
     carriers
 }
 
-/// A file in a decoded part.
+/// Returns a file within a decoded part.
 fn inside<'c>(carrier: &'c [u8], part: &mime::Part) -> &'c [u8] {
     let from = usize::try_from(part.inner_offset.unwrap_or(0)).unwrap_or(usize::MAX);
     let size = usize::try_from(part.size).unwrap_or(usize::MAX);
     carrier.get(from..from.saturating_add(size)).unwrap_or_default()
 }
 
-/// The encoded body of a part.
+/// Returns the encoded body of a part.
 fn body<'r>(raw: &'r [u8], part: &mime::Part) -> &'r [u8] {
     let from = usize::try_from(part.offset).unwrap_or(usize::MAX);
     let length = usize::try_from(part.length).unwrap_or(usize::MAX);

@@ -1,7 +1,8 @@
-//! `delivery.updated`, which streams are told after each attempt, and when a delivery ends without one (contract 10).
+//! `delivery.updated`, which is sent to streams after each attempt and when a delivery ends without one
+//! (contract 10).
 //!
-//! What waits while its endpoint pauses is not told one by one: the event of the attempt that begins or lengthens the
-//! pause says until when it lasts, however many wait.
+//! Deliveries that wait while their endpoint is paused are not reported one by one: the event of the attempt that
+//! begins or extends the pause carries its end, however many wait.
 
 use serde::Serialize;
 
@@ -12,13 +13,13 @@ use crate::store::webhooks::deliveries::DeliveryRow;
 
 const TYPE: &str = "delivery.updated";
 
-/// How a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeliveryState<'a> {
     pub(crate) status: &'a str,
     pub(crate) attempts: u32,
     pub(crate) last_status_code: Option<u16>,
-    /// Until when its endpoint pauses; none: it does not.
+    /// End of the endpoint's pause; `None` if it is not paused.
     pub(crate) paused_until: Option<Timestamp>,
 }
 
@@ -44,7 +45,7 @@ struct Data<'a> {
     paused_until: Option<Timestamp>,
 }
 
-/// The event of a delivery whose message is called `message` and belongs to `domain`.
+/// Builds the event of a delivery whose message is `message` and belongs to `domain`.
 pub(crate) fn event(
     delivery: &DeliveryRow,
     message: &str,

@@ -1,7 +1,7 @@
 //! The JSON of `email.received` (contract 9.6): a closed set of keys in a fixed order.
 //!
-//! Pure: it borrows what the caller loaded and writes bytes. The same input gives the same bytes, which is what keeps
-//! the payload of every attempt and replay identical (contract 9.5). What is large can be left out and written in its
+//! Pure: it borrows what the caller loaded and writes bytes. The same input gives the same bytes, which keeps the
+//! payload of every attempt and replay identical (contract 9.5). Large contents can be left out and inserted in their
 //! place by [`crate::webhook::attempt::payload`].
 
 use std::borrow::Cow;
@@ -16,19 +16,19 @@ use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::mime::{Decoder, Encoding};
 
-/// How much of an attachment is decoded at a time.
+/// Octets of an attachment that are decoded at a time.
 const PIECE: usize = 16 * 1024;
-/// Stands where something is left out: no JSON that is written here has a control character.
+/// Placeholder for omitted contents: no JSON written here has a control character.
 const GAP: u8 = 0;
 
-/// A received message as its webhook tells it.
+/// A received message as its webhook reports it.
 #[derive(Clone, Debug)]
 pub struct EmailReceived<'a> {
-    /// The message, which is also the event's id.
+    /// The message id, which is also the event's id.
     pub id: &'a MessageId,
     /// `from_addr` of contract 5.2 and its display name.
     pub from: Party<'a>,
-    /// The one envelope recipient.
+    /// The single envelope recipient.
     pub to: Party<'a>,
     /// Decoded subject.
     pub subject: Option<&'a str>,
@@ -36,26 +36,26 @@ pub struct EmailReceived<'a> {
     pub text: Option<Text<'a>>,
     /// HTML body.
     pub html: Option<Text<'a>>,
-    /// First id of In-Reply-To, else the own Message-ID, brackets kept.
+    /// First id of In-Reply-To, else the message's own Message-ID, with angle brackets.
     pub thread_id: Option<&'a str>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub received_at: Timestamp,
-    /// Verdicts on arrival.
+    /// Authentication and spam verdicts on arrival.
     pub auth: Auth<'a>,
-    /// In the order of their index.
+    /// Ordered by index.
     pub attachments: &'a [Attachment<'a>],
 }
 
 /// A body of the message.
 #[derive(Clone, Copy, Debug)]
 pub enum Text<'a> {
-    /// All of it.
+    /// The complete text.
     Whole(&'a str),
-    /// It is left out; see [`EmailReceived::split_at_placeholders`].
+    /// Left out; see [`EmailReceived::split_at_placeholders`].
     Streamed,
 }
 
-/// A mailbox with its display name; an empty name counts as none.
+/// A mailbox with its display name; an empty name counts as absent.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Party<'a> {
     /// `local@domain`.
@@ -65,7 +65,7 @@ pub struct Party<'a> {
     pub name: Option<&'a str>,
 }
 
-/// Verdicts on arrival, each null when it was not asked for.
+/// Verdicts on arrival, each null if the check was not requested.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Auth<'a> {
     /// SPF (RFC 7208).
@@ -83,25 +83,25 @@ pub struct Auth<'a> {
 pub struct Attachment<'a> {
     /// Zero-based index within the message.
     pub index: u32,
-    /// File name as the mail gives it.
+    /// File name given in the mail.
     pub filename: Option<&'a str>,
     /// Media type.
     pub content_type: Option<&'a str>,
     /// Decoded size in bytes.
     pub size: u64,
-    /// Where its bytes are.
+    /// The bytes, or the place they can be fetched from.
     pub bytes: AttachmentBytes<'a>,
 }
 
-/// Where an attachment's bytes are.
+/// The bytes of an attachment, or the place they can be fetched from.
 #[derive(Clone, Debug)]
 pub enum AttachmentBytes<'a> {
-    /// Behind a signed link.
+    /// A signed link.
     Url(Cow<'a, str>),
-    /// In the event itself, on a domain that stores nothing; such an attachment has no id. The encoded body as it stands
-    /// in the mail: it is decoded while it is written, so that a large one is in memory once.
+    /// Inline in the event, on a domain with zero retention; such an attachment has no id. Holds the encoded body
+    /// from the mail, which is decoded while it is written, so that a large one is in memory only once.
     Content(Encoding, &'a [u8]),
-    /// As [`Self::Content`], but left out; see [`EmailReceived::split_at_placeholders`].
+    /// Like [`Self::Content`], but left out; see [`EmailReceived::split_at_placeholders`].
     Apart,
 }
 
@@ -124,7 +124,7 @@ impl Serialize for Text<'_> {
 }
 
 impl Attachment<'_> {
-    /// About how much JSON its bytes make.
+    /// Returns the approximate size of its bytes in JSON.
     fn json_size(&self) -> usize {
         match &self.bytes {
             AttachmentBytes::Url(url) => 256 + url.len(),
@@ -135,19 +135,19 @@ impl Attachment<'_> {
 }
 
 impl EmailReceived<'_> {
-    /// Compact JSON in UTF-8, of an event that nothing is left out of.
+    /// Returns compact JSON in UTF-8, for an event with nothing left out.
     pub fn to_json(&self) -> Vec<u8> {
         let bodies = self.text.map_or(0, Text::len) + self.html.map_or(0, Text::len);
         let contents: usize = self.attachments.iter().map(Attachment::json_size).sum();
         let mut json = Vec::with_capacity(1024 + bodies + bodies / 8 + contents);
-        // Writing strings and numbers into memory has no error to report.
+        // Writing strings and numbers into memory cannot fail.
         let written = serde_json::to_writer(&mut json, &self.wire());
         debug_assert!(written.is_ok());
         json
     }
 
-    /// The JSON around what is left out: one piece more than there are gaps. In each belongs what would stand between the
-    /// quotation marks of a string, in this order: text, html, attachments.
+    /// Returns the JSON around the omitted contents, one piece more than there are placeholders. Each gap takes the
+    /// contents of a JSON string, without quotation marks, in this order: text, html, attachments.
     pub(crate) fn split_at_placeholders(&self) -> Vec<Vec<u8>> {
         let mut json = Vec::new();
         let written = self.wire().serialize(&mut serde_json::Serializer::with_formatter(&mut json, Gaps));
@@ -175,12 +175,12 @@ impl EmailReceived<'_> {
     }
 }
 
-/// The one use of bytes in what is serialised here.
+/// Serializes a placeholder; nothing else here serializes bytes.
 fn leave_out<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(&[])
 }
 
-/// Compact JSON; what is left out is a string of a [`GAP`].
+/// Formats compact JSON in which omitted contents are a string of one [`GAP`].
 struct Gaps;
 
 impl Formatter for Gaps {
@@ -264,11 +264,11 @@ impl fmt::Display for Content<'_> {
     }
 }
 
-/// Turns the encoded body of a part into plain base64, a piece at a time.
+/// Converts the encoded body of a part to plain base64, a piece at a time.
 pub(crate) struct Base64File {
-    /// None once the end was decoded.
+    /// `None` after the end was decoded.
     decoder: Option<Decoder>,
-    /// How much of the body was decoded.
+    /// Octets of the body decoded so far.
     done: usize,
     decoded: Vec<u8>,
 }
@@ -278,7 +278,7 @@ impl Base64File {
         Self { decoder: Some(Decoder::new(encoding)), done: 0, decoded: Vec::new() }
     }
 
-    /// Adds the next piece of `raw`, which is the same each time, to `out`; `false` when nothing is left.
+    /// Appends the next piece of `raw`, which is the same on each call, to `out`; `false` when nothing is left.
     pub(crate) fn read(&mut self, raw: &[u8], out: &mut String) -> bool {
         let Some(decoder) = &mut self.decoder else { return false };
         let rest = raw.get(self.done..).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The events that endpoints get and the JSON of each (contract 9.6, 9.7, 10).
+//! The events sent to endpoints and the JSON of each (contract 9.6, 9.7, 10).
 //!
-//! Uses rows of `store` and writes JSON; posting is `webhook::attempt`'s. A new event gets a file here and a section in
+//! Reads rows of `store` and writes JSON; `webhook::attempt` posts it. A new event gets a file here and a section in
 //! the contract.
 
 pub(crate) mod delivery_updated;

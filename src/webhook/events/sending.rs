@@ -1,4 +1,5 @@
-//! Sending events (contract 9.7): raised in the transaction that settles a recipient, posted like any other delivery.
+//! Sending events (contract 9.7): raised in the transaction that settles a recipient, and posted like any other
+//! delivery.
 //!
 //! Their payload is stored with the delivery, because the message may be gone before the last attempt.
 
@@ -23,17 +24,17 @@ use crate::webhook::attempt::deliver::{Lookup, Prepared, Webhooks};
 use crate::webhook::attempt::outcome::AckMode;
 use crate::webhook::flow_of;
 
-/// What happened to a recipient.
+/// The event of a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SendingEvent<'a> {
-    /// The remote host accepted it.
+    /// The remote host accepted the message.
     Sent,
-    /// It was refused for good, gave no way in for too long, or came back.
+    /// Rejected permanently, deferred for too long, or returned by a bounce.
     Bounced {
-        /// The reply or status that says why.
+        /// The reply or status that explains it.
         diagnostic: &'a str,
     },
-    /// Its user complained.
+    /// The recipient complained.
     Complained {
         /// `abuse`, `fraud` and so on (RFC 5965 §7.3).
         feedback_type: &'a str,
@@ -41,7 +42,7 @@ pub(crate) enum SendingEvent<'a> {
 }
 
 impl SendingEvent<'_> {
-    /// `email.sent` and so on.
+    /// Returns `email.sent` and so on.
     pub(crate) const fn event_type(&self) -> &'static str {
         match self {
             Self::Sent => "email.sent",
@@ -51,24 +52,20 @@ impl SendingEvent<'_> {
     }
 }
 
-/// A recipient that something happened to, and its message.
+/// The recipient of an event, with its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventSubject<'a> {
-    /// The account.
     pub(crate) account: AccountRowId,
     /// The From domain.
     pub(crate) domain: DomainRowId,
-    /// The message's row.
     pub(crate) message: MessageRowId,
-    /// The message.
+    /// Public id of the message.
     pub(crate) message_id: &'a str,
-    /// Its Message-ID.
+    /// Its Message-ID header.
     pub(crate) message_id_header: Option<&'a str>,
     /// The From address.
     pub(crate) from: &'a str,
-    /// The recipient.
     pub(crate) to: &'a str,
-    /// The subject.
     pub(crate) subject: Option<&'a str>,
 }
 
@@ -133,19 +130,19 @@ fn payload(id: &EventId, what: &SendingEvent<'_>, subject: EventSubject<'_>, now
     serde_json::to_string(&event).unwrap_or_default()
 }
 
-/// An event that was raised, for after the commit.
+/// A raised event, to be published after the commit.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct PendingEvent {
     account: AccountRowId,
-    /// Where its delivery waits, if it has one.
+    /// The flow of its delivery, if it has one.
     flow: Option<Flow>,
-    /// What streams are told; a complaint is none of theirs.
+    /// The event for streams; `None` for a complaint, which streams do not carry.
     event: Option<Event>,
 }
 
 impl PendingEvent {
-    /// Tells whoever waits for it.
+    /// Wakes the flow and notifies the streams.
     pub(crate) fn publish(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
         if let Some(event) = self.event {
             feed.realtime.publish(self.account, event);
@@ -156,7 +153,7 @@ impl PendingEvent {
     }
 }
 
-/// Leaves the delivery of an event with its job, if a webhook is to hear of it.
+/// Stores the delivery of an event with its job, if a webhook subscribes to it.
 pub(crate) fn raise(
     tx: &Connection,
     what: &SendingEvent<'_>,
@@ -177,7 +174,7 @@ pub(crate) fn raise(
     Ok(PendingEvent { account: subject.account, flow, event })
 }
 
-/// The delivery of an event to the webhook that wants it; returns the flow to wake.
+/// Stores the delivery of an event for the webhook that subscribes to it; returns the flow to wake.
 fn deliver(
     tx: &Connection,
     what: &SendingEvent<'_>,
@@ -224,7 +221,8 @@ fn opted_in(domain: &DomainRow, event_type: &str) -> bool {
 }
 
 impl Webhooks {
-    /// What a sending event is posted with: its route's URL and secrets, or the tracking webhook's and the account's.
+    /// Looks up the target of a sending event: its route's URL and secrets, or those of the tracking webhook and the
+    /// account.
     pub(crate) fn look_up_event(
         &self,
         connection: &Connection,

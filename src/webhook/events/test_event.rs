@@ -1,4 +1,4 @@
-//! The test of a webhook (contract 3.6): one signed event that nothing is stored of.
+//! The test of a webhook (contract 3.6): one signed event that is not stored.
 
 use super::email_received::{Auth, EmailReceived, Party, Text};
 use crate::clock::Timestamp;
@@ -14,13 +14,13 @@ use crate::webhook::attempt::signature::SigningSecrets;
 use crate::webhook::manual::retry_now::{Manual, Refused};
 
 impl Webhooks {
-    /// Posts a made-up `email.received` for `webhook-test@domain` to a route's URL, signed with its current secret.
+    /// Posts a sample `email.received` for `webhook-test@domain` to a route's URL, signed with its current secret.
     ///
-    /// It is tried once and leaves no row; what a control answer asks is not done.
+    /// It is tried once and leaves no row; the instructions of a control answer are ignored.
     ///
     /// # Errors
-    /// [`Refused::RouteGone`] for a route that is no webhook, [`Refused::DeliveryFailed`] when no HTTP answer came, or a
-    /// stored secret that this master key does not open.
+    /// [`Refused::RouteGone`] for a route that is not a webhook, [`Refused::DeliveryFailed`] when no HTTP answer
+    /// came, or a stored secret that this master key cannot decrypt.
     pub async fn test_webhook(&self, route: &RouteRow, domain: &str, now: Timestamp) -> Result<Manual, Refused> {
         let (Some(url), Some(sealed)) = (route.destination.as_deref(), route.secret_sealed.as_deref()) else {
             return Err(Refused::RouteGone);

@@ -1,5 +1,5 @@
-//! Many attempts at once that a person asks for: bulk retry (contract 6.3), replay to a route (6.4); and the end of
-//! what a removed route still owes (4.4).
+//! Batches of attempts requested by a user: bulk retry (contract 6.3) and replay to a route (6.4); also ends the
+//! pending deliveries of a removed route (4.4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, jobs, messages, search};
 use crate::webhook::attempt::deliver::Webhooks;
 
-/// Ids in one call, and attempts that come of them (contract 1.9).
+/// Limit of ids in one call, and of the attempts that result from them (contract 1.9).
 pub(crate) const BULK_MAX: usize = 50;
 /// Deliveries ended in one transaction.
 const END_STEP: u32 = 500;
 
-/// Whose deliveries and messages an id may name; others are not found.
+/// The owner of the deliveries and messages that an id may refer to; others are not found.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     /// The account.
     pub account: AccountRowId,
-    /// The one domain of a scoped key, which messages belong to and deliveries follow.
+    /// The one domain of a scoped key; a message belongs to a domain, and its deliveries belong to the same one.
     pub domain: Option<DomainRowId>,
 }
 
-/// What is to be retried, by an id as the client wrote it.
+/// A target of a retry, by the id that the client gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// One delivery.
@@ -43,29 +43,29 @@ pub enum Item {
     Thread(String),
 }
 
-/// What came of one attempt, or of an id that leads to none.
+/// The result of one attempt, or of an id without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BulkResult {
-    /// The id that was asked for.
+    /// The requested id.
     pub id: String,
-    /// The delivery that was meant, if there is one.
+    /// The delivery it refers to, if there is one.
     pub delivery: Option<DeliveryId>,
-    /// The answer, or the word of contract 6.3 for why there is none.
+    /// The answer, or the code of contract 6.3 that says why there is none.
     pub outcome: Result<Manual, &'static str>,
 }
 
-/// Why a bulk call did nothing.
+/// The reason a bulk call did nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
-    /// There have to be 1 to 50 ids, and at most 50 attempts of them.
+    /// The call needs 1 to 50 ids, and at most 50 attempts that result from them.
     #[error("expected 1 to {BULK_MAX} ids that stand for at most {BULK_MAX} attempts")]
     Count,
-    /// Storage trouble; some attempts may have been made.
+    /// A storage error; some attempts may have been made.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// An id of the request, and one delivery that it stands for or why there is none.
+/// An id of the request with one delivery it refers to, or the reason there is none.
 struct Planned {
     id: String,
     target: Result<DeliveryRow, &'static str>,
@@ -74,11 +74,11 @@ struct Planned {
 type Plan = Result<Vec<Planned>, BulkError>;
 
 impl Webhooks {
-    /// Retries what the ids stand for, all in parallel; the results are in the order of `items`, and an id with several
-    /// deliveries has one for each. A delivery that several ids stand for is attempted once.
+    /// Retries all deliveries that the ids refer to, in parallel. Results are in the order of `items`; an id with
+    /// several deliveries has one result for each. A delivery that several ids refer to is attempted once.
     ///
     /// # Errors
-    /// Too many or no ids or attempts, or storage trouble.
+    /// Too many or no ids or attempts, or a storage error.
     pub async fn retry_many(
         self: &Arc<Self>,
         scope: Scope,
@@ -92,11 +92,11 @@ impl Webhooks {
         self.attempt_all(plan, now).await
     }
 
-    /// Posts stored inbound messages to a webhook route; a message without a delivery to it gets one. The results are in
-    /// the order of `message_ids`.
+    /// Posts stored inbound messages to a webhook route; a message without a delivery to that route gets one. Results
+    /// are in the order of `message_ids`.
     ///
     /// # Errors
-    /// Too many or no ids, or storage trouble.
+    /// Too many or no ids, or a storage error.
     pub async fn deliver_route(
         self: &Arc<Self>,
         scope: Scope,
@@ -118,10 +118,10 @@ impl Webhooks {
         self.attempt_all(plan.await?, now).await
     }
 
-    /// Ends the pending deliveries of routes that were removed or stopped (`route_gone`), in steps; returns how many.
+    /// Ends the pending deliveries of removed or stopped routes (`route_gone`), in batches; returns how many.
     ///
-    /// Call it after the commit that did so. What a crash leaves out the job engine ends when it is due. An attempt that
-    /// runs is let be: only its success counts.
+    /// Call it after the commit that removed or stopped them. Deliveries that a crash leaves pending are ended by the
+    /// job engine when they are due. A running attempt is not interrupted: only its success counts.
     pub async fn end_routes(self: &Arc<Self>, routes: Vec<RouteId>, now: Timestamp) -> store::Result<usize> {
         let this = Arc::clone(self);
         let ending = tokio::spawn(async move {
@@ -168,7 +168,7 @@ impl Webhooks {
     }
 }
 
-/// The word of contract 6.3; storage trouble is none.
+/// Returns the code of contract 6.3; a storage error has none.
 fn reason(refused: Refused) -> store::Result<&'static str> {
     match refused {
         Refused::MessageExpired => Ok("message_expired"),
@@ -213,7 +213,7 @@ fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store
     Ok(Ok(plan))
 }
 
-/// How many attempts a plan comes to: one for each delivery.
+/// Returns the number of attempts in a plan: one for each delivery.
 fn attempts(plan: &[Planned]) -> usize {
     let mut rows: Vec<DeliveryRowId> =
         plan.iter().filter_map(|planned| planned.target.as_ref().ok()).map(|row| row.id).collect();
@@ -222,7 +222,7 @@ fn attempts(plan: &[Planned]) -> usize {
     rows.len()
 }
 
-/// The latest delivery per route of each message; stops soon after there are too many.
+/// Returns the latest delivery per route of each message; stops soon after the limit is exceeded.
 fn latest(
     connection: &Connection,
     messages: &[MessageRowId],
@@ -242,7 +242,7 @@ fn find_message(connection: &Connection, scope: Scope, id: &str) -> store::Resul
     messages::find_in_scope(connection, &id, scope.account, scope.domain)
 }
 
-/// The delivery of a message to `route`, made if it is missing; or why it cannot be.
+/// Returns the delivery of a message to `route`, created if missing, or the reason it cannot be.
 fn resolve_target(
     tx: &Connection,
     scope: Scope,
@@ -270,14 +270,15 @@ fn resolve_target(
     Ok(deliveries::find_by_row(tx, made)?.ok_or("not_found"))
 }
 
-/// Ends those of `step`, pairs of job and delivery, that still are what they were; a claimed job finds its delivery ended.
+/// Ends the deliveries of `step`, pairs of job and delivery, that are unchanged; a claimed job finds its delivery
+/// ended.
 fn end_step(
     tx: &Connection,
     ids: &[RouteId],
     step: &[(JobRowId, DeliveryRowId)],
     now: Timestamp,
 ) -> store::Result<()> {
-    // A domain's webhook may have come back meanwhile, a stopped route may run again.
+    // Meanwhile a domain's webhook may have been restored, or a stopped route restarted.
     let mut gone = Vec::with_capacity(ids.len());
     for route in ids {
         if routes::find(tx, route)?.is_none_or(|row| !row.active) {

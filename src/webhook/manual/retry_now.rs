@@ -1,7 +1,7 @@
-//! One attempt that a person asks for (contract 6.2): at once, whatever the lane's backlog.
+//! One attempt requested by a user (contract 6.2): immediate, whatever the lane's backlog.
 //!
-//! It is the engine's attempt without the engine: prepared, posted and recorded by the same code. Success takes the
-//! waiting job away; failure leaves it as it was.
+//! It is prepared, posted and recorded by the same code as the engine's attempt. Success removes the waiting job;
+//! failure leaves it unchanged.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::webhook::attempt::deliver::{Lookup, Trigger, Webhooks, begins};
 use crate::webhook::attempt::record::status_word;
 use crate::webhook::flow_of;
 
-/// What an endpoint answered.
+/// The answer of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manual {
     /// Success by the route's ack mode.
@@ -26,7 +26,7 @@ pub struct Manual {
     pub status: u16,
 }
 
-/// Why there is no answer to an attempt that a person asked for.
+/// The reason a user's attempt has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// The message was removed or dropped.
@@ -38,25 +38,25 @@ pub enum Refused {
     /// The route was removed or is inactive.
     #[error("the route was removed or is inactive")]
     RouteGone,
-    /// An attempt of this delivery runs at this moment.
+    /// Another attempt of this delivery is running.
     #[error("an attempt of this delivery is in progress")]
     AttemptInProgress,
-    /// It was tried, and no HTTP answer came.
+    /// The request was posted, and no HTTP answer came.
     #[error("no HTTP answer: {0}")]
     DeliveryFailed(EgressError),
-    /// Storage trouble; the attempt may have been made and not recorded.
+    /// A storage error; the attempt may have been made and not recorded.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
 impl Webhooks {
-    /// Attempts a delivery now, in whatever state it is: rebuilt, signed anew, with its route's current URL and secrets.
+    /// Attempts a delivery now, in any state: rebuilt, signed anew, with its route's current URL and secrets.
     ///
-    /// Success makes it `delivered` and ends its automatic retries; failure changes neither its state nor its place on
-    /// the ladder. The attempt counts. It is made and recorded even if the caller stops waiting.
+    /// Success makes it `delivered` and ends its automatic retries; failure changes neither its state nor its step of
+    /// the retry schedule. The attempt counts. It is made and recorded even if the caller stops waiting.
     ///
     /// # Errors
-    /// Nothing was attempted, for one because the account is full, or nothing answered; see [`Refused`].
+    /// Nothing was attempted (the account may be full, for example), or nothing answered; see [`Refused`].
     pub async fn retry(self: &Arc<Self>, delivery: DeliveryRowId, now: Timestamp) -> Result<Manual, Refused> {
         let jobs = self.db.read(move |connection| {
             let row = deliveries::find_by_row(connection, delivery)?;
@@ -68,14 +68,14 @@ impl Webhooks {
         self.attempt_now(delivery, jobs, now).await
     }
 
-    /// As [`Webhooks::retry`], with the delivery's `jobs` known.
+    /// Does the same as [`Webhooks::retry`], with the delivery's `jobs` already known.
     pub(crate) async fn attempt_now(
         self: &Arc<Self>,
         delivery: DeliveryRowId,
         jobs: Vec<JobRowId>,
         now: Timestamp,
     ) -> Result<Manual, Refused> {
-        // A task of its own: a client that hangs up must not leave an attempt unrecorded.
+        // A separate task, because a client that disconnects must not leave an attempt unrecorded.
         let attempt = tokio::spawn(Arc::clone(self).attempt_by_hand(delivery, jobs, now));
         attempt.await.unwrap_or(Err(Refused::Store(store::Error::Stopped)))
     }
@@ -98,7 +98,8 @@ impl Webhooks {
             Lookup::Damaged(_) => return Err(Refused::MessageDamaged),
             Lookup::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
         };
-        // What it captures has to be stored; automatic attempts are as few as the schedule has.
+        // The captured answer has to be stored, so a user's attempts are limited; automatic ones are bounded by the
+        // schedule.
         let (limits, account) = (Arc::clone(&self.limits), prepared.delivery.account_id);
         self.db.read(move |connection| limits.admit_mail(connection, account)).await?;
         let posted = self.exchange(*prepared, Trigger::Manual, begins(now, waiting)).await;
@@ -119,7 +120,7 @@ impl Webhooks {
         let after = recorded.await?;
         drop(guard);
         if delivered {
-            // What waits for the endpoint need not do so any longer.
+            // Deliveries that wait for the endpoint need not do so any longer.
             self.jobs.probe(&flow, now);
         }
         after.into_iter().for_each(|act| act());

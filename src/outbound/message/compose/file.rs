@@ -1,4 +1,4 @@
-//! The files that go with a message: their media types and their names.
+//! Attachments: their media types and file names.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use crate::mail::{header_value, mime};
 const UNKNOWN: &str = "application/octet-stream";
 /// RFC 6838 §4.2: type and subtype, 127 octets each.
 const MAX_LENGTH: usize = 255;
-/// Endings of files that a system runs or installs when they are opened: a type would only help it to.
+/// File name extensions that a system runs or installs on opening: a media type would only help it do so.
 #[rustfmt::skip]
 const RUNS: &[&str] = &[
-    // Windows: programs, installers, what the shell and its script hosts run, links and settings.
+    // Windows: programs, installers, files run by the shell and its script hosts, links and settings.
     "ade", "adp", "appinstaller", "application", "appref-ms", "appx", "appxbundle", "bat", "chm", "cmd", "com", "cpl", "diagcab",
     "diagcfg", "diagpkg", "dll", "drv", "exe", "gadget", "hlp", "hta", "inf", "ins", "isp", "job", "js", "jse", "library-ms",
     "lnk", "mad", "maf", "mam", "mda", "mde", "msc", "msh", "msh1", "msh2", "msi", "msix", "msixbundle", "msp", "mst",
@@ -35,8 +35,8 @@ const RUNS: &[&str] = &[
     "pyo", "pyw", "pyz", "pyzw", "rb", "sh", "tcl", "zsh",
 ];
 
-/// A file: of the type given, else of the one that its name suggests. A name that RFC 2231 alone can write in
-/// Content-Disposition stands in Content-Type too, for readers that do not know it.
+/// Builds the MIME part of a file, with the given type, else the one its name suggests. A name that only RFC 2231 can
+/// represent in Content-Disposition is repeated in Content-Type, for readers without RFC 2231.
 pub(crate) fn part(file: &Attachment, lines: Vec<u8>) -> MimePart<'_> {
     let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
     let mut kind = media_type(given.or_else(|| guessed_type(&file.filename)));
@@ -53,17 +53,17 @@ pub(crate) fn part(file: &Attachment, lines: Vec<u8>) -> MimePart<'_> {
     part.transfer_encoding("base64").attachment(file.filename.as_str())
 }
 
-/// Whether mail-builder writes a value as one quoted string.
+/// Returns true if mail-builder writes a value as one quoted string.
 fn is_plain(value: &str) -> bool {
     value.len() <= 78 && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// A value as it stands between quotes, without RFC 2231: beyond ASCII in whole encoded words, where RFC 2047 knows none
-/// but everybody looks for them.
+/// Writes a value for use between quotes, without RFC 2231: non-ASCII text in whole encoded words, which
+/// RFC 2047 does not allow there but every reader decodes.
 fn plain_name(name: &str) -> String {
-    /// Octets in a word, so that a line that begins with ` name="` has 76 characters at most (RFC 2047 §2).
+    /// Octets per word, so that a line that begins with ` name="` has at most 76 characters (RFC 2047 §2).
     const FIT: usize = 39;
-    /// A line has room for so many, quoted (RFC 5322 §2.1.1).
+    /// Octets that fit on a line when quoted (RFC 5322 §2.1.1).
     const LONGEST: usize = 450;
     let is_quotable = name.is_ascii() && !name.contains("=?") && name.split(' ').all(|word| word.len() <= LONGEST);
     if is_quotable {
@@ -78,15 +78,15 @@ fn plain_name(name: &str) -> String {
     words.join(" ")
 }
 
-/// What the ending of a file's name says of it; nothing of one that runs.
+/// Guesses the media type from a file name's extension; `None` for an unknown or executable one.
 fn guessed_type(filename: &str) -> Option<&'static str> {
     let (_, ending) = filename.rsplit_once('.')?;
     let runs = RUNS.iter().any(|known| known.eq_ignore_ascii_case(ending));
     if runs { None } else { mime_guess::from_ext(ending).first_raw() }
 }
 
-/// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch
-/// for.
+/// Parses `type/subtype` and its parameters, if valid (RFC 2045 §5.1). A multipart or message type counts as
+/// unknown, because its structure is not checked here.
 fn media_type(given: Option<&str>) -> ContentType<'_> {
     let unknown = || ContentType::new(UNKNOWN);
     let Some(given) = given else { return unknown() };

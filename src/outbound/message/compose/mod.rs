@@ -1,7 +1,8 @@
-//! A submission becomes mail data (RFC 5322): 7-bit, CRLF, no line over 998 octets, one of each field, no Bcc.
+//! Composes a submission into mail data (RFC 5322): 7-bit, CRLF, no line over 998 octets, no duplicate fields, no
+//! Bcc.
 //!
-//! [`header_value`] writes fields, mail-builder parts: parameters, and the transfer encoding of plain text; which fields
-//! there are, and that files arrive octet for octet is decided here.
+//! [`header_value`] writes fields; mail-builder writes parts: parameters, and the transfer encoding of plain text.
+//! The choice of fields, and that files arrive octet for octet, is decided here.
 
 mod file;
 
@@ -16,78 +17,78 @@ use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::mail::{message_id, mime};
 
-/// Fields that are written here (contract 8.1); and those that [`is_of_hosts`].
+/// Fields that are written here (contract 8.1), and those that [`is_of_hosts`] lists.
 const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
-/// Fields that hosts on the way write, and that others believe for it.
+/// Fields that relaying hosts write and readers trust for that reason.
 const OF_HOSTS: &[&str] =
     &["Authentication-Results", "Delivered-To", "DomainKey-Signature", "Received", "Received-SPF", "Return-Path"];
-/// The same, by what their names begin with: signatures, seals, who handed a message on, and our own marks of loops.
+/// Name prefixes of such fields: signatures, seals, resending information, and our own loop marks.
 const OF_HOSTS_ALL: &[&str] = &["ARC-", "DKIM-", "Resent-", "X-Mailkite-"];
 
-/// A file that goes with a message.
+/// A file attached to a message.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// As the recipient sees it.
+    /// Name shown to the recipient.
     pub filename: String,
-    /// Media type; one that is none counts as unknown.
+    /// Media type; an invalid one counts as unknown.
     pub content_type: Option<String>,
     /// Its octets, which arrive unchanged.
     pub content: Bytes,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// The one author.
+    /// The single author.
     pub from: NamedMailbox,
     /// To; at least one.
     pub to: Vec<NamedMailbox>,
     /// Cc.
     pub cc: Vec<NamedMailbox>,
-    /// Where answers go.
+    /// Reply-To addresses.
     pub reply_to: Vec<NamedMailbox>,
     /// Subject.
     pub subject: String,
     /// Plain text body.
     pub text: Option<String>,
-    /// HTML body; with both the recipient's program chooses.
+    /// HTML body; if there is a text body too, the recipient's mail client chooses.
     pub html: Option<String>,
-    /// What it answers: sets In-Reply-To and References; with angle brackets.
+    /// Message-ID it replies to, with angle brackets; sets In-Reply-To and References.
     pub in_reply_to: Option<String>,
-    /// Fields of the caller's own, which replace those for threading; a Date among them is one (`own_header`).
+    /// Custom header fields, which replace the threading fields; a Date among them is used (`own_header`).
     pub headers: Vec<(String, String)>,
-    /// Files.
+    /// Attached files.
     pub attachments: Vec<Attachment>,
-    /// With angle brackets.
+    /// Message-ID, with angle brackets.
     pub message_id: String,
-    /// When it was written.
+    /// Date of the message.
     pub date: Timestamp,
 }
 
-/// Something does not go into a message.
+/// A value that cannot be part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ComposeError {
-    /// A field's name is none (RFC 5322 §3.6.8).
+    /// An invalid field name (RFC 5322 §3.6.8).
     #[error("that is no header name")]
     Name,
-    /// A field that the server writes itself, or hosts on the way.
+    /// A field that only this server or relaying hosts may write.
     #[error("mail servers write this header themselves")]
     Reserved,
     /// CR, LF, NUL or another control character.
     #[error("a header must not hold control characters")]
     ControlCharacter,
-    /// Sender names no one mailbox.
+    /// Sender is not exactly one mailbox.
     #[error("that is not exactly one mailbox")]
     Sender,
-    /// No Message-ID.
+    /// Not a Message-ID.
     #[error("that is no Message-ID")]
     MessageId,
-    /// A value without the syntax of its field.
+    /// A value that does not match the syntax of its field.
     #[error(transparent)]
     Value(#[from] ValueError),
 }
 
-/// Whether a field says what only hosts on the way may say: no author writes one.
+/// Returns true for a field that only relaying hosts may write; authors never do.
 pub(crate) fn is_of_hosts(name: &str) -> bool {
     OF_HOSTS.iter().any(|known| known.eq_ignore_ascii_case(name))
         || OF_HOSTS_ALL.iter().any(|head| begins(name, head))
@@ -97,19 +98,19 @@ fn begins(name: &str, head: &str) -> bool {
     name.get(..head.len()).is_some_and(|found| found.eq_ignore_ascii_case(head))
 }
 
-/// The one mailbox of a Sender field of the caller's own, whose domain has to be one that the account may send from.
+/// Parses the one mailbox of a custom Sender field, whose domain must be one that the account may send from.
 ///
 /// # Errors
-/// It is not one mailbox.
+/// The value is not exactly one mailbox.
 pub(crate) fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
     let one = parse_one(value).map_err(|_| ComposeError::Sender)?;
     if one.mailbox.has_invisible_characters() { Err(ComposeError::Sender) } else { Ok(one) }
 }
 
-/// Whether a field of the caller's own may stand in a message (contract 8.1).
+/// Checks that a custom field is allowed in a message (contract 8.1).
 ///
 /// # Errors
-/// Its name or value may not.
+/// The name or value is not allowed.
 pub(crate) fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
     let named = !name.is_empty() && name.bytes().all(|byte| (33..=126).contains(&byte) && byte != b':');
     if !named {
@@ -129,10 +130,10 @@ pub(crate) fn check_header(name: &str, value: &str) -> Result<(), ComposeError> 
     Ok(())
 }
 
-/// A Message-ID as it stands in In-Reply-To; missing angle brackets are added.
+/// Returns a Message-ID in the form of In-Reply-To; missing angle brackets are added.
 ///
 /// # Errors
-/// It holds control characters, blanks within, or nothing.
+/// The text is empty, or contains control characters or inner blanks.
 pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
     if text.chars().any(char::is_control) {
         return Err(ComposeError::ControlCharacter);
@@ -141,10 +142,10 @@ pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
     message_id::bracketed(inner).filter(|_| inner.len() <= 900).ok_or(ComposeError::MessageId)
 }
 
-/// The mail data of a letter.
+/// Composes the mail data of a content.
 ///
 /// # Errors
-/// A field of the caller's own may not stand in a message.
+/// A custom field is not allowed in a message.
 pub fn compose(letter: &Content) -> Result<Vec<u8>, ComposeError> {
     let bodies = Bodies {
         text: letter.text.as_deref().map(|text| lines(text.into())),
@@ -154,11 +155,11 @@ pub fn compose(letter: &Content) -> Result<Vec<u8>, ComposeError> {
     write(letter, bodies)
 }
 
-/// As [`compose`], of a letter whose texts and files nobody needs afterwards: each leaves it, and memory, as it is
-/// made ready.
+/// Does the same as [`compose`] for a content whose texts and files are not needed afterwards: each is taken out, and
+/// its memory freed, as it is encoded.
 ///
 /// # Errors
-/// A field of the caller's own may not stand in a message.
+/// A custom field is not allowed in a message.
 pub(crate) fn compose_last(letter: &mut Content) -> Result<Vec<u8>, ComposeError> {
     let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
     let bodies = Bodies {
@@ -169,7 +170,7 @@ pub(crate) fn compose_last(letter: &mut Content) -> Result<Vec<u8>, ComposeError
     write(letter, bodies)
 }
 
-/// What a letter says, made ready: texts with each line break as a CRLF, the contents of its files in base64.
+/// A content's encoded bodies: texts with each line break as CRLF, files in base64.
 struct Bodies<'l> {
     text: Option<Cow<'l, str>>,
     html: Option<Cow<'l, str>>,
@@ -177,7 +178,7 @@ struct Bodies<'l> {
 }
 
 impl Bodies<'_> {
-    /// How many octets of the message they become, more or less.
+    /// Returns their approximate length in the message, in octets.
     fn length(&self) -> usize {
         let texts: usize = [&self.text, &self.html].into_iter().flatten().map(|text| text.len()).sum();
         let files: usize = self.files.iter().map(Vec::len).sum();
@@ -185,7 +186,7 @@ impl Bodies<'_> {
     }
 }
 
-/// The mail data of a letter.
+/// Writes the mail data of a content.
 fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
     let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
@@ -223,7 +224,7 @@ fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, Compose
     Ok(mail)
 }
 
-/// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
+/// Builds the body: text, HTML, or both as alternatives; with files, all of it in a multipart/mixed.
 fn body<'l>(letter: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
     let text = bodies.text.map(|text| shown_part("text/plain", text));
     let html = bodies.html.map(|html| shown_part("text/html", html));
@@ -239,7 +240,7 @@ fn body<'l>(letter: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
 
-/// A body. Control characters are nothing that every host lets pass, so they are not sent as they are.
+/// Builds a text part. Control characters are encoded, because not every host passes them on.
 fn shown_part<'l>(kind: &'static str, text: Cow<'l, str>) -> MimePart<'l> {
     let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
     if text.as_bytes().iter().any(is_odd) {
@@ -249,12 +250,12 @@ fn shown_part<'l>(kind: &'static str, text: Cow<'l, str>) -> MimePart<'l> {
     MimePart::new(kind, text)
 }
 
-/// A part whose octets arrive as they are, whatever its type.
+/// Builds a part whose octets arrive unchanged, whatever its type.
 fn in_base64(kind: ContentType<'_>, lines: Vec<u8>) -> MimePart<'_> {
     MimePart::new(kind, BodyPart::Binary(Cow::Owned(lines))).transfer_encoding("base64")
 }
 
-/// Each line break as a CRLF, which a text has to have before base64 hides them (RFC 2045 §6.8).
+/// Converts each line break to CRLF, which a text needs before base64 encoding (RFC 2045 §6.8).
 fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
     let breaks = memchr::memchr2_iter(b'\r', b'\n', text.as_bytes()).count();
     if breaks == 0 {
@@ -264,7 +265,7 @@ fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
     let mut rest = text.as_ref();
     while let Some((line, after)) = rest.split_once(['\r', '\n']) {
         lines.extend([line, "\r\n"]);
-        // What was found is one octet, and a CRLF one break.
+        // The match is a single octet, and a CRLF is a single break.
         let is_cr = rest.as_bytes().get(line.len()) == Some(&b'\r');
         rest = if is_cr { after.strip_prefix('\n').unwrap_or(after) } else { after };
     }

@@ -1,4 +1,4 @@
-//! What goes on the wire, read back by our own reader and looked at octet by octet.
+//! The composed mail data, parsed by our own reader and inspected octet by octet.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -28,7 +28,7 @@ fn letter() -> Content {
     }
 }
 
-/// The mail data, and that it is fit for any host.
+/// Composes the mail data and asserts that any host can take it.
 fn wire(letter: &Content) -> String {
     let data = compose(letter).unwrap();
     assert!(data.iter().all(|byte| byte.is_ascii() && *byte != 0), "7 bit, no NUL");
@@ -187,7 +187,7 @@ fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
         let field = text.get(start..).unwrap().split("\r\nContent-").next().unwrap();
         let read = mime::ParameterizedValue::parse(field.as_bytes());
         assert_eq!(read.get("name").as_deref(), Some(wanted.unwrap_or(filename)), "{field}");
-        // Each word is whole: between quotes and folds there is nothing else.
+        // Each word is whole: nothing else stands between quotes and folds.
         if let Some((_, words)) = field.split_once("\"=?") {
             for word in format!("=?{words}").trim_end_matches('"').split("\r\n ") {
                 assert!(word.starts_with("=?utf-8?B?") && word.ends_with("?="), "{field}");

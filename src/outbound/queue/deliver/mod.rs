@@ -1,7 +1,7 @@
 //! One attempt of a dispatch: read (database), transmit (network), record (database).
 //!
-//! Mail to a domain that is received here goes in by the inbound door at once. In dev mode nothing leaves the machine:
-//! all other mail is captured, which means that its recipients count as sent and the API shows it.
+//! Mail to a domain that is received here is delivered locally at once. In dev mode nothing leaves the machine: all
+//! other mail is captured, so its recipients count as sent and the API shows it.
 
 mod prepare;
 
@@ -38,35 +38,36 @@ use crate::store::sending::recipients::RecipientRow;
 use crate::store::webhooks::routes;
 use prepare::{Lookup, Prepared};
 
-/// How long an attempt waits that failed for a reason of our own (a busy database).
+/// Delay before an attempt that failed for a local reason (a busy database) runs again.
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
-/// How long an attempt to forward waits for its account's rate before its job goes back into the queue, …
+/// Time that an attempt to forward waits for its account's rate before its job goes back into the queue.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
-/// … and how often it looks.
+/// Interval at which a waiting attempt checks the rate.
 const RATE_LOOK: Duration = Duration::from_millis(200);
 
-/// A future that a local delivery returns.
+/// The future returned by a local delivery.
 pub(crate) type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 
-/// Takes mail for domains that are received here.
+/// Accepts mail for domains that are received here.
 pub(crate) trait LocalDelivery: Send + Sync + 'static {
-    /// What became of each recipient, in the parcel's order; who the mail is from was found out before.
+    /// Returns the outcome of each recipient, in the order of the delivery request; the sender was authenticated
+    /// before.
     fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering;
 }
 
-/// Attempts dispatches; the handler of its kind of job.
+/// Attempts dispatches; handles the jobs of that kind.
 pub(crate) struct Dispatcher {
-    /// Sending.
+    /// Composes, signs and stores mail.
     pub(crate) outbound: Outbound,
-    /// The network.
+    /// Delivers to remote hosts.
     pub(crate) transport: Transport,
-    /// The door of mail that is received here.
+    /// Accepts mail that is received here.
     pub(crate) local: Arc<dyn LocalDelivery>,
-    /// What time it is when an attempt ends.
+    /// Gives the time at which an attempt ends.
     pub(crate) clock: Clock,
-    /// Turns of recipient domains.
+    /// Limits the rate per recipient domain.
     pub(crate) pace: RateLimiter,
-    /// What large mail data is held within.
+    /// Memory budget for large mail data.
     pub(crate) memory: MemoryBudget,
 }
 
@@ -113,7 +114,7 @@ impl Handler for Dispatcher {
 }
 
 impl Dispatcher {
-    /// The end of a dispatch whose time is over while its destination took nothing.
+    /// Ends a dispatch whose time is over while its destination accepted nothing.
     async fn end_unattempted(self: Arc<Self>, id: DispatchRowId, now: Timestamp) -> AttemptResult {
         match self.prepare(id).await {
             Ok((Lookup::Ready(prepared), _permit)) => {
@@ -127,18 +128,19 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for the turn of a dispatch, before its mail data takes up room.
+    /// Waits for the rate limit of a dispatch, before its mail data takes up memory.
     async fn wait_for_turn(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
         if !self.pace.is_kept() {
             return None;
         }
         let this = Arc::clone(self);
-        // Who has no turn to wait for, or cannot be read, is found out by what follows.
+        // Later steps handle a dispatch that has no rate limit or cannot be read.
         let found = self.outbound.parts.db.read(move |connection| this.rate_key(connection, id)).await;
         self.pace.acquire(&found.ok()??).await
     }
 
-    /// What only waits for its hosts has taken nothing of its account's rate, nor of its domain's.
+    /// Returns the slots of an attempt that only waits for its hosts: it used nothing of its account's rate or its
+    /// domain's.
     fn release(&self, prepared: &Prepared, turn: Option<Slot>) {
         if prepared.dispatch.route_id.is_some() {
             self.outbound.parts.limits.give_request_back(prepared.dispatch.account_id);
@@ -148,13 +150,13 @@ impl Dispatcher {
         }
     }
 
-    /// Counts a forwarded message against the rate of its account, as a request to send it would be (contract 1.12).
+    /// Counts a forwarded message against its account's rate, like an API request to send (contract 1.12).
     fn is_within_rate(&self, account: AccountRowId) -> bool {
         self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
     }
 
-    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane,
-    /// an account beyond its rate holds a few attempts and no more, however much it has to forward.
+    /// Waits until the account's rate permits one more forward; `false` if it does not within some seconds. As in a
+    /// rate-limited lane, an account beyond its rate holds only a few attempts, however much it has to forward.
     async fn wait_for_rate(&self, account: AccountRowId) -> bool {
         self.outbound.parts.limits.note_refused(Kind::Requests, 1);
         let waiting = async {
@@ -165,7 +167,7 @@ impl Dispatcher {
         tokio::time::timeout(RATE_PATIENCE, waiting).await.is_ok()
     }
 
-    /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.
+    /// Returns the relay or recipient domain of a dispatch; `None` if it does not leave this machine.
     fn rate_key(&self, connection: &Connection, id: DispatchRowId) -> store::Result<Option<String>> {
         let config = &self.outbound.parts.config;
         let Some(dispatch) = dispatches::find(connection, id)?.filter(|_| !config.dev) else { return Ok(None) };
@@ -176,7 +178,7 @@ impl Dispatcher {
         Ok(relay.map(|relay| relay.host.clone()).or(dispatch.domain))
     }
 
-    /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
+    /// Transmits the mail data, which moves into the delivery request and is freed as soon as that is done.
     async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> DeliveryResult {
         if let Some(gate) = prepared.closed {
             return all(prepared, &Outcome::without_reply(gate.status(), gate.sentence()));
@@ -189,7 +191,7 @@ impl Dispatcher {
             );
         };
         let dispatch = &prepared.dispatch;
-        // Stored addresses are ones that were read before.
+        // Stored addresses were parsed before.
         let mailboxes: Result<Vec<Mailbox>, _> =
             prepared.recipients.iter().map(|recipient| Mailbox::parse(&recipient.address)).collect();
         let Ok(recipients) = mailboxes else {
@@ -233,7 +235,7 @@ impl Dispatcher {
         }
     }
 
-    /// The mail as it leaves, and what is known of it; none when it cannot leave like that.
+    /// Returns the mail as it leaves, with its authentication results; `None` when it cannot leave.
     async fn finish(&self, prepared: &Prepared, data: Bytes, now: Timestamp) -> Option<(Bytes, Verification)> {
         let hostname = self.outbound.parts.config.hostname.clone();
         let dispatch = &prepared.dispatch;
@@ -243,7 +245,7 @@ impl Dispatcher {
             return Some((data, verification));
         };
         let (prefix, keys) = (dispatch.prefix.clone(), prepared.keys.clone());
-        // Only what leaves the machine is sealed: within it, what is known goes along.
+        // Only mail that leaves the machine is sealed: a local delivery passes the authentication results directly.
         let seals = !prepared.local && !self.outbound.parts.config.dev;
         let finished = tokio::task::spawn_blocking(move || {
             forwarding.finish(data.into(), &prefix, &hostname, &domain, keys.as_deref(), seals, now)
@@ -254,7 +256,7 @@ impl Dispatcher {
         }
     }
 
-    /// Judges an attempt, unless its hosts take nothing more at the moment: then nothing was attempted.
+    /// Judges an attempt, unless its hosts accept nothing at the moment: then no attempt was made.
     fn attempted_or_waits(
         self: Arc<Self>,
         flow: &Flow,
@@ -269,14 +271,14 @@ impl Dispatcher {
         }
     }
 
-    /// Judges an attempt. What is still deferred when the time is over bounces.
+    /// Judges an attempt. Recipients still deferred at the end of the retry time bounce.
     fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         let DeliveryResult { outcomes, receipt, .. } = transmitted;
         let health = match health(&outcomes) {
-            // That is our own trouble.
+            // A failed local delivery is a local problem.
             Health::Unreachable if local => Health::Reluctant,
             health => health,
         };
@@ -311,7 +313,7 @@ impl Dispatcher {
         fate: Settlement,
         now: Timestamp,
     ) -> store::Result<Option<AfterCommit>> {
-        // It may have been removed meanwhile, and its row id given to another.
+        // The dispatch may have been removed meanwhile, and its row id reused.
         let same = |row: &DispatchRow| row.queued_at == dispatch.queued_at && row.raw_id == dispatch.raw_id;
         if dispatches::find(tx, dispatch.id)?.filter(same).is_none() {
             return Ok(None);
@@ -346,7 +348,7 @@ impl Dispatcher {
         Ok(Some(Box::new(move || self.after(&dispatch, &settled, left, host.as_deref(), next_attempt_at, now))))
     }
 
-    /// Tells whoever listens, once it is true.
+    /// Notifies subscribers after the commit.
     fn after(
         &self,
         dispatch: &DispatchRow,
@@ -381,7 +383,7 @@ impl Dispatcher {
         }
     }
 
-    /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
+    /// Settles a dispatch whose mail data is missing, or is not what was accepted.
     fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult {
         tracing::error!(dispatch = dispatch.id.get(), "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::without_reply(
@@ -402,13 +404,13 @@ impl Dispatcher {
     }
 }
 
-/// The same outcome for every recipient, without a host.
+/// Returns the same outcome for every recipient, without a host.
 fn all(prepared: &Prepared, outcome: &Outcome) -> DeliveryResult {
     let outcomes = vec![outcome.clone(); prepared.recipients.len()];
     DeliveryResult { outcomes, receipt: SessionRecord::default(), wait: None }
 }
 
-/// A job whose flow waits for its hosts. It keeps its place and its rung.
+/// Puts a job back whose flow waits for its hosts. It keeps its place and its step of the retry schedule.
 pub(crate) fn waits(flow: &Flow, job: &ClaimedJob, wait: Wait) -> AttemptResult {
     let lane = Arc::clone(&flow.lane);
     let Wait { until, since, pause } = wait;
@@ -426,7 +428,7 @@ fn ended() -> AttemptResult {
     AttemptResult { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }
 
-/// An attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+/// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
 pub(crate) fn postponed(now: Timestamp) -> AttemptResult {
     let verdict = jobs::Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
     AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }

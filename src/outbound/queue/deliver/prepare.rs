@@ -1,4 +1,4 @@
-//! A dispatch as it is read for an attempt: what is to be sent to whom, and what is known of it.
+//! Reads a dispatch for an attempt: mail data, recipients, and authentication results.
 
 use std::sync::Arc;
 
@@ -20,37 +20,38 @@ use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
 use crate::store::sending::recipients::RecipientRow;
 
-/// A dispatch that can be attempted.
+/// A dispatch that is ready to be attempted.
 pub(crate) struct Prepared {
     pub(crate) dispatch: DispatchRow,
     pub(crate) recipients: Vec<RecipientRow>,
     pub(crate) data: Bytes,
-    /// Whether its domain is received here.
+    /// True if its domain is received here.
     pub(crate) local: bool,
-    /// What is to be done to forwarded mail before it leaves, and what is known of it.
+    /// The changes to forwarded mail before it leaves, with its authentication results.
     pub(crate) forwarding: Option<Forwarding>,
-    /// The keys of the domain that it came to, if that has any.
+    /// The keys of the domain that received it, if that has any.
     pub(crate) keys: Option<Arc<DomainKeys>>,
-    /// The gate of forwarding that closed since it was stored.
+    /// The forwarding gate that closed since it was stored.
     pub(crate) closed: Option<Gate>,
 }
 
-/// What the database says of a dispatch.
+/// Result of looking up a dispatch.
 pub(crate) enum Lookup {
     Ready(Box<Prepared>),
-    /// Its mail data is so large; take part in the budget and look again.
+    /// The mail data is large: reserve memory, then look again.
     Large {
         account: AccountRowId,
         size: u64,
     },
-    /// Every recipient is settled, or it was removed.
+    /// Every recipient is settled, or the dispatch was removed.
     Ended,
-    /// Its mail data is gone or damaged.
+    /// The mail data is missing or damaged.
     Lost(Box<(DispatchRow, Vec<RecipientRow>)>),
 }
 
 impl Prepared {
-    /// What makes mail of our own with an international header fit for hosts that know none; none: it may not be wanted.
+    /// Returns the generator of the form for hosts without SMTPUTF8; `None` for forwarded mail, local delivery, and
+    /// mail without signing keys.
     pub(crate) fn ascii_form(&self) -> Option<AsciiForm> {
         let keys = self.keys.clone().filter(|_| self.forwarding.is_none() && !self.local);
         keys.map(AsciiForm::new)
@@ -58,7 +59,7 @@ impl Prepared {
 }
 
 impl Dispatcher {
-    /// Reads a dispatch, large mail data within the budget.
+    /// Reads a dispatch, with large mail data within the memory budget.
     pub(crate) async fn prepare(self: &Arc<Self>, id: DispatchRowId) -> store::Result<(Lookup, Option<Reservation>)> {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
@@ -69,8 +70,8 @@ impl Dispatcher {
         if !matches!(&found.0, Lookup::Ready(prepared) if prepared.ascii_form().is_some()) {
             return Ok(found);
         }
-        // A host may want it in another form as well. What is held is given back first: those that hold something while
-        // they wait for more would wait for each other.
+        // A host may need the mail in another form as well. The held share is returned first, because attempts that
+        // hold a share while waiting for more would deadlock.
         drop(found);
         self.prepare_within(id, account, octets.saturating_mul(2)).await
     }
@@ -124,7 +125,7 @@ impl Dispatcher {
         Ok(Lookup::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
     }
 
-    /// Whether the domain of a dispatch is received here.
+    /// Returns true if the domain of a dispatch is received here.
     pub(crate) fn is_local(&self, connection: &Connection, dispatch: &DispatchRow) -> store::Result<bool> {
         match &dispatch.domain {
             Some(domain) => Ok(domains::find_verified(connection, domain)?.is_some()),
@@ -133,7 +134,7 @@ impl Dispatcher {
     }
 }
 
-/// The header of mail data.
+/// Returns the header of mail data.
 fn header_of(mail: &[u8]) -> &[u8] {
     let end = memchr::memmem::find(mail, b"\r\n\r\n").unwrap_or(mail.len());
     mail.get(..end).unwrap_or_default()

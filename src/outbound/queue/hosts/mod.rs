@@ -1,11 +1,11 @@
-//! What is known of each remote mail host, by its address: how many connections it has of ours, whether it takes any,
-//! and who waits for it (RFC 5321 §4.5.4.1).
+//! State of each remote mail host, by address: the connections it has from us, whether it accepts any, and the flows
+//! that wait for it (RFC 5321 §4.5.4.1).
 //!
-//! All destinations that a host serves share its *width*, the connections that it gets at a time. A host that refuses a
-//! session pauses, twice as long after each probe that fails; one attempt probes, and after a success the width grows
-//! from one. A host that pauses has failed and another may be asked; one that is full or probed is waited for
-//! ([`Denied`]). An attempt that finds no host to try leaves its flow here and ends: nothing waits but the flow's name,
-//! and accounts take turns. The table is bounded; what is forgotten first is what says least.
+//! All destinations that a host serves share its *width*, its limit of concurrent connections. A host that refuses a
+//! session is paused, twice as long after each failed probe; one attempt probes it, and after a success the width
+//! grows from one. A paused host counts as failed, so another may be tried; a host that is full or being probed is
+//! waited for ([`Denied`]). An attempt that finds no host to try leaves its flow here and ends: only the flow's name
+//! waits, and accounts take turns. The table is bounded; entries with the least information are evicted first.
 
 mod turns;
 
@@ -22,64 +22,64 @@ use crate::jobs::{Breaker, Flow, Jobs};
 use crate::store::jobs::lane_pauses::Pause;
 use turns::FairQueue;
 
-/// Hosts remembered at most.
+/// Limit of hosts in the table.
 const REMEMBERED: usize = 10_000;
-/// Connections that a host gets before it has taken anything.
+/// Connection limit of a host that has not accepted anything yet.
 const FIRST_WIDTH: usize = 5;
-/// How long a freed place is kept for the flow whose turn it is.
+/// Time that a freed connection slot is reserved for the flow whose turn it is.
 const KEPT_FOR: Duration = Duration::from_secs(10);
-/// How long a flow waits for its turn before it looks by itself.
+/// Time after which a waiting flow retries without a wake-up.
 const LOOKS_AGAIN: Duration = Duration::from_secs(60);
-/// How long a probe is waited for: one that lasts longer says that the host still takes nothing.
+/// Time that a probe is waited for: one that takes longer means that the host still accepts nothing.
 const PROBE_PATIENCE: Duration = Duration::from_secs(60);
-/// For how long an address is tried last that did not answer in time; twice as long after each further time …
+/// Time that an address which did not answer in time is tried last; doubled each further time.
 const FIRST_DEMOTION: Duration = Duration::from_secs(60);
-/// … up to this.
+/// Upper bound of that time.
 const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
 
-/// Every host that has connections, pauses, or did not answer of late.
+/// Every host that has connections, is paused, or recently did not answer.
 #[derive(Debug)]
 pub(crate) struct RemoteHosts {
     clock: Clock,
     jobs: Jobs,
     table: Mutex<Table>,
-    /// A session that waited has ended.
+    /// Notified when an idle session has ended.
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     peers: HashMap<SocketAddr, RemoteHost>,
-    /// How far the clock was set back that its times have followed.
+    /// Total backward clock adjustment already applied to the times in the table.
     set_back: Duration,
 }
 
-/// One address of a host.
+/// State of one address of a host.
 #[derive(Debug)]
 struct RemoteHost {
     /// Attempts that use it.
     busy: usize,
     /// Sessions that wait for the next message.
     idle: usize,
-    /// How many may use it at a time: one more with each success, up to what the configuration allows.
+    /// Limit of concurrent attempts: raised by one after each success, up to the configured limit.
     width: usize,
-    /// From this width on, which was too much once, it grows more slowly.
+    /// Width that was too much once; from here on it grows more slowly.
     threshold: usize,
     /// Successes since the width last changed.
     successes: usize,
     breaker: Breaker,
-    /// When its pause began, in nudges of the engine.
+    /// The engine's nudge counter when the pause began.
     nudges: u64,
-    /// Why it pauses.
+    /// Reason of the pause.
     reason: String,
     /// The flow that tries it when the pause ends.
     prober: Option<Flow>,
-    /// Since when an attempt probes it.
+    /// Start of the running probe.
     probed_since: Option<Timestamp>,
-    /// Places that are kept for flows whose turn it is, and until when.
+    /// Connection slots reserved for flows whose turn it is, each with its expiry.
     kept: Vec<(Flow, Timestamp)>,
     waiting: FairQueue,
-    /// Until when its other addresses are tried first, and how often in a row it earned that.
+    /// End of the period in which other addresses are tried first; `demotions` counts such periods in a row.
     last_until: Option<Timestamp>,
     demotions: u32,
 }
@@ -92,7 +92,7 @@ impl Default for RemoteHost {
             width: FIRST_WIDTH,
             threshold: usize::MAX,
             successes: 0,
-            // A refusal of the session is about all that would follow.
+            // A host that refuses one session will most likely refuse the next ones.
             breaker: Breaker::opening_after(1),
             nudges: 0,
             reason: String::new(),
@@ -106,54 +106,54 @@ impl Default for RemoteHost {
     }
 }
 
-/// A place at a host, while an attempt uses it.
+/// A connection slot of a host, held while an attempt uses it.
 #[derive(Debug)]
 pub(crate) struct Permit {
     peers: Arc<RemoteHosts>,
     address: SocketAddr,
     limit: usize,
-    /// Whether it said what became of the host.
+    /// True once the attempt's result was reported to the host's state.
     told: bool,
 }
 
-/// The place of a session that waits for the next message.
+/// The connection slot of a session that waits for the next message.
 #[derive(Debug)]
 pub(crate) struct IdlePermit {
     peers: Arc<RemoteHosts>,
     address: SocketAddr,
 }
 
-/// Why there is no place at a host.
+/// The reason a host has no connection slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// It has all the connections that it gets, or one is finding out whether it takes any: its turn is waited for.
+    /// It has all the connections it may have, or a probe is running: the flow waits for its turn.
     Full,
-    /// It failed, and is left alone for now.
+    /// It failed and is paused.
     Pauses,
 }
 
-/// What a flow waits for that found no host to try.
+/// The wait of a flow that found no host to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// When it looks again, unless it has its turn sooner.
+    /// Time of the next try, unless the flow's turn comes sooner.
     pub(crate) until: Timestamp,
-    /// [`Jobs::resumed`] when it began to wait.
+    /// [`Jobs::resumed`] when the wait began.
     pub(crate) since: u64,
-    /// That its hosts pause; none: they have all the connections that they get.
+    /// Set if its hosts are paused; `None` if they have all the connections they may have.
     pub pause: Option<Pause>,
 }
 
-/// Flows to resume once the table is free again.
+/// Flows to resume after the table is unlocked.
 type Resumed = Vec<(Flow, Timestamp)>;
 
 impl RemoteHosts {
-    /// Knows none; wakes flows of `jobs`.
+    /// Creates an empty table that wakes flows of `jobs`.
     pub(crate) fn new(jobs: Jobs, clock: Clock) -> Self {
         let table = Table { set_back: jobs.set_back(), ..Table::default() };
         Self { clock, jobs, table: Mutex::new(table), ended: Notify::new() }
     }
 
-    /// The table, on the time of the clock.
+    /// Locks the table and adjusts its times to the clock.
     fn table(&self) -> MutexGuard<'_, Table> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let set_back = self.jobs.set_back();
@@ -165,7 +165,7 @@ impl RemoteHosts {
         table
     }
 
-    /// Looks at a host, then wakes those whose turn it became.
+    /// Runs `act` on a host's state, then wakes the flows whose turn it is.
     fn with<T>(&self, address: SocketAddr, act: impl FnOnce(&mut RemoteHost, Timestamp, &mut Resumed) -> T) -> T {
         let now = self.clock.now();
         let mut resumed = Vec::new();
@@ -186,10 +186,10 @@ impl RemoteHosts {
         done
     }
 
-    /// A place at a host for an attempt of `flow`, of `limit` in all.
+    /// Takes a connection slot of a host for an attempt of `flow`; `limit` bounds the host's connections.
     ///
     /// # Errors
-    /// It pauses or has no room.
+    /// The host is paused or full.
     pub(crate) fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Result<Permit, Denied> {
         let nudges = self.jobs.nudges();
         self.with(address, |peer, now, resumed| {
@@ -208,22 +208,22 @@ impl RemoteHosts {
         })
     }
 
-    /// Whether a host has more connections than it gets, those included that only wait.
+    /// Returns true if a host has more connections than it may have, idle ones included.
     pub(crate) fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
         self.with(address, |peer, _, _| peer.busy + peer.idle > limit)
     }
 
-    /// Until a session that waited for the next message has ended at some host, since this was called.
+    /// Resolves when an idle session of any host has ended since this call.
     pub(crate) fn session_ended(&self) -> impl Future<Output = ()> {
-        // It gets what is said from now on, though nobody polls it yet.
+        // Notifications sent from now on count, even before the future is polled.
         self.ended.notified()
     }
 
-    /// Leaves a flow that found no place at any of these addresses to wait for one.
+    /// Queues a flow that found no slot at any of these addresses.
     pub(crate) fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
         let now = self.clock.now();
         let since = self.jobs.resumed();
-        // The one that is free soonest: one that is full, else one that is probed, else the shortest pause.
+        // The address that is free soonest: a full one, else one being probed, else the one with the shortest pause.
         let pause = |address: &&SocketAddr| {
             self.with(**address, |peer, now, _| (peer.breaker.is_open(), peer.paused_until(now)))
         };
@@ -233,7 +233,7 @@ impl RemoteHosts {
         self.with(*address, |peer, now, resumed| {
             let Some(until) = peer.paused_until(now) else {
                 peer.waiting.push(flow);
-                // A place may have become free since it was asked for, and nobody else would say so.
+                // A slot may have become free since it was requested, and nothing else would report it.
                 peer.promote(now, resumed);
                 let probed_until = peer.probed_since.map(|since| since.plus(PROBE_PATIENCE));
                 let later = now.plus(LOOKS_AGAIN);
@@ -251,8 +251,8 @@ impl RemoteHosts {
         })
     }
 
-    /// An address did not answer while another did, or refused us for want of a name of our IPv6 address: the others are
-    /// tried first for a while.
+    /// Moves an address behind the others for a while: it did not answer while another did, or it refused us because
+    /// our IPv6 address has no reverse DNS name.
     pub(crate) fn demote(&self, address: SocketAddr) {
         self.with(address, |peer, now, _| {
             let time = FIRST_DEMOTION.saturating_mul(1 << peer.demotions.min(16)).min(LONGEST_DEMOTION);
@@ -261,7 +261,7 @@ impl RemoteHosts {
         });
     }
 
-    /// Whether an address is to be tried after the others.
+    /// Returns true if an address is to be tried after the others.
     pub(crate) fn is_demoted(&self, address: SocketAddr) -> bool {
         let table = self.table();
         let until = table.peers.get(&address).and_then(|peer| peer.last_until);
@@ -270,7 +270,7 @@ impl RemoteHosts {
 }
 
 impl Permit {
-    /// The host took a session and answered in it, whatever it said of the message.
+    /// Records that the host accepted a session and answered in it, whatever its verdict on the message.
     pub(crate) fn succeeded(&mut self) {
         self.told = true;
         self.peers.with(self.address, |peer, now, resumed| {
@@ -291,7 +291,7 @@ impl Permit {
         });
     }
 
-    /// The host took no session, or ended it: `reason`, as a sentence.
+    /// Records that the host refused or broke off a session, with `reason` as a sentence.
     pub(crate) fn failed(&mut self, reason: &str) {
         self.told = true;
         let nudges = self.peers.jobs.nudges();
@@ -302,7 +302,7 @@ impl Permit {
             if !peer.breaker.failed(now, None, others, chance()) {
                 return;
             }
-            // Perhaps it takes just so many at a time.
+            // The host may allow just this many connections.
             peer.threshold = others.min(peer.width).max(1);
             peer.width = 1;
             peer.successes = 0;
@@ -318,11 +318,11 @@ impl Permit {
         });
     }
 
-    /// Keeps the connection, while the place is another's.
+    /// Converts the slot for an idle connection, which stays open while the attempt's slot goes to another.
     pub(crate) fn idle(self) -> IdlePermit {
         let (peers, address) = (Arc::clone(&self.peers), self.address);
         peers.with(address, |peer, _, _| peer.idle += 1);
-        // Dropping it frees the place.
+        // Dropping the permit frees its slot.
         drop(self);
         IdlePermit { peers, address }
     }
@@ -351,7 +351,7 @@ impl Drop for IdlePermit {
 }
 
 impl RemoteHost {
-    /// Until when nothing may be tried; none: it does not pause, or waits for its probe.
+    /// Returns the end of the pause; `None` if the host is not paused or is due for a probe.
     fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.breaker.until().filter(|until| now < *until)
     }
@@ -359,7 +359,7 @@ impl RemoteHost {
     fn admits(&mut self, flow: &Flow, nudges: u64, now: Timestamp) -> bool {
         if self.breaker.is_open() {
             if self.nudges != nudges {
-                // The operator wants it tried.
+                // The operator requested a retry.
                 self.nudges = nudges;
                 self.breaker.probe_at(now);
             }
@@ -368,23 +368,23 @@ impl RemoteHost {
         self.kept.iter().any(|(kept, _)| kept == flow) || self.busy + self.kept.len() < self.width
     }
 
-    /// Why it has no place.
+    /// Returns the reason there is no slot.
     fn denied(&self, now: Timestamp) -> Denied {
         let is_probed = self.probed_since.is_some_and(|since| now.since(since) < PROBE_PATIENCE);
         if self.breaker.is_open() && !is_probed { Denied::Pauses } else { Denied::Full }
     }
 
-    /// The clock was set back.
+    /// Adjusts its times after the clock was set back.
     fn shift_back(&mut self, by: Duration) {
         self.breaker.shift_back(by);
         let times = self.kept.iter_mut().map(|(_, until)| until);
         times.chain(&mut self.last_until).chain(&mut self.probed_since).for_each(|at| *at = at.minus(by));
     }
 
-    /// Gives free places to those who wait, in turn, and those of others who did not come.
+    /// Gives free slots to waiting flows in turn, including slots whose reservation expired.
     fn promote(&mut self, now: Timestamp, resumed: &mut Resumed) {
         if self.breaker.is_open() {
-            // Its probe came to nothing that says anything: another's turn.
+            // The probe ended without a result, so the next flow probes.
             if !self.breaker.pauses(now) && self.busy == 0 {
                 resumed.extend(self.waiting.pop().map(|flow| (flow, now)));
             }
@@ -399,18 +399,18 @@ impl RemoteHost {
         }
     }
 
-    /// Whether connections or flows hang on it.
+    /// Returns true if the host has connections or waiting flows.
     fn is_used(&self) -> bool {
         self.busy + self.idle > 0 || !self.kept.is_empty() || !self.waiting.is_empty()
     }
 
-    /// Whether forgetting it would change anything.
+    /// Returns true if evicting it would lose information.
     fn matters(&self, now: Timestamp) -> bool {
         self.is_used() || self.breaker.is_open() || self.last_until.is_some_and(|until| now < until)
     }
 }
 
-/// From 0 to 1.
+/// Returns a random number from 0 to 1.
 fn chance() -> f64 {
     let mut octets = [0; 2];
     fill_random(&mut octets);

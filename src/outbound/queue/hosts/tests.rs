@@ -22,7 +22,7 @@ impl Rig {
         self.peers.admit(host(1), flow, LIMIT).ok()
     }
 
-    /// Takes as many places as there are.
+    /// Takes all free connection slots.
     fn fill(&self) -> Vec<Permit> {
         std::iter::from_fn(|| self.admit(&flow("full", RowId::new(1)))).collect()
     }

@@ -1,20 +1,20 @@
-//! Flows that wait for a host: accounts take turns, and the flows of one account among each other.
+//! Flows that wait for a host: accounts take turns, and so do the flows of one account.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::AccountRowId;
 use crate::jobs::Flow;
 
-/// Flows that wait for one host at most; one more looks again by itself.
+/// Limit of flows that wait for one host; further ones retry on their own.
 const MAX: usize = 10_000;
 
-/// See the head of this file. Each flow waits once.
+/// A queue that is fair between accounts. Each flow is in it once.
 #[derive(Debug, Default)]
 pub(crate) struct FairQueue {
     flows: HashSet<Flow>,
-    /// Those of each account, in turn.
+    /// Flows of each account, in order.
     of_account: HashMap<AccountRowId, VecDeque<Flow>>,
-    /// Accounts with flows, in turn.
+    /// Accounts with waiting flows, in order.
     accounts: VecDeque<AccountRowId>,
 }
 
@@ -23,7 +23,7 @@ impl FairQueue {
         self.flows.is_empty()
     }
 
-    /// One that waits already keeps its place.
+    /// Adds a flow; one that is already waiting keeps its place.
     pub(crate) fn push(&mut self, flow: &Flow) {
         if self.flows.len() >= MAX || !self.flows.insert(flow.clone()) {
             return;
@@ -35,7 +35,7 @@ impl FairQueue {
         flows.push_back(flow.clone());
     }
 
-    /// It waits no more.
+    /// Removes a flow.
     pub(crate) fn remove(&mut self, flow: &Flow) {
         if !self.flows.remove(flow) {
             return;
@@ -49,7 +49,7 @@ impl FairQueue {
         }
     }
 
-    /// The next, which waits no more.
+    /// Removes and returns the next flow.
     pub(crate) fn pop(&mut self) -> Option<Flow> {
         let account = self.accounts.pop_front()?;
         let flows = self.of_account.get_mut(&account)?;

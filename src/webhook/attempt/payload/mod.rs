@@ -1,7 +1,7 @@
-//! What a request posts: whole where it is small, else written in pieces, as often as it is asked for, from where the
-//! texts and files stand in the mail data. Either way it is the same bytes.
+//! The body of a request: held whole if small, otherwise generated in pieces, as often as needed, from the positions
+//! of texts and files in the mail data. The bytes are the same either way.
 //!
-//! Pure. A large payload is walked twice: to sign it, since the signatures go before it, and to send it.
+//! Pure. A large payload is generated twice: to sign it, because the signatures precede it, and to send it.
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use crate::content::Texts;
 use crate::mail::mime::{Encoding, LocatedText, TextReader};
 use crate::webhook::events::email_received::{Base64File, EmailReceived, Text};
 
-/// About how large a piece is.
+/// Approximate size of a piece, in octets.
 const PIECE: usize = 64 * 1024;
 /// A payload up to this size is held whole.
 pub(crate) const WHOLE_MAX: usize = 1024 * 1024;
 
-/// The bytes that are posted.
+/// The bytes of a request body.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
-    /// All of them.
+    /// All bytes in memory.
     Whole(Bytes),
-    /// What they are made of.
+    /// Segments that the bytes are generated from.
     Written(Arc<[Segment]>),
 }
 
 /// A part of a payload.
 #[derive(Clone, Debug)]
 pub(crate) enum Segment {
-    /// JSON as it stands.
+    /// Literal JSON.
     Json(Bytes),
-    /// The inside of a JSON string: a text.
+    /// The contents of a JSON string: a text.
     Text(LocatedText),
-    /// The inside of a JSON string: a file, decoded and then written in plain base64.
+    /// The contents of a JSON string: a file, decoded and re-encoded as plain base64.
     File(Encoding, Bytes),
 }
 
 impl Payload {
-    /// The payload of `event`; `apart` is what it leaves out, in order.
+    /// Builds the payload of `event`; `apart` holds the segments left out of it, in order.
     pub(crate) fn of(event: &EmailReceived<'_>, apart: Vec<Segment>) -> Self {
         if apart.is_empty() {
             return Self::Whole(event.to_json().into());
@@ -53,7 +53,7 @@ impl Payload {
         Self::Written(segments.into()).small_as_whole()
     }
 
-    /// Holds it whole if that is little: then the mail data, which may be much, can go.
+    /// Converts a small payload to its whole form, so that the mail data, which may be large, can be freed.
     fn small_as_whole(self) -> Self {
         let mut whole = Vec::new();
         for piece in self.pieces() {
@@ -65,7 +65,7 @@ impl Payload {
         Self::Whole(whole.into())
     }
 
-    /// Walks over it from its beginning.
+    /// Iterates over the payload from its beginning.
     pub(crate) fn pieces(&self) -> Pieces {
         let segments = match self {
             Self::Whole(bytes) => [Segment::Json(bytes.clone())].into(),
@@ -74,7 +74,7 @@ impl Payload {
         Pieces { segments, next: 0, open: None }
     }
 
-    /// Bytes in memory that it is made of; of mail data those that it reads.
+    /// Returns the octets of memory it refers to; of mail data, only the ranges it reads.
     pub(crate) fn memory_size(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
@@ -82,7 +82,7 @@ impl Payload {
         }
     }
 
-    /// All of it in memory, for those who show it.
+    /// Returns the whole payload in memory, for display.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes,
@@ -108,7 +108,7 @@ impl From<String> for Payload {
     }
 }
 
-/// The text and the html of an event that tells `texts`.
+/// Returns the text and HTML bodies of an event with these `texts`.
 pub(crate) fn bodies(texts: &Texts) -> (Option<Text<'_>>, Option<Text<'_>>) {
     match texts {
         Texts::Decoded(readable) => {
@@ -118,7 +118,7 @@ pub(crate) fn bodies(texts: &Texts) -> (Option<Text<'_>>, Option<Text<'_>>) {
     }
 }
 
-/// What such an event leaves out of its bodies.
+/// Returns the segments that such an event leaves out of its bodies.
 pub(crate) fn streamed_bodies(texts: &Texts) -> Vec<Segment> {
     match texts {
         Texts::Decoded(_) => Vec::new(),
@@ -135,14 +135,14 @@ impl Segment {
     }
 }
 
-/// A walk over a payload.
+/// An iteration over a payload.
 pub(crate) struct Pieces {
     segments: Arc<[Segment]>,
     next: usize,
     open: Option<Open>,
 }
 
-/// A segment that is being written.
+/// The segment being generated.
 enum Open {
     Text(TextReader, String),
     File(Base64File, Bytes, String),
@@ -159,7 +159,7 @@ impl Iterator for Pieces {
 }
 
 impl Pieces {
-    /// Adds the next step to `out`; `false` when nothing is left.
+    /// Appends the next piece to `out`; `false` when nothing is left.
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
         if out.capacity() == 0 {
             out.reserve(2 * PIECE);
@@ -199,14 +199,14 @@ impl Pieces {
     }
 }
 
-/// The inside of a JSON string, escaped by the code that writes whole strings.
+/// Appends `text` as the contents of a JSON string, escaped by the code that writes whole strings.
 pub(crate) fn escape(text: &str, out: &mut Vec<u8>) {
-    // Writing a string into memory has no error to report.
+    // Writing a string into memory cannot fail.
     let written = text.serialize(&mut serde_json::Serializer::with_formatter(out, Inside));
     debug_assert!(written.is_ok());
 }
 
-/// Compact JSON without the quotation marks of strings.
+/// Formats compact JSON, without the quotation marks of strings.
 struct Inside;
 
 impl Formatter for Inside {

@@ -1,4 +1,4 @@
-//! A payload that is written from the mail data is byte for byte the one that is made whole.
+//! A payload generated from the mail data equals the one built whole, byte for byte.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -29,7 +29,7 @@ fn told() -> EventMetadata {
     }
 }
 
-/// Compares both forms; the length of the payload.
+/// Compares both forms and returns the length of the payload.
 fn assert_same(raw: &[u8], what: &str) -> usize {
     let whole = payload_of(&told(), raw.to_vec(), usize::MAX).into_bytes();
     let written = payload_of(&told(), raw.to_vec(), 0);
@@ -100,7 +100,7 @@ fn of_characters_escapes_and_line_breaks_across_every_border() {
         ["é".as_bytes(), "€".as_bytes(), "🐝".as_bytes(), b"\x01", b"\"\\", b"\r\n", b"\r", b"\0\n\r\n", b"\xe9\x80"];
     for charset in CHARSETS {
         for unit in units {
-            // The borders are at multiples of 8 and 16 KiB.
+            // Chunk boundaries are at multiples of 8 and 16 KiB.
             for shift in 0..4 {
                 let body = [b"x".repeat(shift), unit.repeat(40_000 / unit.len())].concat();
                 let what = format!("{charset} {unit:x?} {shift}");
@@ -151,7 +151,7 @@ fn of_texts_that_are_cut_to_twice_the_size_of_the_mail() {
 fn of_more_than_is_held_whole() {
     let euro = mail("text/plain; charset=windows-1252", "8bit", &b"\x80\x01\r\n".repeat(WHOLE_MAX / 4));
     assert!(assert_same(&euro, "euro") > 2 * WHOLE_MAX);
-    // Of such a set no more than 4 MiB are decoded.
+    // At most 4 MiB of a text in such a character set are decoded.
     let boxes = mail("text/plain; charset=cp437", "8bit", &b"\xb0".repeat(7 << 20));
     assert!(assert_same(&boxes, "cp437") > 3 * (4 << 20));
     let file = mail("application/octet-stream", "binary", &b"\0\xff\x80".repeat(WHOLE_MAX));
