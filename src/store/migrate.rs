@@ -54,7 +54,7 @@ fn canonical_addresses(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Error for a database that this version cannot use.
+/// Returns the error for a database that this version cannot use.
 pub(super) fn refused(sentence: String) -> Error {
     Error::Io { context: sentence, source: std::io::Error::other("the database was left untouched") }
 }

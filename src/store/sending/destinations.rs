@@ -82,7 +82,7 @@ pub(crate) fn ask(
 pub(crate) struct PendingConfirmation {
     /// Time of the last mail.
     pub(crate) at: Timestamp,
-    /// Time at which somebody there declined, if anybody did.
+    /// Time at which its owner declined, if ever.
     pub(crate) declined_at: Option<Timestamp>,
 }
 

@@ -270,7 +270,7 @@ impl Writer {
         self.waiting.longest()
     }
 
-    /// Returns true if the latest news of a commit is that it became durable, no longer ago than `within`.
+    /// Returns true if the last commit to finish became durable, no longer ago than `within`.
     pub(crate) fn committed_within(&self, within: Duration) -> bool {
         let (good, bad) = (self.counts.good_at.load(Ordering::Acquire), self.counts.bad_at.load(Ordering::Acquire));
         good > bad && u128::from(self.counts.now().saturating_sub(good - 1)) <= within.as_millis()

@@ -96,7 +96,7 @@ impl Thread {
         }
     }
 
-    /// On a full disk, moves the WAL into the database file, so that its room is reused or freed.
+    /// Moves the WAL into the database file on a full disk, so that its room is reused or freed.
     pub(super) fn reclaim(&mut self) {
         if self.has_failed() {
             return self.reclaim_at.set(None);

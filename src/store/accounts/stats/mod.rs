@@ -67,7 +67,7 @@ pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps
 const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM tally
      WHERE account_id = ?1 AND minute >= ?2 AND minute < ?3";
 
-/// A minute that the sweep removed may go below zero when rows of it are removed later.
+/// Clamps a count at zero: removing rows of a minute that the sweep removed leaves it negative.
 fn positive(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
