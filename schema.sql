@@ -330,7 +330,7 @@ CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
 CREATE INDEX forward_mark_by_account ON forward_mark (account_id, reported_at) WHERE reported_at IS NOT NULL;
 CREATE INDEX forward_mark_by_sender ON forward_mark (sender, reported_at) WHERE reported_at IS NOT NULL;
 
--- ------------------------------------------------------------------------------- what is derived from messages
+-- --------------------------------------------------------------------------------------- derived from messages
 
 -- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
 -- recipient and bytes: the one random index on the accept path, kept small and random only within the present span.

@@ -173,7 +173,7 @@ pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId
     raw.map_or(Ok(false), |raw| mail_data::is_whole(connection, objects, raw).map(|whole| !whole))
 }
 
-/// As [`is_lost`], of a scheduled send.
+/// Does the same as [`is_lost`] for a scheduled send.
 pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
     let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
     match messages::find_name(connection, message)? {

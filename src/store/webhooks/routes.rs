@@ -170,7 +170,7 @@ pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result
 /// Does the same as [`insert`], with a given id.
 ///
 /// # Errors
-/// As [`insert`].
+/// Those of [`insert`].
 pub(crate) fn insert_as(
     connection: &Connection,
     public_id: RouteId,
