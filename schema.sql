@@ -1,4 +1,4 @@
--- The whole present schema of mailkite's database. A fresh database is made by this file as it stands; an older one
+-- The complete present schema of mailkite's database. A new database is created by this file as it is; an older one
 -- is brought here by the steps in src/store/migrate.rs, and a test proves that both ways end the same.
 --
 -- Style: STRICT; singular names; `id` INTEGER PRIMARY KEY inside, `public_id` outside (contract 1.3); `*_at` are epoch
@@ -23,7 +23,7 @@ CREATE TABLE account (
 ) STRICT;
 CREATE UNIQUE INDEX account_by_google_subject ON account (google_subject) WHERE google_subject IS NOT NULL;
 
--- While there is no owner: proves that who signs up first runs this machine (contract 2.2).
+-- Exists until there is an owner: proves that the first person to sign up operates this machine (contract 2.2).
 CREATE TABLE setup_token (
   only INTEGER PRIMARY KEY CHECK (only = 1),
   token_sealed BLOB NOT NULL
@@ -32,7 +32,7 @@ CREATE TABLE setup_token (
 CREATE TABLE api_key (                           -- an account's own key, and its keys for one domain (contract 2.8)
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  key_hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of the whole key: how a credential is found
+  key_hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of the whole key, for the lookup of a credential
   key_sealed BLOB NOT NULL,                      -- the key itself, shown again by GET /api/keys
   created_at INTEGER NOT NULL,
   public_id TEXT,                                -- key_…; NULL: the account's own key
@@ -48,8 +48,8 @@ CREATE TABLE session (                           -- a login; its token is a JWT 
   id INTEGER PRIMARY KEY,
   jti TEXT NOT NULL UNIQUE,                      -- no capability: the token is signed
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  client_address TEXT NOT NULL,                  -- where the login came from
-  user_agent TEXT NOT NULL,                      -- '': the client sent none
+  client_address TEXT NOT NULL,                  -- client address of the login
+  user_agent TEXT NOT NULL,                      -- User-Agent; '': the client sent none
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL
 ) STRICT;
@@ -63,16 +63,17 @@ CREATE TABLE email_verification (                -- a link that proves an accoun
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX email_verification_by_account ON email_verification (account_id);
 
-CREATE TABLE notice (                            -- mail of the appliance's own that waits to be sent
+CREATE TABLE notice (                            -- mail queued by the appliance itself
   id INTEGER PRIMARY KEY,
   recipient TEXT NOT NULL,
   subject TEXT NOT NULL,
-  text_sealed BLOB NOT NULL,                     -- it may hold a link that is a capability
+  text_sealed BLOB NOT NULL,                     -- may contain a link that is a capability
   created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL                    -- after that it would tell nothing any more
+  expires_at INTEGER NOT NULL                    -- pointless after this time
 ) STRICT;
 
--- When an account was last told that deliveries to an endpoint failed for good: at most once a day (contract 9.5).
+-- Time of the last notice to an account that deliveries to an endpoint failed permanently: at most once a day
+-- (contract 9.5).
 CREATE TABLE owner_notice (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   endpoint TEXT NOT NULL,                        -- the origin of its URL
@@ -104,7 +105,7 @@ CREATE TABLE template (                          -- contract 11; the built-in on
   name TEXT NOT NULL,
   category TEXT,                                 -- NULL, here and below: not given
   subject TEXT, html TEXT, text TEXT,
-  json TEXT, theme TEXT,                         -- an editor's own; kept and given back as they are
+  json TEXT, theme TEXT,                         -- private to the editor; stored and returned unchanged
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL
 ) STRICT;
@@ -127,31 +128,31 @@ CREATE TABLE domain (
   zero_retention INTEGER NOT NULL DEFAULT 0 CHECK (zero_retention IN (0, 1)),   -- contract 3.8
   tracking_webhook_url TEXT,                     -- NULL: none (contract 3.7)
   webhook_events TEXT,                           -- JSON: "all" or an array; NULL: no sending event is opted in
-  checked_at INTEGER,                            -- the last look at DNS; NULL: none yet
-  verified_at INTEGER,                           -- since when the status is verified; NULL: pending
+  checked_at INTEGER,                            -- last check of its DNS records; NULL: none yet
+  verified_at INTEGER,                           -- time of its verification; NULL: pending
   UNIQUE (account_id, name)
 ) STRICT;
--- One account at most holds a name as verified; the door asks for it at every RCPT.
+-- At most one account holds a name as verified; looked up by SMTP reception at every RCPT.
 CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'verified';
 CREATE INDEX domain_by_name ON domain (name);
 CREATE INDEX domain_by_check ON domain (checked_at);
 
-CREATE TABLE dkim_key (                          -- two for each domain, made with it
+CREATE TABLE dkim_key (                          -- two for each domain, created with it
   domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
   algorithm TEXT NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
   private_sealed BLOB NOT NULL,                  -- PKCS #8 DER
-  public_key TEXT NOT NULL,                      -- base64, as the record's p= has it
+  public_key TEXT NOT NULL,                      -- base64, as in the record's p=
   created_at INTEGER NOT NULL,
   PRIMARY KEY (domain_id, algorithm)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE dns_check (                         -- what the last looks at one DNS record of a domain found
+CREATE TABLE dns_check (                         -- result of the last checks of one DNS record of a domain
   domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
   record TEXT NOT NULL CHECK (record IN ('mx', 'spf', 'dkim', 'dmarc', 'dkim_ed25519')),
   status TEXT NOT NULL CHECK (status IN ('ok', 'missing', 'mismatch', 'unchecked')),
-  found TEXT NOT NULL,                           -- JSON array of the values seen
-  failures INTEGER NOT NULL DEFAULT 0,           -- failed checks in a row; no answer counts neither way
-  first_failed_at INTEGER,                       -- of that row of failures; NULL: none
+  found TEXT NOT NULL,                           -- JSON array of the values in the DNS
+  failures INTEGER NOT NULL DEFAULT 0,           -- failed checks in a row; a check without an answer does not count
+  first_failed_at INTEGER,                       -- first of those failures; NULL: none
   PRIMARY KEY (domain_id, record)
 ) STRICT, WITHOUT ROWID;
 
@@ -159,7 +160,7 @@ CREATE TABLE route (
   id INTEGER PRIMARY KEY,
   public_id TEXT NOT NULL UNIQUE,                -- rte_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: a regex, of no domain
+  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: a regex, which has no domain
   match_pattern TEXT NOT NULL,
   action TEXT NOT NULL CHECK (action IN ('webhook', 'forward', 'store', 'drop')),
   destination TEXT,                              -- URL or address; NULL for store and drop
@@ -169,7 +170,7 @@ CREATE TABLE route (
   secret_sealed BLOB,                            -- NULL unless action is webhook
   previous_secret_sealed BLOB,                   -- NULL: never rotated
   previous_valid_until INTEGER,                  -- until then both secrets sign (contract 9.3)
-  last_status TEXT,                              -- NULL: nothing came of it yet
+  last_status TEXT,                              -- NULL: not run yet
   last_status_code INTEGER,
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL,
@@ -178,7 +179,7 @@ CREATE TABLE route (
 CREATE INDEX route_by_account ON route (account_id, id);
 CREATE UNIQUE INDEX route_domain_webhook ON route (domain_id) WHERE is_domain_webhook = 1;
 
--- Ids that a domain's webhook had and has no more: its deliveries are still the domain's (contract 3.6).
+-- Former ids of a domain's webhook: its deliveries still belong to the domain (contract 3.6).
 CREATE TABLE former_webhook (
   route_id TEXT PRIMARY KEY,                     -- rte_…
   domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
@@ -189,9 +190,9 @@ CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);
 CREATE TABLE forward_proof (                     -- an address that an account would forward to (contract 4.6)
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   address TEXT NOT NULL,                         -- in its canonical form
-  mailbox TEXT NOT NULL,                         -- the same without its + suffix: what the mails to it are counted by
+  mailbox TEXT NOT NULL,                         -- the same without its + suffix, by which mails to it are counted
   token_hash BLOB NOT NULL,                      -- SHA-256 of the token of the link that was mailed last
-  asked_at INTEGER NOT NULL,                     -- when it was
+  asked_at INTEGER NOT NULL,                     -- time of that mail
   proven_at INTEGER,                             -- NULL: nobody confirmed it
   declined_at INTEGER,                           -- NULL: nobody declined
   PRIMARY KEY (account_id, address)
@@ -201,7 +202,8 @@ CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
 
 -- ---------------------------------------------------------------------------------------------------- messages
 
--- Mail data once per SMTP transaction, whoever it is for: here when small and plain, else a file of the object store.
+-- Mail data, once per SMTP transaction for all recipients: here when small and plain, else in a file of the object
+-- store.
 CREATE TABLE raw (
   id INTEGER PRIMARY KEY,
   size INTEGER NOT NULL,                         -- octets as received
@@ -219,7 +221,7 @@ CREATE TABLE message (
   public_id TEXT NOT NULL UNIQUE,                -- msg_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   domain_id INTEGER,                             -- NULL: mail to the host name itself; may outlive its domain
-  route_id TEXT,                                 -- public id of the route that counts (contract 5.2); NULL: none matched
+  route_id TEXT,                                 -- public id of the route that decided (contract 5.2); NULL: none
   direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
   status TEXT NOT NULL CHECK (status IN         -- outbound: contract 8.5
     ('received', 'dropped', 'scheduled', 'canceled', 'queued', 'deferred', 'sent', 'bounced', 'failed')),
@@ -231,31 +233,31 @@ CREATE TABLE message (
   subject TEXT,                                  -- NULL: no such field
   message_id_header TEXT,                        -- NULL: no such field
   thread_id TEXT,                                -- NULL: neither In-Reply-To nor Message-ID
-  spf TEXT, dkim TEXT, dmarc TEXT,               -- NULL: not asked (loopback, dev mode)
-  spam TEXT CHECK (spam IN ('ham', 'spam')),     -- NULL: not asked; changed by control answers
-  spam_on_arrival TEXT CHECK (spam_on_arrival IN ('ham', 'spam')),   -- what the payload says, for ever
-  trace TEXT NOT NULL,                           -- Received and Authentication-Results as we would prepend them
-  truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),  -- MIME limits cut the reading short
+  spf TEXT, dkim TEXT, dmarc TEXT,               -- NULL: not checked (loopback, dev mode)
+  spam TEXT CHECK (spam IN ('ham', 'spam')),     -- NULL: not checked; changed by control answers
+  spam_on_arrival TEXT CHECK (spam_on_arrival IN ('ham', 'spam')),   -- reported in the payload, never changed
+  trace TEXT NOT NULL,                           -- Received and Authentication-Results to prepend
+  truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),  -- MIME limits cut the parsing short
   attachment_count INTEGER NOT NULL DEFAULT 0,
   size INTEGER NOT NULL,                         -- octets as received
   raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
   received_at INTEGER NOT NULL,
-  body BLOB,                                     -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
-  overhead INTEGER NOT NULL DEFAULT 2048,        -- bytes that it is taken to need beside its mail data
-  account_total INTEGER NOT NULL DEFAULT 0       -- bytes of all messages that the account ever had, this one included
+  body BLOB,                                     -- zstd JSON of text, html, headers; NULL while the raw copy exists
+  overhead INTEGER NOT NULL DEFAULT 2048,        -- bytes charged in addition to its mail data
+  account_total INTEGER NOT NULL DEFAULT 0       -- bytes of all messages the account ever had, including this one
 ) STRICT;
--- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
+-- For the list and its cursor (contract 1.8), the unique millisecond, and the account's latest message on acceptance.
 CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
--- The same for one domain, for the few that a receiver dropped, and for what was sent.
+-- The same for one domain, for the few messages that a receiver dropped, and for sent messages.
 CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
 CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
 CREATE INDEX message_outbound ON message (account_id, received_at) WHERE direction = 'outbound';
 CREATE INDEX message_unsent ON message (account_id, status, received_at)
   WHERE direction = 'outbound' AND status <> 'sent';
--- Is a raw copy still in use? And which copies are past their seven days?
+-- Finds raw copies that are still in use, and those past their seven days.
 CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
 
-CREATE TABLE attachment (                        -- a slice of the raw object, decoded while it is served
+CREATE TABLE attachment (                        -- a slice of the raw object, decoded when served
   message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
   idx INTEGER NOT NULL,
   filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,   -- NULL: the part gives none
@@ -264,43 +266,43 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   part_offset INTEGER NOT NULL,
   part_length INTEGER NOT NULL,
   encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable', 'uuencode')),
-  inner_offset INTEGER,                          -- of a file in a winmail.dat, in the decoded part; NULL: all of the part
+  inner_offset INTEGER,                          -- of a file in a winmail.dat, in the decoded part; NULL: whole part
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 
 -- ----------------------------------------------------------------------------------------------------- sending
 
--- What few outbound messages have: several recipients in their fields, metadata, a time to be sent at, a failure.
+-- Details that few outbound messages have: several header recipients, metadata, a scheduled time, a failure.
 CREATE TABLE submission (
   message_id INTEGER PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
-  header_to TEXT,                                -- JSON: To and Cc as contract 5.3 shows them; NULL: message has the one
+  header_to TEXT,                                -- JSON: To and Cc as shown in contract 5.3; NULL: one, in message
   metadata TEXT,                                 -- JSON object; NULL: none given
   scheduled_id TEXT,                             -- ssnd_…; NULL: was not scheduled
   scheduled_at INTEGER,                          -- NULL: was not scheduled
-  failure TEXT,                                  -- why it is 'failed'; NULL: it is not
-  return_to TEXT                                 -- who hears what of it cannot be delivered; NULL: webhooks alone
+  failure TEXT,                                  -- reason for 'failed'; NULL: not failed
+  return_to TEXT                                 -- address notified of delivery failures; NULL: webhooks alone
 ) STRICT;
 CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
 
--- What of a message goes to one recipient, with a bounce address of its own: what comes back there says nothing of the
--- others. A forwarded message has one too.
+-- The part of a message that goes to one recipient, with its own bounce address, so that a bounce says nothing about
+-- the other recipients. A forwarded message has one too.
 CREATE TABLE dispatch (
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, and nothing else is stored of it
+  message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, with nothing else stored
   route_id TEXT,                                 -- public id of the route that forwards; NULL: submitted
-  sending_domain TEXT NOT NULL,                  -- which smarthost counts; a forwarded one's is the recipient's
+  sending_domain TEXT NOT NULL,                  -- selects the smarthost; for forwarded mail the recipient's domain
   domain TEXT,                                   -- recipient domain; NULL: a smarthost takes it
   reverse_path TEXT NOT NULL,                    -- '' is the null reverse-path
-  prefix TEXT NOT NULL,                          -- fields that go before the mail data
+  prefix TEXT NOT NULL,                          -- header fields to prepend to the mail data
   raw_id INTEGER,                                -- NULL: every recipient is settled
-  queued_at INTEGER NOT NULL,                    -- from when on the time to give up counts
+  queued_at INTEGER NOT NULL,                    -- start of the queue lifetime
   attempts INTEGER NOT NULL DEFAULT 0,
   attempted_at INTEGER,                          -- NULL, here and below: not attempted yet
-  host TEXT,                                     -- the remote host that decided the last attempt; NULL: none was reached
+  host TEXT,                                     -- remote host that decided the last attempt; NULL: none was reached
   tls TEXT,                                      -- NULL: plain text
-  transcript TEXT,                               -- of the last attempt
-  forwarding TEXT                                -- JSON: what was verified, and the From that it gets; NULL: sent from here
+  transcript TEXT,                               -- SMTP dialog of the last attempt
+  forwarding TEXT                                -- JSON: verified identities and the new From; NULL: sent from here
 ) STRICT;
 CREATE INDEX dispatch_by_message ON dispatch (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX dispatch_raw ON dispatch (raw_id) WHERE raw_id IS NOT NULL;
@@ -316,11 +318,11 @@ CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
   PRIMARY KEY (dispatch_id, idx)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE forward_mark (                      -- what was forwarded with an SRS address (contract 5.1)
+CREATE TABLE forward_mark (                      -- a message forwarded with an SRS address (contract 5.1)
   mark BLOB PRIMARY KEY,                         -- SHA-256 of the address and the Message-ID
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  sender TEXT NOT NULL,                          -- who gets a report, in canonical form without a + suffix
-  recipient TEXT NOT NULL,                       -- whom the message was sent to
+  sender TEXT NOT NULL,                          -- recipient of reports, in canonical form without a + suffix
+  recipient TEXT NOT NULL,                       -- address that the message was forwarded to
   sent_at INTEGER NOT NULL,
   reported_at INTEGER                            -- NULL: its sender got no report
 ) STRICT, WITHOUT ROWID;
@@ -328,28 +330,28 @@ CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
 CREATE INDEX forward_mark_by_account ON forward_mark (account_id, reported_at) WHERE reported_at IS NOT NULL;
 CREATE INDEX forward_mark_by_sender ON forward_mark (sender, reported_at) WHERE reported_at IS NOT NULL;
 
--- ------------------------------------------------------------------------------- what is derived from messages
+-- --------------------------------------------------------------------------------------- derived from messages
 
 -- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
--- recipient and bytes: the one random index on the accept path, so it is random only within the present span, and small.
+-- recipient and bytes: the one random index on the accept path, kept small and random only within the present span.
 CREATE TABLE recent (
   fingerprint INTEGER PRIMARY KEY,
-  message_id INTEGER NOT NULL                    -- the row that the repeat is answered with; tells the time too
+  message_id INTEGER NOT NULL                    -- row to answer the repeat with; also gives the time
 ) STRICT;
 
--- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail. A block
--- holds what is searched of some hundred messages of one account, 64 KiB of text when it is full.
+-- Substring search, filled in batches after acceptance; message ids above `search_state` are not indexed yet. A block
+-- holds the searchable text of some hundred messages of one account, 64 KiB when it is full.
 CREATE TABLE search_block (
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  oldest INTEGER NOT NULL,                       -- received_at of its messages, from this to that
+  oldest INTEGER NOT NULL,                       -- received_at of its messages, first and last
   newest INTEGER NOT NULL,
   grams BLOB NOT NULL,                           -- the runs of one to four octets in it, as a set of hashes
-  entries BLOB NOT NULL,                         -- for each message, by age: received_at, domain_id, where its text ends
+  entries BLOB NOT NULL,                         -- for each message, by age: received_at, domain_id, end of its text
   texts BLOB NOT NULL                            -- case folded; each field ends with 0xFF
 ) STRICT;
 CREATE INDEX search_block_by_time ON search_block (account_id, newest, oldest);
--- Conversations, filled behind with the search index: whole mail of a thread without an index on the accept path.
+-- Conversations, filled later with the search index: finds the mail of a thread without an index on the accept path.
 CREATE TABLE message_thread (
   thread_hash INTEGER NOT NULL,                  -- 63 bits of a hash over account and thread id
   message_id INTEGER NOT NULL,
@@ -361,7 +363,7 @@ CREATE TABLE search_state (
 ) STRICT;
 INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
 
-CREATE TABLE upload (                            -- a file that a client put here for a while (contract 7.2)
+CREATE TABLE upload (                            -- a file uploaded by a client for a limited time (contract 7.2)
   id INTEGER PRIMARY KEY,
   public_id TEXT NOT NULL UNIQUE,                -- upl_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
@@ -381,32 +383,32 @@ CREATE TABLE delivery (                          -- one event to one endpoint; r
   id INTEGER PRIMARY KEY,
   public_id TEXT NOT NULL UNIQUE,                -- dlv_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  message_id INTEGER,                            -- NULL: the event names no message
+  message_id INTEGER,                            -- NULL: the event refers to no message
   route_id TEXT,                                 -- public id; NULL: a tracking webhook
-  event_id TEXT NOT NULL,                        -- what the receiver de-duplicates on
+  event_id TEXT NOT NULL,                        -- by which the receiver detects duplicates
   event_type TEXT NOT NULL,
   url TEXT NOT NULL,                             -- of the latest attempt
   status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
-  attempts INTEGER NOT NULL DEFAULT 0,           -- attempts made and recorded
-  last_status_code INTEGER,                      -- NULL: no attempt was answered
+  attempts INTEGER NOT NULL DEFAULT 0,           -- recorded attempts
+  last_status_code INTEGER,                      -- NULL: no attempt got a response
   last_error TEXT,                               -- NULL: the last attempt succeeded, or none yet
   next_attempt_at INTEGER,                       -- NULL: none is planned
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL,
-  domain_id INTEGER,                             -- of a tracking webhook: whose it is; else NULL
+  domain_id INTEGER,                             -- owner of the tracking webhook; NULL: a route
   payload TEXT                                   -- of a sending event, for 45 days; NULL: made from the message
 ) STRICT;
 CREATE INDEX delivery_by_message ON delivery (message_id);
--- Lists and figures by time, and of those that wait or failed.
+-- For lists and figures by time, and for deliveries that are pending or failed.
 CREATE INDEX delivery_by_time ON delivery (account_id, created_at);
 CREATE INDEX delivery_unsettled ON delivery (account_id, status, created_at) WHERE status <> 'delivered';
 CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
 
-CREATE TABLE attempt (                           -- kept 45 days, the newest 200 of each delivery
+CREATE TABLE attempt (                           -- kept for 45 days, the newest 200 of each delivery
   id INTEGER PRIMARY KEY,
   public_id TEXT NOT NULL,                       -- dla_…
   delivery_id INTEGER NOT NULL REFERENCES delivery (id) ON DELETE CASCADE,
-  attempt INTEGER NOT NULL,                      -- from 1, manual ones included
+  attempt INTEGER NOT NULL,                      -- from 1, including manual attempts
   manual INTEGER NOT NULL CHECK (manual IN (0, 1)),
   request_url TEXT NOT NULL,
   request_headers TEXT NOT NULL,                 -- JSON object; the body is rebuilt from the message
@@ -420,43 +422,43 @@ CREATE TABLE attempt (                           -- kept 45 days, the newest 200
 ) STRICT;
 CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
 
--- Zero retention (contract 3.8): a mail on its way to one webhook, which no row of message or delivery ever holds. It
--- goes after its one attempt, and the raw copy with the last of them.
+-- Zero retention (contract 3.8): mail on its way to one webhook, which is never stored in message or delivery. The row
+-- is removed after its only attempt, and the raw copy with the last such row.
 CREATE TABLE passing (
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   route_id TEXT NOT NULL,                        -- public id
-  event TEXT NOT NULL,                           -- JSON: what the payload says beside the mail's own content
+  event TEXT NOT NULL,                           -- JSON: the payload without the mail's own content
   raw_id INTEGER NOT NULL,
   created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX passing_raw ON passing (raw_id);
 
-CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
+CREATE TABLE job (                               -- an attempt still to be made; a finished job has no row
   id INTEGER PRIMARY KEY,
-  lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
-  account_id INTEGER NOT NULL DEFAULT 0,         -- accounts take turns within a lane; 0: the appliance's own
-  endpoint INTEGER NOT NULL DEFAULT 0,           -- tells the endpoints of a lane apart; 0 where there is one
+  lane TEXT NOT NULL,                            -- unit of throttling: an endpoint's origin or a recipient domain
+  account_id INTEGER NOT NULL DEFAULT 0,         -- accounts are served in rotation within a lane; 0: the appliance
+  endpoint INTEGER NOT NULL DEFAULT 0,           -- distinguishes the endpoints of a lane; 0 where there is one
   kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing', 'dispatch', 'release', 'notice')),
-  subject_id INTEGER NOT NULL,                   -- the delivery, passing mail, dispatch, scheduled message, notice
+  subject_id INTEGER NOT NULL,                   -- a delivery, zero-retention mail, dispatch, scheduled message, notice
   run_at INTEGER NOT NULL,                       -- not before
-  queued_at INTEGER NOT NULL DEFAULT 0,          -- when it was first due: a schedule ends however its flow pauses
-  failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the step of the retry schedule
-  claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
+  queued_at INTEGER NOT NULL DEFAULT 0,          -- first due: a retry schedule ends even if its flow pauses
+  failures INTEGER NOT NULL DEFAULT 0,           -- attempts settled as deferred: the step of the retry schedule
+  claims INTEGER NOT NULL DEFAULT 0,             -- claims since the last settlement; above 1 after a crash
   lease_until INTEGER                            -- NULL: waiting; else claimed until then
 ) STRICT;
 CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
--- Which job is left of a delivery? Asked by who retries or removes one by hand.
+-- Finds the remaining job of a delivery, for a manual retry or removal.
 CREATE INDEX job_by_subject ON job (subject_id);
 
-CREATE TABLE lane_pause (                        -- lanes of mail whose hosts take nothing at the moment, for who looks
+CREATE TABLE lane_pause (                        -- mail lanes whose hosts accept nothing at the moment, for display
   lane TEXT PRIMARY KEY,
-  until INTEGER NOT NULL,                        -- when one message tries them next
-  reason TEXT NOT NULL                           -- what the host said, or that it did not answer
+  until INTEGER NOT NULL,                        -- time at which one message tries them next
+  reason TEXT NOT NULL                           -- reply of the host, or that it did not answer
 ) STRICT, WITHOUT ROWID;
 
--- Answers of POST /v1/send and /v1/send/batch by Idempotency-Key, kept 24 hours (contract 1.11).
+-- Responses of POST /v1/send and /v1/send/batch by Idempotency-Key, kept for 24 hours (contract 1.11).
 CREATE TABLE idempotency (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   path TEXT NOT NULL,
@@ -471,8 +473,8 @@ CREATE INDEX idempotency_by_time ON idempotency (created_at);
 
 -- ------------------------------------------------------------------------------------------------------ limits
 
--- How many rows an account has in tables that may hold many, and the bytes in them, kept by the triggers below: what
--- limits ask for.
+-- Numbers of an account's rows, and their bytes, in tables that may hold many, maintained by the triggers below for
+-- the checks of limits.
 CREATE TABLE account_rows (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   table_name TEXT NOT NULL,
@@ -481,7 +483,7 @@ CREATE TABLE account_rows (
   PRIMARY KEY (account_id, table_name)
 ) STRICT, WITHOUT ROWID;
 -- Bytes of messages: each message carries the sum of all that its account ever stored, so that accepting one writes no
--- counter; what is stored now is the latest sum, or `floor` where that one is gone, without what was removed.
+-- counter; the bytes stored now are the latest sum, or `floor` if that message is gone, minus the removed bytes.
 CREATE TABLE message_bytes (
   account_id INTEGER PRIMARY KEY REFERENCES account (id) ON DELETE CASCADE,
   floor INTEGER NOT NULL,
@@ -558,7 +560,7 @@ CREATE TRIGGER attempt_removed AFTER DELETE ON attempt BEGIN
     + coalesce(octet_length(OLD.response_headers), 0) + coalesce(octet_length(OLD.response_body), 0))
   WHERE table_name = 'attempt' AND account_id = (SELECT account_id FROM delivery WHERE id = OLD.delivery_id);
 END;
--- Attempts that go with their delivery do not find it any more.
+-- Attempts removed together with their delivery no longer find it.
 CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery BEGIN
   DELETE FROM attempt WHERE delivery_id = OLD.id;
 END;
@@ -579,14 +581,14 @@ END;
 
 -- ------------------------------------------------------------------------------------------------ the mark
 
-CREATE TABLE mark (                              -- what the high-water mark beside the lock is compared with
+CREATE TABLE mark (                              -- compared with the high-water mark in the file beside the lock
   only INTEGER PRIMARY KEY CHECK (only = 1),
   database_id INTEGER NOT NULL,                  -- random; 0: not made yet
-  generation INTEGER NOT NULL                    -- raised at each start and stop, and when the WAL begins anew
+  generation INTEGER NOT NULL                    -- raised at each start and stop, and when the WAL is reset
 ) STRICT;
 INSERT INTO mark (only, database_id, generation) VALUES (1, 0, 0);
 
-CREATE TABLE removal (                           -- why a message or upload has no row, for 90 days, the newest 500,000
+CREATE TABLE removal (                           -- reason why a message or upload is gone, for 90 days, at most 500,000
   id INTEGER PRIMARY KEY,
   name_hash INTEGER NOT NULL,                    -- 64 bits of SHA-256 of its public id
   reason TEXT NOT NULL CHECK (reason IN ('api', 'retention', 'rule', 'delivered', 'undelivered')),
@@ -595,14 +597,14 @@ CREATE TABLE removal (                           -- why a message or upload has 
 
 -- ----------------------------------------------------------------------------------------------------- figures
 
--- How many messages and deliveries of each kind there are, by the minute of the message or event: what the overview
--- shows, without a look at each. Kept by the triggers below in the transaction of every change; the sweep removes
--- minutes that no screen shows, unless something of them waits.
+-- Numbers of messages and deliveries of each kind by the minute of the message or event, so that the overview does not
+-- read every row. Maintained by the triggers below in the transaction of every change; the sweep removes minutes that
+-- no screen shows, unless something of them is waiting.
 CREATE TABLE tally (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   minute INTEGER NOT NULL,                       -- since 1970
   received INTEGER NOT NULL DEFAULT 0,
-  sent INTEGER NOT NULL DEFAULT 0,               -- outbound, whatever became of them
+  sent INTEGER NOT NULL DEFAULT 0,               -- outbound, in any state
   unsent INTEGER NOT NULL DEFAULT 0,             -- of these, queued or deferred
   bounced INTEGER NOT NULL DEFAULT 0,            -- of these, bounced or failed
   pending INTEGER NOT NULL DEFAULT 0,            -- deliveries

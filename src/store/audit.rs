@@ -1,6 +1,7 @@
-//! What `mailkite audit` asks: does everything that the rows promise exist, and has everything that waits its job?
+//! Queries of `mailkite audit`: everything that the rows promise must exist, and everything that waits must have its
+//! job.
 //!
-//! Each question is a statement of its own, so that a long audit holds no snapshot beside a running server.
+//! Each query is a statement of its own, so that a long audit holds no snapshot while a server is running.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,16 +15,16 @@ use super::messages::{mail_data, uploads};
 use crate::clock::Timestamp;
 use crate::id::MessageRowId;
 
-/// Which rows name objects.
+/// Tables whose rows name objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
     /// Mail data.
     Mail,
-    /// Files of clients.
+    /// Uploaded files.
     Uploads,
 }
 
-/// Up to `limit` objects that rows of a table name, by row id after `after`.
+/// Lists up to `limit` objects named by rows of a table, by row id after `after`.
 pub(crate) fn list_objects(
     connection: &Connection,
     table: Table,
@@ -45,12 +46,12 @@ pub(crate) fn list_objects(
     Ok(rows)
 }
 
-/// Whether any row names this object.
+/// Returns true if any row names this object.
 pub(crate) fn names_object(connection: &Connection, name: &str) -> Result<bool> {
     Ok(mail_data::names_file(connection, name)? || uploads::names_file(connection, name)?)
 }
 
-/// Whether this is a database of ours at all, of whatever version.
+/// Returns true if this is a mailkite database of any version.
 pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
     let count: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('raw', 'upload', 'message')",
@@ -60,7 +61,7 @@ pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
     Ok(count == 3)
 }
 
-/// When the latest message came or was handed in.
+/// Returns the time at which the latest message was received or submitted.
 pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
     if !has_tables(connection)? {
         return Ok(None);
@@ -71,7 +72,7 @@ pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp
     Ok(latest.map(Timestamp::from_millis))
 }
 
-/// The public ids of what lives in an object: messages, or an upload.
+/// Lists the public ids stored in an object: messages, or an upload.
 pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<String>> {
     let statement = match table {
         Table::Mail => "SELECT public_id FROM message WHERE raw_id = ?1 ORDER BY id",
@@ -82,14 +83,14 @@ pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What SQLite finds wrong with the file; nothing when it is sound.
+/// Returns SQLite's findings about the file; none when it is sound.
 pub(crate) fn quick_check(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
     let rows: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     Ok(rows.into_iter().filter(|line| line != "ok").collect())
 }
 
-/// Rows that promise what is not there, each kind in words, with up to `limit` of their names.
+/// Lists rows whose counterpart is missing, by a description of each kind, with up to `limit` of their names.
 pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, Vec<String>)>> {
     const QUESTIONS: &[(&str, &str)] = &[
         (
@@ -135,28 +136,28 @@ pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'stati
     Ok(found)
 }
 
-/// The end state of what was acknowledged.
+/// Final state of an acknowledged message or upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fate {
-    /// Somebody took it: a webhook, or the remote host of every recipient.
+    /// A receiver accepted it: a webhook, or the remote host of every recipient.
     Delivered,
     /// It can be read.
     Stored,
-    /// It is still to be attempted.
+    /// An attempt is still to be made.
     Pending,
-    /// It failed, which its row says.
+    /// It failed, as its row records.
     Failed,
     /// Canceled by its sender.
     Canceled,
-    /// Dropped by a control answer of its webhook.
+    /// Dropped by its webhook's control answer.
     DroppedByReceiver,
-    /// Its row is gone, for this reason.
+    /// Removed for this reason.
     Gone(Reason),
-    /// No row, and nobody removed it.
+    /// No row, and no record of a removal.
     Lost,
 }
 
-/// What is needed to tell the end state of many ids.
+/// Data to determine the state of many ids.
 #[derive(Debug)]
 pub(crate) struct Fates {
     gone: HashMap<i64, Reason>,
@@ -164,15 +165,15 @@ pub(crate) struct Fates {
 }
 
 impl Fates {
-    /// Reads it.
+    /// Loads the data.
     pub(crate) fn load(connection: &Connection) -> Result<Self> {
-        // First what is on its way: it leaves its note when it goes.
+        // Mail in transit first: it leaves its removal note when it goes.
         let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
         let passing = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         Ok(Self { passing, gone: removals::load(connection)? })
     }
 
-    /// What became of a message or an upload.
+    /// Determines the state of a message or an upload.
     pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
         if self.passing.contains(id) {
             return Ok(Fate::Pending);
@@ -198,7 +199,7 @@ impl Fates {
     }
 }
 
-/// By its deliveries to webhooks and to the addresses that routes forward it to.
+/// Derives the state from its deliveries to webhooks and to the addresses that routes forward it to.
 fn fate_of_received(connection: &Connection, message: MessageRowId) -> Result<Fate> {
     let mut statement = connection.prepare_cached(
         "SELECT status FROM delivery WHERE message_id = ?1

@@ -1,68 +1,67 @@
-//! Why the store could not do what it was asked, and what became of the transaction.
+//! Errors of the store, and the resulting state of the transaction.
 
-/// Why the store could not do what it was asked.
+/// Error of a store function.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process holds the database, or the pool has no reader free in time.
+    /// Another process holds the database, or no reader became free in time.
     #[error("the database is busy")]
     Busy,
     /// The disk, a quota or a file size limit is full, or the file system is read-only.
     #[error("no room on the data directory's file system: {0}")]
     Full(String),
-    /// A row with this value exists; the constraint's columns are named.
+    /// A row with this value exists; the columns of the constraint are named.
     #[error("a row with the same {0} exists")]
     Conflict(String),
     /// The account has as many of something as it may (contract 1.9).
     #[error("this account may have {most} {name}, and has them")]
     Limit {
-        /// What of: a key of `[limits]`.
+        /// Kind of row, as a key of `[limits]`.
         name: &'static str,
-        /// How many it may have.
+        /// The limit.
         most: u64,
     },
-    /// The writer has stopped: after a failed fsync nothing may be believed until a restart.
+    /// The writer has stopped: after a failed fsync nothing can be trusted until a restart.
     #[error("storage failed earlier and takes nothing more until the restart")]
     Stopped,
     /// Reading or writing a file failed.
     #[error("{context}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// Operation that failed, with the path.
         context: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// An object is missing, or is not what its row says.
+    /// An object is missing, or does not match its row.
     #[error("object {name} is {what}")]
     Damaged {
-        /// The object's name.
         name: String,
-        /// In which way.
+        /// Kind of damage.
         what: super::blobs::objects::Damage,
     },
-    /// Anything else that SQLite says.
+    /// Any other error of SQLite.
     #[error("database: {0}")]
     Sqlite(#[source] rusqlite::Error),
     /// A stored value does not have the form that this version writes.
     #[error("stored {0} cannot be read")]
     Corrupt(&'static str),
-    /// A commit failed after it had begun, or nobody heard how it ended: the disk may hold the transaction, whole.
+    /// A commit failed after it had begun, or its result was never received: the disk may hold the whole transaction.
     #[error("it is not known whether this was stored: {0}")]
     Unknown(#[source] Box<Error>),
 }
 
-/// What became of a transaction.
+/// Final state of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It is durable.
     Committed,
     /// Nothing of it is or will be on disk.
     NotCommitted,
-    /// A restart may find all of it or nothing; until then nothing that it relies on may be undone.
+    /// A restart may find all of it or nothing; until then nothing that it relies on may be removed.
     Unknown,
 }
 
 impl Outcome {
-    /// What a result of [`Db::write`](super::Db::write) says.
+    /// Returns the outcome of a [`Db::write`](super::Db::write) by its result.
     pub(crate) const fn of<T>(written: &Result<T>) -> Self {
         match written {
             Ok(_) => Self::Committed,
@@ -71,7 +70,7 @@ impl Outcome {
     }
 }
 
-/// What store functions return.
+/// Result of store functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl From<rusqlite::Error> for Error {
@@ -101,13 +100,13 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// Whether another process holds a lock.
+/// Returns true if another process holds a lock.
 pub(super) const fn is_busy(failure: rusqlite::ffi::Error) -> bool {
     matches!(failure.code, rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
 }
 
-/// Whether a statement found no room, or a file system that may not be written. SQLite says FULL for ENOSPC alone;
-/// EFBIG and EDQUOT come as a failed write. Of a COMMIT, the writer judges otherwise.
+/// Returns true if a statement found no room, or a read-only file system. SQLite reports FULL for ENOSPC alone; EFBIG
+/// and EDQUOT appear as a failed write. The writer judges a COMMIT differently.
 pub(super) const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
     use rusqlite::ffi;
     matches!(failure.code, rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly)
@@ -118,8 +117,8 @@ pub(super) const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
 }
 
 impl Error {
-    /// What became of the transaction that ended with this error. Only [`Outcome::NotCommitted`] lets anything be
-    /// undone.
+    /// Returns the outcome of the transaction that ended with this error. Only [`Outcome::NotCommitted`] permits
+    /// undoing anything.
     pub(crate) const fn outcome(&self) -> Outcome {
         match self {
             Self::Unknown(_) => Outcome::Unknown,
@@ -135,7 +134,7 @@ impl Error {
         }
     }
 
-    /// Whether storage failed or was not to be had, so that coming again may help: no fault of what was asked.
+    /// Returns true if storage failed or was unavailable, so that a retry may help: the request was not at fault.
     pub(crate) fn is_storage_trouble(&self) -> bool {
         use rusqlite::ErrorCode as Code;
         match self {
@@ -156,8 +155,8 @@ impl Error {
         }
     }
 
-    /// Whether the database file could not be read: it is damaged, or the disk failed, for which (EIO) SQLite has the same
-    /// word.
+    /// Returns true if the database file could not be read: it is damaged, or the disk failed (EIO), which SQLite
+    /// reports with the same code.
     pub(crate) fn is_unreadable(&self) -> bool {
         use rusqlite::ErrorCode as Code;
         let code = match self {
@@ -167,7 +166,7 @@ impl Error {
         matches!(code, Some(Code::DatabaseCorrupt | Code::NotADatabase))
     }
 
-    /// Whether there was no room.
+    /// Returns true if there was no room.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Unknown(error) => error.is_full(),
@@ -175,7 +174,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::Io`] or, when the system ran out of room, an [`Error::Full`].
+    /// Returns an [`Error::Io`] or, when the file system is full, an [`Error::Full`].
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Kind;
         match source.kind() {

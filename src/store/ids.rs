@@ -1,4 +1,4 @@
-//! How ids are stored: public ids as text, row ids as integers.
+//! Storage of ids: public ids as text, row ids as integers.
 
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Result, ToSql};

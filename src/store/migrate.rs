@@ -1,4 +1,4 @@
-//! Brings a database to the present schema: a fresh one by `schema.sql`, an older one by steps.
+//! Brings a database to the present schema: a new one by `schema.sql`, an older one by steps.
 //!
 //! `user_version` counts the steps. A backup is made beside the database before the first step, each step is one
 //! transaction, and a database from a newer version is refused: it must never be opened and "repaired".
@@ -10,18 +10,18 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::{Error, Result};
 use crate::mail::address::canonical;
 
-/// The whole present schema.
+/// The complete present schema.
 pub(crate) const SCHEMA: &str = include_str!("../../schema.sql");
-/// "mkit": marks the file as ours, so that another program's database is never taken for one.
+/// "mkit": marks the file as ours, so that another program's database is never mistaken for one.
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
-/// What brings a version to the next: SQL, and what SQL cannot say.
+/// Upgrade from one version to the next: SQL, and code for anything that SQL cannot express.
 struct Step {
     sql: &'static str,
     rows: fn(&Connection) -> Result<()>,
 }
 
-/// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
+/// Step `n` upgrades version `n + 1` to `n + 2`; version 1 is the first released schema.
 const STEPS: &[Step] = &[
     Step { sql: include_str!("steps/2.sql"), rows: |_| Ok(()) },
     Step { sql: include_str!("steps/3.sql"), rows: |_| Ok(()) },
@@ -29,7 +29,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("steps/5.sql"), rows: canonical_addresses },
 ];
 
-/// Suppressed addresses and blocked senders in canonical form. Of two spellings of one address one stays.
+/// Puts suppressed addresses and blocked senders into canonical form. Of two spellings of one address one stays.
 fn canonical_addresses(connection: &Connection) -> Result<()> {
     for table in ["suppression", "blocked_sender"] {
         let mut statement = connection.prepare(&format!("SELECT account_id, email FROM {table}"))?;
@@ -54,12 +54,12 @@ fn canonical_addresses(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Why a database cannot be used by this version.
+/// Returns the error for a database that this version cannot use.
 pub(super) fn refused(sentence: String) -> Error {
     Error::Io { context: sentence, source: std::io::Error::other("the database was left untouched") }
 }
 
-/// The version that this program writes.
+/// Returns the schema version that this program writes.
 pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
 }
@@ -81,14 +81,14 @@ pub(crate) fn run(connection: &mut Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a database that has a schema is one that [`run`] brings to the present one.
+/// Checks that a database with a schema is one that [`run`] can upgrade to the present one.
 ///
 /// # Errors
-/// A sentence that says what it is instead.
+/// An explanation of what it is instead.
 pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    // Reads the whole schema.
+    // Reads the complete schema.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     if application != APPLICATION_ID {
         return Err(refused(format!("{} is not a mailkite database", path.display())));
@@ -104,7 +104,7 @@ pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()>
     Ok(())
 }
 
-/// What SQLite finds damaged, as a sentence with a way out; any other error as it is.
+/// Turns SQLite's report of damage into an explanation with a way out; returns any other error unchanged.
 pub(crate) fn damaged(error: Error, path: &Path) -> Error {
     use rusqlite::ErrorCode;
     let Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = &error else { return error };
@@ -117,10 +117,10 @@ pub(crate) fn damaged(error: Error, path: &Path) -> Error {
     }
 }
 
-/// Whether a database is one that this program writes, as it is.
+/// Checks that a database has exactly the schema of this program.
 ///
 /// # Errors
-/// A sentence that says what it is instead.
+/// An explanation of what it is instead.
 pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -135,8 +135,8 @@ pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> 
 }
 
 fn create(connection: &mut Connection) -> Result<()> {
-    // Must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a few octets
-    // at the end of a table or an index.
+    // Must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a few
+    // octets at the end of a table or an index.
     connection.pragma_update(None, "page_size", 4096)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(SCHEMA)?;
@@ -154,7 +154,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         std::fs::rename(&partial, &backup).map_err(|error| Error::io("renaming the backup", error))?;
         tracing::info!(backup = %backup.display(), "backed the database up before upgrading its schema");
     }
-    // A table that is replaced by its next form is dropped, which would take along what refers to it.
+    // A table that is replaced by its next form is dropped, which would also delete the rows that refer to it.
     let enforced: bool = connection.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
     connection.pragma_update(None, "foreign_keys", false)?;
     let done = usize::try_from(from).unwrap_or(1).saturating_sub(1);
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// Each schema that was ever written, oldest first; the step after it leads to the next.
+    /// Every schema that was ever released, oldest first; the step after it leads to the next.
     const EARLIER: &[&str] = &[
         include_str!("../../tests/fixtures/schemas/schema-1.sql"),
         include_str!("../../tests/fixtures/schemas/schema-2.sql"),
@@ -192,8 +192,8 @@ mod tests {
         include_str!("../../tests/fixtures/schemas/schema-4.sql"),
     ];
 
-    /// Every definition of a schema, without comments, spacing and quotes, its columns and constraints in one order:
-    /// a column that was added later stands elsewhere than in a fresh table.
+    /// Returns every definition of a schema, without comments, spacing and quotes, its columns and constraints in one
+    /// order: a column that was added later is at another position than in a new table.
     fn shape(connection: &Connection) -> BTreeMap<String, Vec<String>> {
         let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, definitions(&row.get::<_, String>(1)?)))).unwrap();

@@ -1,10 +1,11 @@
 //! The database: one writer thread with group commit, a pool of readers, one file per table.
 //!
 //! The only folder that contains SQL or names `rusqlite`; it uses `id`, `clock` and `mail`. Store functions are free
-//! functions over a [`Connection`] that read as sentences, so that a transaction reads as the list of its promises. A new
-//! table gets a file in the group it belongs to and a step in [`migrate`]; mail data beside the database is [`blobs`]'.
+//! functions over a [`Connection`] with names that read as sentences, so that a transaction reads as the list of its
+//! promises. A new table gets a file in the group it belongs to and a step in [`migrate`]; mail data beside the
+//! database belongs in [`blobs`].
 //!
-//! Every function returns [`Error`] when storage fails, and says so only where it can fail in another way.
+//! Every function returns [`Error`] when storage fails; only other failures are documented.
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
@@ -42,21 +43,21 @@ use writer::mark::{Evidence, Keeper};
 use writer::reserve::Reserve;
 use writer::{Durability, Room, Urgency, Writer};
 
-/// The file name of the database inside the data directory.
+/// File name of the database inside the data directory.
 pub const FILE_NAME: &str = "mailkite.db";
 
-/// A reader older than this is interrupted, so that no query holds the WAL back for long.
+/// Reads that take longer are interrupted, so that no query delays the WAL's reset for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
-/// While they keep the WAL from beginning anew at so many times the size at which it should, they get less time.
+/// While readers hold the WAL at this many times the size at which it should be reset, reads get less time.
 const WAL_BOUND: u64 = 4;
 const READ_DEADLINE_LARGE: Duration = Duration::from_secs(1);
 
-/// How long the last checkpoint waits for readers.
+/// Time that the last checkpoint waits for readers.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
-/// Between two gentle reads while the writer is crowded.
+/// Pause between two background reads while the writer is contended.
 const BACKGROUND_READ_PAUSE: Duration = Duration::from_millis(1);
-/// No gentle read waits longer for its turn.
+/// Maximum time that a background read waits for its turn.
 const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// The open database; clones share it.
@@ -69,16 +70,16 @@ pub struct Db {
 struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
-    /// Who reads, and since when.
+    /// Running reads, with their start times.
     reading: writer::Queue,
-    /// One at a time asks whether commits are made.
+    /// Permits one commit probe at a time.
     probes: Semaphore,
-    /// Whose turn it is in [`Db::read_background`].
+    /// Queue of [`Db::read_background`].
     turns: Arc<Semaphore>,
-    /// Objects whose transaction failed without a certain outcome.
+    /// Objects whose transaction failed with an unknown outcome.
     unconfirmed: UnconfirmedObjects,
     directory_version: AtomicU64,
-    /// How often the routes of each account changed, and everybody's at once.
+    /// Number of changes to the routes of each account, and to those of all accounts at once.
     routes_versions: Mutex<HashMap<AccountRowId, u64>>,
     all_routes_version: AtomicU64,
     mark: Arc<Keeper>,
@@ -90,7 +91,7 @@ impl Db {
     /// Opens or creates the database in `data_dir`, brings its schema up to date and starts the writer.
     ///
     /// # Errors
-    /// The file is no database, is damaged, comes from a newer version, or cannot be opened or written.
+    /// The file is not a database, is damaged, comes from a newer version, or cannot be opened or written.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
         let evidence = Evidence::gather(data_dir);
@@ -98,7 +99,7 @@ impl Db {
             evidence.check(data_dir, None)?;
         }
         make_private(&path)?;
-        // First of all: where the disk is full, its room is what the next steps need.
+        // First of all: when the disk is full, its room is needed by the next steps.
         let reserve = Arc::new(Reserve::open(data_dir));
         let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
         make_durable(&connection)?;
@@ -125,11 +126,10 @@ impl Db {
 
     /// Runs `work` in a transaction of its own and returns once its outcome is on disk.
     ///
-    /// Transactions that wait at the same time share one commit and one fsync; one that fails is undone alone.
+    /// Transactions that wait at the same time share one commit and one fsync; one that fails is rolled back alone.
     ///
     /// # Errors
-    /// What `work` returned, or why the commit failed; [`Error::outcome`] says whether nothing of it was stored for
-    /// sure.
+    /// The error of `work` or of the commit; [`Error::outcome`] says whether it is certain that nothing was stored.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -138,10 +138,11 @@ impl Db {
         self.inner.writer.run(Durability::Power, Urgency::Now, Room::Free, work).await
     }
 
-    /// As [`Db::write`], also while the disk is full: for what removes content, and for sign-in.
+    /// Does the same as [`Db::write`], also while the disk is full: for transactions that remove content, and for
+    /// sign-in.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn write_removal<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -150,15 +151,15 @@ impl Db {
         self.inner.writer.run(Durability::Power, Urgency::Now, Room::Rest, work).await
     }
 
-    /// Whether the disk is full: nothing new may be stored.
+    /// Returns true while the disk is full and nothing new may be stored.
     pub(crate) fn is_full(&self) -> bool {
         self.inner.reserve.is_spent()
     }
 
-    /// Returns once everything that was committed before is on disk, and everything that waited to be has ended.
+    /// Returns once all earlier commits are on disk, and all transactions that waited for that have ended.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn sync(&self) -> Result<()> {
         // A commit that writes nothing is not fsynced.
         let version = |tx: &Connection| {
@@ -168,13 +169,13 @@ impl Db {
         self.inner.writer.run(Durability::Power, Urgency::Soon, Room::Rest, version).await
     }
 
-    /// As [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
+    /// Does the same as [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
     ///
-    /// For what is safely done again: claims and settlements of jobs (at least once), the search index. The order of
-    /// commits is kept: a later [`Db::write`] makes everything before it durable too.
+    /// For work that can safely be repeated: claims and settlements of jobs (at least once), the search index. The
+    /// order of commits is kept: a later [`Db::write`] makes everything before it durable too.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn write_nosync<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -183,11 +184,11 @@ impl Db {
         self.inner.writer.run(Durability::Process, Urgency::Now, Room::Reserve, work).await
     }
 
-    /// As [`Db::write_nosync`], but it may wait some milliseconds, so that it costs no commit of its own while mail comes:
-    /// for settlements, which nobody waits for.
+    /// Does the same as [`Db::write_nosync`], but may wait some milliseconds, so that it costs no commit of its own
+    /// while mail arrives: for settlements, which nobody waits for.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn write_lazy<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -197,10 +198,10 @@ impl Db {
     }
 
     /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.
-    /// It may be some milliseconds ahead of what a power cut would leave: see [`Db::until_durable`].
+    /// It may be some milliseconds ahead of the state that a power cut would leave: see [`Db::until_durable`].
     ///
     /// # Errors
-    /// What `work` returned, or [`Error::Busy`] when no reader was free in time.
+    /// The error of `work`, or [`Error::Busy`] when no reader was free in time.
     pub async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -210,11 +211,11 @@ impl Db {
         tokio::task::spawn_blocking(move || db.read_now(work)).await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// As [`Db::read`], for lists and whatever else reads many rows: while mail crowds the writer, one at a time and a
-    /// breath after each, so that those who read much slow the mail down by little.
+    /// Does the same as [`Db::read`], for lists and other reads of many rows: while the writer is contended, they run
+    /// one at a time with a pause after each, so that heavy readers slow mail down only a little.
     ///
     /// # Errors
-    /// As [`Db::read`].
+    /// Those of [`Db::read`].
     pub(crate) async fn read_background<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -232,10 +233,10 @@ impl Db {
         outcome
     }
 
-    /// As [`Db::read`], on the calling thread, which must be one that may block.
+    /// Does the same as [`Db::read`] on the calling thread, which must be allowed to block.
     ///
     /// # Errors
-    /// As [`Db::read`].
+    /// Those of [`Db::read`].
     pub(crate) fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let reader = self.inner.readers.get()?;
         let connection = reader.connection()?;
@@ -252,12 +253,12 @@ impl Db {
         work(&snapshot)
     }
 
-    /// A number that changes whenever a domain may have changed hands or status.
+    /// Returns a number that changes whenever a domain may have changed its owner or status.
     pub(crate) fn directory_version(&self) -> u64 {
         self.inner.directory_version.load(Ordering::Acquire)
     }
 
-    /// A number that changes whenever a route or a blocked sender of the account may have changed.
+    /// Returns a number that changes whenever a route or a blocked sender of the account may have changed.
     pub fn routes_version(&self, account: AccountRowId) -> u64 {
         let versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
         let own = versions.get(&account).copied().unwrap_or(0);
@@ -265,31 +266,31 @@ impl Db {
         self.inner.all_routes_version.load(Ordering::Acquire).saturating_add(own)
     }
 
-    /// Says that the routes or blocked senders of an account changed; call it after the commit.
+    /// Signals that the routes or blocked senders of an account changed; call it after the commit.
     pub(crate) fn routes_changed(&self, account: AccountRowId) {
         let mut versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
         let own = versions.entry(account).or_default();
         *own = own.saturating_add(1);
     }
 
-    /// Says that a domain of an account changed, and perhaps routes with it; call it after the commit.
+    /// Signals that a domain of an account changed, and perhaps routes with it; call it after the commit.
     pub(crate) fn domain_changed(&self, account: AccountRowId) {
         self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
         self.routes_changed(account);
     }
 
-    /// Says that anything of anybody's may have changed; call it after the commit.
+    /// Signals that anything of any account may have changed; call it after the commit.
     pub fn directory_changed(&self) {
         self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
         self.inner.all_routes_version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How many commits and how many of them with an fsync the writer has made.
+    /// Returns the number of commits that the writer has made, and of those with an fsync.
     pub(crate) fn commits(&self) -> (u64, u64) {
         self.inner.writer.commits()
     }
 
-    /// Makes commits fail, for tests.
+    /// Returns the switch that makes commits fail, for tests.
     pub fn faults(&self) -> &writer::faults::Faults {
         self.inner.writer.faults()
     }
@@ -299,19 +300,19 @@ impl Db {
         self.inner.writer.failure()
     }
 
-    /// Whether the writer still takes work.
+    /// Returns true while the writer accepts work.
     pub(crate) fn is_healthy(&self) -> bool {
         !*self.inner.writer.failure().borrow()
     }
 
-    /// Moves everything committed into the database file, so that it is whole without its WAL: the last act of an
-    /// orderly end. Without it nothing is lost either; the next start reads the WAL.
+    /// Moves everything committed into the database file, so that it is complete without its WAL: the last step of an
+    /// orderly shutdown. Nothing is lost without it either; the next start reads the WAL.
     ///
     /// # Errors
-    /// Storage trouble, or somebody still reads. After storage failed the WAL stays as it is.
+    /// Somebody still reads. After a storage failure the WAL stays as it is.
     pub(crate) async fn checkpoint(&self) -> Result<()> {
         self.inner.mark.raise_next();
-        // Should there be no room for it, the mark says what it said before.
+        // If there is no room for it, the mark keeps its earlier content.
         drop(self.write(|_| Ok(())).await);
         if !self.is_healthy() {
             return Err(Error::Stopped);
@@ -332,20 +333,20 @@ impl Db {
         settled.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// Ends the writer, and returns once its threads have closed the database: whoever opens it again in this process
-    /// meets nobody. Without it they close it a moment after the last clone is gone.
+    /// Ends the writer, and returns once its threads have closed the database, so that it can be opened again in this
+    /// process. Otherwise they close it a moment after the last clone is dropped.
     pub async fn close(self) {
-        // On a runtime that ends meanwhile the threads end with the process.
+        // If the runtime ends meanwhile, the threads end with the process.
         drop(tokio::task::spawn_blocking(move || self.inner.writer.end()).await);
     }
 
-    /// The path of the database file.
+    /// Returns the path of the database file.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 }
 
-/// Makes the file, if there is none, before SQLite would make it readable for others; what stands beside it gets its mode.
+/// Creates a missing file before SQLite would make it readable for others; the files beside it get its mode.
 fn make_private(path: &Path) -> Result<()> {
     let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     made.map(drop).map_err(|error| Error::io(path.display().to_string(), error))
@@ -360,8 +361,8 @@ fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Conn
     Ok(connection)
 }
 
-/// Puts what an earlier process left in the WAL onto the disk. After a failed fsync it may be in memory alone, where the
-/// system takes it for written, and be read from there as if it were stored. On a full disk it stays where it is.
+/// Makes the WAL left by an earlier process durable. After a failed fsync it may be in memory alone, where the system
+/// considers it written, and be read from there as if it were stored. On a full disk it stays as it is.
 fn make_durable(connection: &Connection) -> Result<()> {
     match connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).map_err(Error::from) {
         Err(error @ (Error::Full(_) | Error::Busy)) => {
@@ -372,10 +373,10 @@ fn make_durable(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Whether this program can open the database in `data_dir`, if there is one; changes and makes nothing.
+/// Checks that this program can open the database in `data_dir`, if there is one; changes and creates nothing.
 ///
 /// # Errors
-/// A sentence that says why not.
+/// An explanation why it cannot.
 pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(FILE_NAME);
     if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
@@ -386,10 +387,10 @@ pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
         .map_err(|error| migrate::damaged(error, &path))
 }
 
-/// Runs `work` on the database in `data_dir` as it stands; changes and makes nothing. `None` when there is none.
+/// Runs `work` on the database in `data_dir` as it is; changes and creates nothing. `None` when there is none.
 ///
 /// # Errors
-/// It cannot be opened or read, or what `work` returned.
+/// It cannot be opened or read, or the error of `work`.
 pub(crate) fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
@@ -398,14 +399,14 @@ pub(crate) fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Resu
     work(&open_as_it_is(&path)?).map(Some)
 }
 
-/// Without a WAL the file is read as it stands: a reader would have to make one.
+/// Opens the database; without a WAL the file alone, since a reader would have to create one.
 fn open_as_it_is(path: &Path) -> Result<Connection> {
     let wal = path.with_extension("db-wal");
     let alone = std::fs::metadata(wal).map_or(0, |found| found.len()) == 0;
     open_uri(path, if alone { "?immutable=1" } else { "" })
 }
 
-/// The database file without its WAL, whoever writes it.
+/// Opens the database file without its WAL, even while somebody writes it.
 fn open_immutable(path: &Path) -> Result<Connection> {
     open_uri(path, "?immutable=1")
 }
@@ -419,10 +420,10 @@ fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Runs `work` on the database in `data_dir` as it is, beside a server that may have it open; `None` when there is none.
+/// Runs `work` on the database in `data_dir` as it is, also while a server has it open; `None` when there is none.
 ///
 /// # Errors
-/// It cannot be opened or read, or what `work` returned.
+/// It cannot be opened or read, or the error of `work`.
 pub(crate) fn read_offline<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
@@ -433,11 +434,11 @@ pub(crate) fn read_offline<T>(data_dir: &Path, work: impl FnOnce(&Connection) ->
     work(&connection).map(Some)
 }
 
-/// Runs `work` in a transaction of its own on the database in `data_dir`, beside a server that may have it open and
-/// notices it by [`data_version`]; `None` when there is none.
+/// Runs `work` in a transaction of its own on the database in `data_dir`, also while a server has it open and detects
+/// the change by [`data_version`]; `None` when there is none.
 ///
 /// # Errors
-/// It cannot be opened or written, has another schema than this program, or what `work` returned.
+/// It cannot be opened or written, has another schema than this program, or the error of `work`.
 pub(crate) fn write_from_cli<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
@@ -455,12 +456,12 @@ pub(crate) fn write_from_cli<T>(data_dir: &Path, work: impl FnOnce(&Connection) 
     Ok(Some(outcome))
 }
 
-/// A number that changes whenever another connection than this one has committed.
+/// Returns a number that changes whenever another connection than this one has committed.
 pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 
-/// Settings of the one writing connection. `mmap` stays off: an I/O error under a mapping would be a signal.
+/// Configures the one writing connection. `mmap` stays off: an I/O error in a mapping would be a signal.
 fn configure_writer(connection: &Connection) -> Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -470,7 +471,7 @@ fn configure_writer(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -32_768)?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    // The writer moves the WAL when it is time.
+    // The writer checkpoints the WAL itself.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.set_prepared_statement_cache_capacity(256);
     Ok(())
@@ -486,7 +487,7 @@ fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Row ids as a parameter of `json_each`, which is how a statement takes a list.
+/// Formats row ids as a parameter of `json_each`, which is how a statement takes a list.
 fn id_list<K>(ids: &[crate::id::RowId<K>]) -> String {
     let ids: Vec<String> = ids.iter().map(crate::id::RowId::to_string).collect();
     format!("[{}]", ids.join(","))

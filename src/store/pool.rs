@@ -1,5 +1,5 @@
-//! The connections that read: a few at most, opened when they are needed, closed when they have had nothing to do for
-//! a while. It has no thread of its own: whoever comes or goes closes what is idle.
+//! The read connections: a few at most, opened on demand and closed after some idle time. The pool has no thread of its
+//! own: idle connections are closed whenever one is taken or returned.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Error, Result, configure_reader};
 
 const MOST: usize = 6;
-/// How long a reader that has nothing to do keeps its connection, and with it what is in its cache. One stays.
+/// Time after which an idle reader closes its connection and frees its cache. One stays open.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long anybody waits for a reader.
+/// Maximum wait for a reader.
 const WAIT: Duration = Duration::from_secs(10);
-/// Between two tries to open one, such as without a descriptor to be had.
+/// Delay between two attempts to open a connection, for example while no descriptor is free.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// The readers of a database.
@@ -29,11 +29,11 @@ pub(super) struct Readers {
 struct State {
     /// The last one used is the next to be used.
     idle: Vec<(Connection, Instant)>,
-    /// Of all, those in use included.
+    /// Number of open connections, including those in use.
     open: usize,
 }
 
-/// A connection in use, which goes back with this value.
+/// A connection in use, returned to the pool when dropped.
 #[derive(Debug)]
 pub(super) struct Reader {
     connection: Option<Connection>,
@@ -41,7 +41,7 @@ pub(super) struct Reader {
 }
 
 impl Readers {
-    /// Opens the first.
+    /// Opens the first connection.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -50,10 +50,10 @@ impl Readers {
         Ok(Arc::new(Self { path: path.to_owned(), state: Mutex::new(state), returned: Condvar::new() }))
     }
 
-    /// Takes one, and waits for it if need be. Blocks.
+    /// Takes a connection, and waits for one if necessary. Blocks.
     ///
     /// # Errors
-    /// [`Error::Busy`], or why none could be opened in all that time.
+    /// [`Error::Busy`], or the reason why none could be opened in all that time.
     pub(super) fn get(self: &Arc<Self>) -> Result<Reader> {
         let (until, mut failed) = (Instant::now() + WAIT, Error::Busy);
         let mut state = self.lock();
@@ -92,13 +92,13 @@ impl Readers {
         let now = Instant::now();
         let mut closed = Vec::new();
         let mut state = self.lock();
-        // A transaction that did not end would read the state of then for ever.
+        // A transaction left open would keep reading its old state for ever.
         if connection.is_autocommit() {
             state.idle.push((connection, now));
         } else {
             closed.push(connection);
         }
-        // Those that wait longest are in front.
+        // Those idle longest are in front.
         while state.idle.len() > 1 && state.idle.first().is_some_and(|(_, since)| now.duration_since(*since) > IDLE) {
             closed.push(state.idle.remove(0).0);
         }
@@ -109,10 +109,10 @@ impl Readers {
 }
 
 impl Reader {
-    /// The connection.
+    /// Returns the connection.
     ///
     /// # Errors
-    /// [`Error::Stopped`] once it was given back.
+    /// [`Error::Stopped`] once it was returned to the pool.
     pub(super) fn connection(&self) -> Result<&Connection> {
         self.connection.as_ref().ok_or(Error::Stopped)
     }
@@ -146,7 +146,7 @@ mod tests {
         let mut taken: Vec<Reader> = (0..MOST).map(|_| readers.get().unwrap()).collect();
         let others = Arc::clone(&readers);
         let waiting = std::thread::spawn(move || others.get().is_ok());
-        // One that is left in a transaction is not used again.
+        // A connection left in a transaction is not used again.
         taken.first().unwrap().connection().unwrap().execute_batch("BEGIN").unwrap();
         drop(taken.remove(0));
         assert!(waiting.join().unwrap(), "whoever waits gets the place of one that was given back");

@@ -1,11 +1,11 @@
-//! Enums that are stored as words: one declaration gives the variants, their words, and both directions of SQL.
+//! Enums that are stored as words: one declaration gives the variants, their words, and both conversions for SQL.
 //!
-//! An unknown word is an error ([`Error::Corrupt`](super::Error::Corrupt)), never a default: a newer version or a damaged
-//! row must not be read as something else.
+//! An unknown word is an error ([`Error::Corrupt`](super::Error::Corrupt)), never a default: a newer version or a
+//! damaged row must not be read as something else.
 
 use rusqlite::types::FromSqlError;
 
-/// A stored word that no variant has; names the column.
+/// A stored word that matches no variant; names the column.
 #[derive(Debug, thiserror::Error)]
 #[error("stored {0} is not a word of this version")]
 pub(crate) struct UnknownWord(pub(crate) &'static str);

@@ -6,21 +6,21 @@ use crate::clock::Timestamp;
 use crate::id::DomainRowId;
 use crate::store::Result;
 
-/// A new key.
+/// A key to store.
 #[derive(Clone, Debug)]
 pub struct NewDkimKey {
     /// `rsa` or `ed25519`.
     pub(crate) algorithm: &'static str,
     /// PKCS #8, sealed.
     pub private_sealed: Vec<u8>,
-    /// Base64, as the record's `p=` has it.
+    /// Base64, as in the record's `p=`.
     pub public_key: String,
 }
 
 /// Stores a domain's keys.
 ///
 /// # Errors
-/// [`crate::store::Error::Conflict`] when it has such a key.
+/// [`crate::store::Error::Conflict`] when it already has a key of this algorithm.
 pub(crate) fn insert(
     connection: &Connection,
     domain: DomainRowId,
@@ -37,7 +37,7 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// A domain's public key of this algorithm.
+/// Finds a domain's public key of this algorithm.
 pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
@@ -45,7 +45,7 @@ pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorith
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
 
-/// A domain's private key of this algorithm, sealed.
+/// Finds a domain's private key of this algorithm, sealed.
 pub(crate) fn find_private(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<Vec<u8>>> {
     let mut statement =
         connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;

@@ -1,4 +1,4 @@
-//! What the last looks at a domain's DNS records found.
+//! Results of the last checks of a domain's DNS records.
 
 use rusqlite::{Connection, params};
 
@@ -9,19 +9,19 @@ use crate::store::Result;
 /// The state of one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DnsCheck {
-    /// Which record: `mx`, `spf`, `dkim`, `dmarc`, `dkim_ed25519`.
+    /// `mx`, `spf`, `dkim`, `dmarc` or `dkim_ed25519`.
     pub(crate) record: String,
     /// `ok`, `missing`, `mismatch` or `unchecked`.
     pub(crate) status: String,
-    /// The values seen.
+    /// Values in the DNS.
     pub(crate) found: Vec<String>,
     /// Failed checks in a row.
     pub(crate) failures: u32,
-    /// When the first of them was.
+    /// Time of the first of those failures.
     pub(crate) first_failed_at: Option<Timestamp>,
 }
 
-/// The states of a domain's records, as far as they were ever looked at.
+/// Lists the states of a domain's records, as far as they were ever checked.
 pub(crate) fn list(connection: &Connection, domain: DomainRowId) -> Result<Vec<DnsCheck>> {
     let rows = connection
         .prepare_cached(
@@ -58,7 +58,7 @@ pub(crate) fn put(connection: &Connection, domain: DomainRowId, check: &DnsCheck
     Ok(())
 }
 
-/// Whether the last look at a record found it right.
+/// Returns true if the last check of a record found it correct.
 pub(crate) fn is_ok(connection: &Connection, domain: DomainRowId, record: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?

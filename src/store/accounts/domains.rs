@@ -14,40 +14,40 @@ pub struct DomainRow {
     pub id: DomainRowId,
     /// Public id.
     pub public_id: DomainId,
-    /// The account that holds it.
+    /// Account that owns it.
     pub account_id: AccountRowId,
     /// A-label, lower case.
     pub name: String,
-    /// Whether mail is received for it.
+    /// True if mail for it is accepted.
     pub verified: bool,
-    /// What its records were found to prove.
+    /// Ownership and sending rights proven by its DNS records.
     pub flags: Flags,
-    /// Whether nothing of its mail is stored (contract 3.8).
+    /// True if none of its mail is stored (contract 3.8).
     pub zero_retention: bool,
-    /// How long its messages are kept; none is the installation's default.
+    /// Retention of its messages; none is the installation's default.
     pub retention_days: Option<u32>,
-    /// Where its sending events go.
+    /// Webhook for its sending events.
     pub tracking_webhook_url: Option<String>,
     /// JSON of the sending events that its own webhook gets: `"all"` or an array.
     pub webhook_events: Option<String>,
     /// When it was added.
     pub created_at: Timestamp,
-    /// When its records were last looked at.
+    /// Time of the last check of its DNS records.
     pub checked_at: Option<Timestamp>,
-    /// Since when it is verified.
+    /// Time of its verification.
     pub verified_at: Option<Timestamp>,
 }
 
-/// What a domain's records prove (contract 3.2).
+/// Facts that a domain's DNS records prove (contract 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Mail for it comes here.
+    /// Its MX points here.
     pub(crate) mx: bool,
-    /// Mail of it may come from here.
+    /// Its SPF record permits this server.
     pub(crate) spf: bool,
-    /// Its signatures can be checked.
+    /// Its DKIM keys are published.
     pub(crate) dkim: bool,
-    /// It says what to do with forgeries.
+    /// It publishes a DMARC policy.
     pub(crate) dmarc: bool,
 }
 
@@ -78,10 +78,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DomainRow> {
     })
 }
 
-/// Stores a new domain, all of whose flags are as `verified` says.
+/// Stores a new domain with all flags set to `verified`.
 ///
 /// # Errors
-/// [`crate::store::Error::Conflict`] when the account has it, or `verified` and another account holds it.
+/// [`crate::store::Error::Conflict`] when the account has it already, or with `verified` when another account holds it.
 pub fn insert(
     connection: &Connection,
     account: AccountRowId,
@@ -90,7 +90,7 @@ pub fn insert(
     now: Timestamp,
 ) -> Result<DomainRow> {
     let public_id = DomainId::new(now);
-    // Messages name their domain by row id and may outlive it, so an id is never given twice.
+    // Messages name their domain by row id and may outlive it, so an id is never reused.
     connection
         .prepare_cached(
             "INSERT INTO domain (id, public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
@@ -111,19 +111,19 @@ pub fn insert(
         .ok_or(crate::store::Error::Corrupt("domain"))
 }
 
-/// A domain by row id.
+/// Finds a domain by row id.
 pub(crate) fn find_by_row(connection: &Connection, id: DomainRowId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// A domain by its public id, which is never given twice; a row id may be, once its domain and messages are gone.
+/// Finds a domain by its public id, which is never reused; a row id may be, once its domain and messages are gone.
 pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// The domains of an account, oldest first; with `only`, that one.
+/// Lists the domains of an account, oldest first; with `only`, that one.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -138,14 +138,14 @@ pub(crate) fn list(
     Ok(rows)
 }
 
-/// Whether another account than `account` holds this very name as verified.
+/// Returns true if another account than `account` holds exactly this name as verified.
 pub(crate) fn is_held_by_another(connection: &Connection, account: AccountRowId, name: &str) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM domain WHERE name = ?1 AND status = 'verified' AND account_id <> ?2")?
         .exists(params![name, account])?)
 }
 
-/// Domains with something proven that nobody looked at since `before`, the longest ago first.
+/// Lists domains with something proven whose last check was before `before`, longest ago first.
 pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<DomainRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM domain
@@ -160,7 +160,7 @@ pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -
     Ok(rows)
 }
 
-/// Stores what a check made of a domain.
+/// Stores the result of a domain's check.
 ///
 /// # Errors
 /// [`crate::store::Error::Conflict`] when it would be verified and another account holds it.
@@ -182,7 +182,8 @@ pub(crate) fn set_checked(
     Ok(())
 }
 
-/// Takes from all other accounts what they proved of this name, and of pending ones below it: it is `account`'s now.
+/// Clears the flags that all other accounts proved for this name, and for pending names below it: it now belongs to
+/// `account`.
 pub(crate) fn clear_flags_of_others(connection: &Connection, account: AccountRowId, name: &str) -> Result<()> {
     connection
         .prepare_cached(
@@ -194,7 +195,7 @@ pub(crate) fn clear_flags_of_others(connection: &Connection, account: AccountRow
     Ok(())
 }
 
-/// Sets or removes where sending events go.
+/// Sets or removes the webhook for sending events.
 pub(crate) fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE public_id = ?1")?
@@ -210,7 +211,7 @@ pub(crate) fn set_webhook_events(connection: &Connection, id: &DomainId, events:
     Ok(())
 }
 
-/// Sets how long a domain's messages are kept.
+/// Sets the retention of a domain's messages.
 pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE public_id = ?1")?
@@ -218,7 +219,7 @@ pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, 
     Ok(())
 }
 
-/// Brings the settings of an account's domains back to what they were at first: no tracking webhook, the default retention.
+/// Resets the settings of an account's domains to their defaults: no tracking webhook, default retention.
 pub(crate) fn reset_settings(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection
         .prepare_cached(
@@ -236,14 +237,14 @@ pub(crate) fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
     Ok(())
 }
 
-/// The domain of this name that mail is received for, else one that waits for its proof, else none.
+/// Finds the domain of this name that mail is accepted for, else a pending one, else none.
 pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option<DomainRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM domain WHERE name = ?1 ORDER BY status = 'verified' DESC, id LIMIT 1");
     Ok(connection.prepare_cached(&statement)?.query_row([name], read).optional()?)
 }
 
-/// The row id of the domain of this name that mail is received for.
+/// Finds the row id of the domain of this name that mail is accepted for.
 pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<AccountRowId>> {
     let found = connection
         .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
@@ -252,13 +253,13 @@ pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Optio
     Ok(found)
 }
 
-/// An account's own domain of this name.
+/// Finds an account's own domain of this name.
 pub fn find_of_account(connection: &Connection, account: AccountRowId, name: &str) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND name = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name], read).optional()?)
 }
 
-/// An account's own domain by its name, in any spelling, or public id.
+/// Finds an account's own domain by its name, in any spelling, or public id.
 pub(crate) fn find_by_name_or_id(
     connection: &Connection,
     account: AccountRowId,
@@ -271,14 +272,14 @@ pub(crate) fn find_by_name_or_id(
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name, id], read).optional()?)
 }
 
-/// Whether nothing of a domain's mail is to be stored (contract 3.8).
+/// Returns true if nothing of a domain's mail may be stored (contract 3.8).
 pub(crate) fn is_zero_retention(connection: &Connection, domain: DomainRowId) -> Result<bool> {
     let found =
         connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
     Ok(found)
 }
 
-/// Names of all domains that are verified for receiving or by SPF, while there is a route that forwards.
+/// Lists the names of all domains that are verified for receiving or by SPF, while there is a route that forwards.
 pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
@@ -290,7 +291,8 @@ pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String
     Ok(rows)
 }
 
-/// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
+/// Lists the names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of
+/// that one.
 pub(crate) fn list_sending(
     connection: &Connection,
     account: AccountRowId,

@@ -1,4 +1,4 @@
-//! Remembered answers of requests with an Idempotency-Key (contract 1.11).
+//! Responses to requests with an Idempotency-Key, replayed when the request is repeated (contract 1.11).
 
 use std::time::Duration;
 
@@ -8,32 +8,29 @@ use crate::clock::Timestamp;
 use crate::id::AccountRowId;
 use crate::store::Result;
 
-/// How long an answer is remembered.
+/// Time for which a response is replayed.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(86_400);
 
-/// Whose request it is: the key counts for one account and path.
+/// Identity of a request: the key counts for one account and path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RequestKey {
-    /// Row id of the account.
     pub(crate) account: AccountRowId,
-    /// The request's path.
     pub(crate) path: String,
-    /// The header's value.
+    /// Value of the Idempotency-Key header.
     pub(crate) key: String,
 }
 
-/// An answer, and the hash of the body that it answers.
+/// A response with the hash of the request body that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remembered {
-    /// SHA-256 of the request's body.
+    /// SHA-256 of the request body.
     pub(crate) body_hash: Vec<u8>,
-    /// HTTP status.
     pub(crate) status: u16,
-    /// The body of the answer.
+    /// Response body.
     pub(crate) response: Vec<u8>,
 }
 
-/// The answer to a request, if it is remembered.
+/// Finds the stored response to a request.
 pub(crate) fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Remembered>> {
     let found = connection
         .prepare_cached(
@@ -47,7 +44,7 @@ pub(crate) fn find(connection: &Connection, request: &RequestKey, now: Timestamp
     Ok(found)
 }
 
-/// Remembers an answer, in the transaction that makes it true.
+/// Stores a response, in the transaction that makes it true.
 pub(crate) fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -69,7 +66,7 @@ pub(crate) fn put(connection: &Connection, request: &RequestKey, answer: &Rememb
     Ok(())
 }
 
-/// Forgets up to `limit` answers that are too old; how many.
+/// Removes up to `limit` expired responses; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     Ok(connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! API keys: an account's own, and those that are limited to one domain (contract 2.8).
+//! API keys: an account's own, and those limited to one domain (contract 2.8).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,42 +8,36 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainId, DomainRowId, KeyId, KeyRowId};
 use crate::store::Result;
 
-/// What `key_sealed` is sealed for.
+/// Sealing purpose of `key_sealed`.
 pub const PURPOSE: &str = "api-key";
 
-/// What a key that came with a request stands for.
+/// Owner and scope of the key presented by a request.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHolder {
-    /// Row id of the key.
     pub(crate) key: KeyRowId,
-    /// Whose it is.
     pub(crate) account: Account,
-    /// The domain that it is limited to; none for the account's own key.
+    /// Domain that the key is limited to; none for the account's own key.
     pub(crate) domain: Option<DomainRowId>,
-    /// When it was last used, to the minute.
+    /// Time of its last use, to the minute.
     pub(crate) last_used_at: Option<Timestamp>,
 }
 
 /// A scoped key as listed.
 #[derive(Clone, Debug)]
 pub(crate) struct ScopedKey {
-    /// Public id.
     pub(crate) public_id: KeyId,
-    /// What its owner calls it.
     pub(crate) name: String,
     /// Public id of its domain.
     pub(crate) domain_id: DomainId,
-    /// Name of its domain.
     pub(crate) domain_name: String,
     /// The key, sealed.
     pub(crate) key_sealed: Vec<u8>,
-    /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// When it was last used, to the minute.
+    /// Time of its last use, to the minute.
     pub(crate) last_used_at: Option<Timestamp>,
 }
 
-/// Stores an account's own API key: its hash, by which it is found, and itself, sealed.
+/// Stores an account's own API key: its hash, by which it is looked up, and the key itself, sealed.
 pub fn insert(
     connection: &Connection,
     account: AccountRowId,
@@ -77,7 +71,7 @@ pub fn insert_scoped(
     Ok(public_id)
 }
 
-/// An account's own API key, sealed.
+/// Returns an account's own API key, sealed.
 pub(crate) fn find_sealed(connection: &Connection, account: AccountRowId) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached(
@@ -88,7 +82,7 @@ pub(crate) fn find_sealed(connection: &Connection, account: AccountRowId) -> Res
     Ok(found)
 }
 
-/// Who holds the key with this hash.
+/// Finds the owner of the key with this hash.
 pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Option<KeyHolder>> {
     let statement = format!(
         "SELECT {}, api_key.id, api_key.domain_id, api_key.last_used_at
@@ -109,7 +103,7 @@ pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Optio
     Ok(found)
 }
 
-/// Notes that a key was used.
+/// Records the use of a key.
 pub(crate) fn note_use(connection: &Connection, key: KeyRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE api_key SET last_used_at = ?2 WHERE id = ?1")?
@@ -131,7 +125,7 @@ pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) 
     Ok(())
 }
 
-/// An account's scoped keys, newest first.
+/// Lists an account's scoped keys, newest first.
 pub(crate) fn list_scoped(connection: &Connection, account: AccountRowId) -> Result<Vec<ScopedKey>> {
     let rows = connection
         .prepare_cached(
@@ -155,7 +149,7 @@ pub(crate) fn list_scoped(connection: &Connection, account: AccountRowId) -> Res
     Ok(rows)
 }
 
-/// Whether an account has this scoped key.
+/// Returns true if an account has this scoped key.
 pub(crate) fn has_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id = ?2)")?
@@ -163,7 +157,7 @@ pub(crate) fn has_scoped(connection: &Connection, account: AccountRowId, id: &Ke
     Ok(found)
 }
 
-/// Removes a scoped key; whether there was one.
+/// Removes a scoped key; returns false if there was none.
 pub(crate) fn delete_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id = ?2")?

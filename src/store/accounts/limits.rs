@@ -1,8 +1,8 @@
-//! How many rows of a kind an account has, asked before it gets one more (`crate::limits` decides).
+//! Number of rows of a kind that an account has, queried before another is added (`crate::limits` decides).
 //!
-//! Few rows are counted where they stand, and no further than the limit. Of tables that may hold many, triggers keep a
-//! counter in `account_rows`, so that asking costs the same whatever there is. Bytes of messages are known from the latest
-//! one: accepting a message writes no counter.
+//! Tables with few rows are counted directly, and no further than the limit. For tables that may hold many, triggers
+//! maintain a counter in `account_rows`, so that a query costs the same however many there are. The latest message
+//! carries the bytes of all messages: accepting one writes no counter.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -10,32 +10,29 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, MessageRowId};
 use crate::store::Result;
 
-/// Rows that are counted.
+/// Kinds of rows with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CountedRow {
-    /// Routes, inactive ones included.
+    /// Including inactive routes.
     Routes,
-    /// Routes of no domain.
+    /// Routes that belong to no domain.
     RegexRoutes,
-    /// Domains.
     Domains,
-    /// Keys for one domain.
+    /// Keys limited to one domain.
     ScopedKeys,
-    /// Templates.
     Templates,
-    /// Uploads, expired ones included until they are swept.
+    /// Including expired uploads until the sweep removes them.
     Uploads,
-    /// Messages that wait for their time.
+    /// Messages scheduled for later.
     Scheduled,
-    /// Suppressed addresses.
     Suppressions,
     /// Blocked senders.
     BlockedSenders,
-    /// Remembered answers, expired ones included until they are swept.
+    /// Stored responses, including expired ones until the sweep removes them.
     IdempotencyKeys,
 }
 
-/// How many such rows an account has; of the few that are counted one by one no more than `most`.
+/// Counts such rows of an account; kinds that are counted directly only up to `most`.
 pub(crate) fn count(connection: &Connection, account: AccountRowId, what: CountedRow, most: u64) -> Result<u64> {
     let rows = match what {
         CountedRow::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
@@ -57,7 +54,7 @@ pub(crate) fn count(connection: &Connection, account: AccountRowId, what: Counte
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, most], |row| row.get(0))?)
 }
 
-/// The counter that triggers keep of a table's rows.
+/// Returns the counter that triggers maintain for a table.
 fn kept(connection: &Connection, account: AccountRowId, table: &str) -> Result<u64> {
     let rows: Option<i64> = connection
         .prepare_cached("SELECT rows FROM account_rows WHERE account_id = ?1 AND table_name = ?2")?
@@ -66,11 +63,11 @@ fn kept(connection: &Connection, account: AccountRowId, table: &str) -> Result<u
     Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
 }
 
-/// What a message takes beside its mail data: its row and what finds it, with one delivery or recipient; as much again for
-/// each more of these.
+/// Bytes charged for a message in addition to its mail data: its row and index entries, with one delivery or recipient;
+/// as much again for each further one.
 pub(crate) const MESSAGE_BYTES: u64 = 2048;
 
-/// The sum that a message of so many octets carries when it is inserted now.
+/// Returns the running total that a message of `size` octets carries when it is inserted now.
 pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: u64, at: Timestamp) -> Result<i64> {
     let (before, latest): (i64, Option<i64>) = connection
         .prepare_cached(
@@ -81,7 +78,7 @@ pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: 
         )?
         .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let total = before.saturating_add(i64::try_from(size.saturating_add(MESSAGE_BYTES)).unwrap_or(i64::MAX));
-    // After a clock that was set back the new message is not the latest.
+    // After the clock was set back the new message is not the latest.
     if latest.is_some_and(|latest| latest > at.as_millis()) {
         connection
             .prepare_cached(
@@ -93,7 +90,7 @@ pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: 
     Ok(total)
 }
 
-/// Counts the deliveries or recipients of a message that was inserted in this transaction, when they are several.
+/// Charges for the deliveries or recipients of a message inserted in this transaction, when there are several.
 pub(crate) fn add_deliveries(
     connection: &Connection,
     account: AccountRowId,
@@ -110,14 +107,14 @@ pub(crate) fn add_deliveries(
              RETURNING account_total - ?2",
         )?
         .query_row(params![message, more], |row| row.get(0))?;
-    // See add_message: it is not the latest one.
+    // As in `add_message`, it is not necessarily the latest one.
     connection
         .prepare_cached("UPDATE message_bytes SET floor = floor + ?3 WHERE account_id = ?1 AND floor = ?2")?
         .execute(params![account, total, more])?;
     Ok(())
 }
 
-/// The bytes that an account has stored, and whether it is the owner's.
+/// Returns the bytes that an account has stored, and true if it is the owner's account.
 pub(crate) fn stored_bytes(connection: &Connection, account: AccountRowId) -> Result<(u64, bool)> {
     let found: Option<(i64, bool)> = connection
         .prepare_cached(

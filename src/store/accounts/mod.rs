@@ -1,4 +1,4 @@
-//! Accounts: who they are and how they prove it.
+//! Accounts: identities and their credentials.
 
 pub(crate) mod dkim_keys;
 pub(crate) mod dns_checks;
@@ -17,7 +17,7 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::{AccountId, AccountRowId};
 
-/// What `webhook_secret_sealed` is sealed for.
+/// Sealing purpose of `webhook_secret_sealed`.
 pub(crate) const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
 
 /// An account as stored.
@@ -27,41 +27,39 @@ pub struct Account {
     pub id: AccountRowId,
     /// Public id.
     pub public_id: AccountId,
-    /// Lower-cased address.
+    /// Lower-cased.
     pub(crate) email: String,
-    /// Whether it owns the installation.
+    /// True for the owner of the installation.
     pub(crate) is_admin: bool,
-    /// Whether its address is verified.
     pub(crate) email_verified: bool,
-    /// A picture, if Google gave one.
+    /// Picture from Google, if any.
     pub(crate) avatar_url: Option<String>,
 }
 
-/// What a new account is made of.
+/// Data of a new account.
 #[derive(Clone, Debug, Default)]
 pub struct NewAccount {
     /// Lower-cased address.
     pub email: String,
-    /// Whether it owns the installation.
+    /// True for the owner of the installation.
     pub is_admin: bool,
-    /// Whether its address is verified.
+    /// True if its address is verified.
     pub email_verified: bool,
-    /// Argon2id hash; none for an account that signs in otherwise.
+    /// Argon2id hash; none for an account without a password.
     pub password_hash: Option<String>,
-    /// Google's name for it.
+    /// Subject of its Google identity.
     pub google_subject: Option<String>,
-    /// A picture.
+    /// URL of a picture.
     pub avatar_url: Option<String>,
 }
 
-/// The secret of an account's tracking webhooks, sealed, with the one before it.
+/// Current and previous signing secret of an account's tracking webhooks, sealed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WebhookSecret {
-    /// The present secret.
     pub(crate) sealed: Option<Vec<u8>>,
-    /// The one before the last rotation.
+    /// Secret before the last rotation.
     pub(crate) previous_sealed: Option<Vec<u8>>,
-    /// Until when that signs too.
+    /// End of the time in which the previous secret signs too.
     pub(crate) previous_until: Option<Timestamp>,
 }
 
@@ -82,7 +80,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Account> {
 /// Stores a new account.
 ///
 /// # Errors
-/// [`super::Error::Conflict`] when the address or the Google subject is taken.
+/// [`super::Error::Conflict`] when the address or the Google subject is in use.
 pub fn insert(connection: &Connection, new: NewAccount, now: Timestamp) -> Result<Account> {
     let public_id = AccountId::new(now);
     connection
@@ -116,39 +114,39 @@ fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -
     Ok(connection.prepare_cached(&statement)?.query_row([value], read).optional()?)
 }
 
-/// An account by row id.
+/// Finds an account by row id.
 pub(crate) fn find_by_row(connection: &Connection, id: AccountRowId) -> Result<Option<Account>> {
     find(connection, "id = ?1", id)
 }
 
-/// The account that owns the installation, if there is one yet.
+/// Finds the account that owns the installation.
 pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
     find(connection, "is_admin = ?1", 1)
 }
 
-/// Whether an account is the first that this installation ever had; accounts are never removed.
+/// Returns true if an account is the first that this installation ever had; accounts are never removed.
 pub(crate) fn is_first(connection: &Connection, account: AccountRowId) -> Result<bool> {
     let first: Option<AccountRowId> =
         connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;
     Ok(first == Some(account))
 }
 
-/// The account with this lower-cased address.
+/// Finds the account with this lower-cased address.
 pub fn find_by_email(connection: &Connection, email: &str) -> Result<Option<Account>> {
     find(connection, "email = ?1", email)
 }
 
-/// The account that signs in with this Google subject.
+/// Finds the account that signs in with this Google subject.
 pub(crate) fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<Option<Account>> {
     find(connection, "google_subject = ?1", subject)
 }
 
-/// Whether there is any account.
+/// Returns true if there is any account.
 pub(crate) fn any(connection: &Connection) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM account)")?.query_row([], |row| row.get(0))?)
 }
 
-/// An account's password hash, if it has a password.
+/// Returns an account's password hash, if it has a password.
 pub(crate) fn find_password_hash(connection: &Connection, account: AccountRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT password_hash FROM account WHERE id = ?1")?
@@ -157,7 +155,7 @@ pub(crate) fn find_password_hash(connection: &Connection, account: AccountRowId)
     Ok(found.flatten())
 }
 
-/// Gives an account another password.
+/// Replaces an account's password.
 pub fn set_password_hash(connection: &Connection, account: AccountRowId, hash: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE account SET password_hash = ?2 WHERE id = ?1")?
@@ -165,16 +163,16 @@ pub fn set_password_hash(connection: &Connection, account: AccountRowId, hash: &
     Ok(())
 }
 
-/// Takes an account's password away.
+/// Removes an account's password.
 pub(crate) fn delete_password(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET password_hash = NULL WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
 
-/// Lets an account sign in with Google from now on.
+/// Links an account to a Google identity.
 ///
 /// # Errors
-/// [`super::Error::Conflict`] when another account has the subject.
+/// [`super::Error::Conflict`] when another account is linked to the subject.
 pub(crate) fn set_google(
     connection: &Connection,
     account: AccountRowId,
@@ -189,13 +187,13 @@ pub(crate) fn set_google(
     Ok(())
 }
 
-/// Notes that an account's address is proven.
+/// Marks an account's address as verified.
 pub(crate) fn set_email_verified(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET email_verified = 1 WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
 
-/// The secret that signs an account's tracking webhooks.
+/// Returns the secret that signs an account's tracking webhooks.
 pub(crate) fn find_webhook_secret(connection: &Connection, account: AccountRowId) -> Result<WebhookSecret> {
     let found = connection
         .prepare_cached(
@@ -213,7 +211,7 @@ pub(crate) fn find_webhook_secret(connection: &Connection, account: AccountRowId
     Ok(found.unwrap_or_default())
 }
 
-/// Replaces that secret; with `until`, the one before it signs beside it so long.
+/// Replaces that secret; with `until`, the previous one signs too until then.
 pub(crate) fn set_webhook_secret(
     connection: &Connection,
     account: AccountRowId,

@@ -1,4 +1,5 @@
-//! Mail of the appliance's own that waits to be sent, each with its job, and which endpoints owners were told of.
+//! Mail sent by the appliance itself, queued with a job each, and the time of the last notice to an owner about an
+//! endpoint.
 
 use std::time::Duration;
 
@@ -10,29 +11,25 @@ use crate::store::Result;
 use crate::store::jobs;
 use crate::store::jobs::{Flow, JobSubject};
 
-/// What `text_sealed` of a notice is sealed for.
+/// Sealing purpose of `text_sealed`.
 pub const PURPOSE: &str = "notice";
-/// An owner hears of an endpoint at most once in this time (contract 9.5).
+/// An owner is notified of an endpoint at most once in this time (contract 9.5).
 const TELL_EVERY: Duration = Duration::from_secs(86_400);
 
-/// A mail as stored.
+/// A queued mail.
 #[derive(Clone, Debug)]
 pub(crate) struct Notice {
-    /// Row id.
     pub(crate) id: NoticeRowId,
-    /// To whom.
     pub(crate) recipient: String,
-    /// About what.
     pub(crate) subject: String,
     /// Plain text, sealed.
     pub(crate) text_sealed: Vec<u8>,
-    /// When it was written.
     pub(crate) created_at: Timestamp,
-    /// After that it would tell nothing any more.
+    /// The notice is pointless after this time.
     pub(crate) expires_at: Timestamp,
 }
 
-/// Leaves a mail with its job in `flow`.
+/// Queues a mail with its job in `flow`.
 pub(crate) fn insert(
     connection: &Connection,
     flow: &Flow,
@@ -50,7 +47,7 @@ pub(crate) fn insert(
     jobs::insert(connection, flow, JobSubject::Notice(crate::id::RowId::new(connection.last_insert_rowid())), now)
 }
 
-/// A mail by row id.
+/// Finds a mail by row id.
 pub(crate) fn find(connection: &Connection, id: NoticeRowId) -> Result<Option<Notice>> {
     let found = connection
         .prepare_cached("SELECT recipient, subject, text_sealed, created_at, expires_at FROM notice WHERE id = ?1")?
@@ -74,7 +71,7 @@ pub(crate) fn delete(connection: &Connection, id: NoticeRowId) -> Result<()> {
     Ok(())
 }
 
-/// Removes mails whose time is over, with their jobs; how many.
+/// Removes expired mails with their jobs; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let expired: Vec<NoticeRowId> = connection
         .prepare_cached("DELETE FROM notice WHERE expires_at <= ?1 RETURNING id")?
@@ -84,7 +81,7 @@ pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<
     Ok(expired.len())
 }
 
-/// Whether an account's owner is to be told of an endpoint now; then it counts as told.
+/// Returns true if an account's owner is to be notified of an endpoint now, and records that as done.
 pub(crate) fn take_turn(
     connection: &Connection,
     account: AccountRowId,

@@ -1,4 +1,4 @@
-//! Sessions: logins that live until they end, are logged out, or the password changes.
+//! Sessions: logins that last until they expire, are logged out, or the password changes.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,22 +7,22 @@ use crate::clock::Timestamp;
 use crate::id::AccountRowId;
 use crate::store::Result;
 
-/// What a new session is made of.
+/// Data of a new session.
 #[derive(Clone, Debug)]
 pub struct NewSession {
-    /// What its token names it by.
+    /// JWT id of its token.
     pub jti: String,
-    /// Whose it is.
+    /// Account that is logged in.
     pub account: AccountRowId,
-    /// Where the login came from.
+    /// Client address of the login.
     pub client_address: String,
-    /// What the client calls itself.
+    /// User-Agent of the login.
     pub user_agent: String,
-    /// When it ends.
+    /// Time at which it expires.
     pub expires_at: Timestamp,
 }
 
-/// Stores a new session; the account's oldest end when it has more than `most` then (0: any number).
+/// Stores a new session; ends the account's oldest ones if it then has more than `most` (0 means no limit).
 pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -48,7 +48,7 @@ pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timesta
     Ok(())
 }
 
-/// Whose live session this is.
+/// Finds the account of a live session.
 pub(crate) fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Result<Option<Account>> {
     let statement = format!(
         "SELECT {} FROM session JOIN account ON account.id = session.account_id
@@ -58,22 +58,20 @@ pub(crate) fn find_account(connection: &Connection, jti: &str, now: Timestamp) -
     Ok(connection.prepare_cached(&statement)?.query_row(params![jti, now.as_millis()], super::read).optional()?)
 }
 
-/// A login as listed.
+/// A session as listed.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionRow {
-    /// What its token names it by.
+    /// JWT id of its token.
     pub(crate) jti: String,
-    /// Where the login came from.
+    /// Client address of the login.
     pub(crate) client_address: String,
-    /// What the client calls itself; may be empty.
+    /// User-Agent of the login; may be empty.
     pub(crate) user_agent: String,
-    /// When it began.
     pub(crate) created_at: Timestamp,
-    /// When it ends.
     pub(crate) expires_at: Timestamp,
 }
 
-/// The live sessions of an account, newest first, at most a hundred.
+/// Lists the live sessions of an account, newest first, at most a hundred.
 pub(crate) fn list(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Vec<SessionRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT jti, client_address, user_agent, created_at, expires_at FROM session
@@ -91,7 +89,7 @@ pub(crate) fn list(connection: &Connection, account: AccountRowId, now: Timestam
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether a live session of an account began at this address.
+/// Returns true if a live session of an account began at this address.
 pub(crate) fn is_known(
     connection: &Connection,
     account: AccountRowId,
@@ -104,7 +102,7 @@ pub(crate) fn is_known(
     Ok(statement.query_row(params![account, address, now.as_millis()], |row| row.get(0))?)
 }
 
-/// Ends a session of an account; whether there was one.
+/// Ends a session of an account; returns false if there was none.
 pub(crate) fn delete_own(connection: &Connection, account: AccountRowId, jti: &str) -> Result<bool> {
     let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;
     Ok(statement.execute(params![jti, account])? > 0)
@@ -122,7 +120,7 @@ pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) 
     Ok(())
 }
 
-/// Removes sessions that ended before `now`; how many.
+/// Removes sessions that expired before `now`; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM session WHERE expires_at <= ?1")?.execute([now.as_millis()])?)
 }

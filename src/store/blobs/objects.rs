@@ -1,8 +1,8 @@
-//! Mail data and uploads on local disk: files that are written, fsynced, renamed into place, and their folder fsynced.
+//! Mail data and uploads on local disk: files are written, fsynced and renamed into place, and their folder is fsynced.
 //!
-//! A file is written as a draft under `tmp/`; [`Objects::commit`] makes it an object under the day's folder. Rows name
-//! objects, never the other way round: an object without a row is a crash's orphan and goes in the sweep. A row also
-//! knows the length and the checksum that its object had, and every reader compares.
+//! A file is written as a [`PendingObject`] under `tmp/`; [`Objects::commit`] makes it an object under the day's
+//! folder. Rows name objects, never the reverse: an object without a row was orphaned by a crash and is removed by the
+//! sweep. A row also holds the length and the checksum of its object, and every reader compares them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -22,34 +22,32 @@ use crate::store::{Error, Result};
 
 const FOLDER: &str = "objects";
 const PENDING: &str = "tmp";
-/// Files that no row names and that nobody has allowed to be removed.
+/// Folder for files that no row names and whose removal nobody has approved.
 const ORPHANED: &str = "orphaned";
-/// Octets read at a time where an object is only looked through.
+/// Octets per read when an object is checked without being kept in memory.
 const PIECE: usize = 64 * 1024;
-/// Names of damaged objects that are remembered, so that each is told of once.
+/// Maximum number of damaged objects that are remembered, so that each is reported once.
 const DAMAGED_MAX: usize = 10_000;
 
-/// An object as its row knows it.
+/// An object as recorded in its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// Its name.
     pub(crate) name: String,
-    /// Octets.
     pub(crate) size: u64,
-    /// CRC-32 of them, made while they were written; `None` of an object of an earlier version.
+    /// CRC-32 computed while writing; `None` for an object of an earlier version.
     pub(crate) checksum: Option<u32>,
 }
 
-/// In which way an object is not what its row says.
+/// Way in which an object differs from its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
-    /// It has another length: this one.
+    /// Its length differs: this is the actual one.
     Length(u64),
-    /// It has the right length and other octets.
+    /// The length is right, but the content differs.
     Content,
-    /// What stands in its place is no file: a folder, a pipe, a device.
+    /// The name is not a regular file but a folder, a pipe or a device.
     NoFile,
 }
 
@@ -64,12 +62,12 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// Objects that a reader found damaged.
+/// Objects that readers found damaged.
 #[derive(Debug, Default)]
 struct Damaged {
-    /// Not told of yet; a missing one may have been removed together with its row a moment ago.
+    /// Not reported yet; a missing one may have been removed together with its row a moment ago.
     suspected: BTreeMap<String, Damage>,
-    /// Told of.
+    /// Already reported.
     known: BTreeMap<String, Damage>,
 }
 
@@ -82,14 +80,14 @@ pub struct Objects {
     /// Fsyncs of objects and of their folders since the start.
     fsyncs: Arc<AtomicU64>,
     opened: Instant,
-    /// Files without a row that the sweep leaves where they are: too many of them.
+    /// Files without a row that the sweep left in place because there are too many of them.
     held_back: Arc<AtomicU64>,
     damaged: Arc<Mutex<Damaged>>,
-    /// Objects that a transaction may come to name.
+    /// Objects that a running transaction may name.
     placed: Names,
 }
 
-/// A file that is being written; it disappears with this value unless it is kept.
+/// A file being written; it is deleted when this value is dropped, unless it was committed.
 #[derive(Debug)]
 pub(crate) struct PendingObject {
     file: File,
@@ -99,17 +97,17 @@ pub(crate) struct PendingObject {
     kept: bool,
 }
 
-/// Mail data as it was received: small in memory, large in a draft.
+/// Mail data as received: small in memory, large in a pending object.
 #[derive(Debug)]
 pub(crate) enum MailData {
-    /// All of it.
+    /// The complete data.
     Memory(Vec<u8>),
     /// In a file of the object store, not yet fsynced.
     Spooled(PendingObject),
 }
 
 impl MailData {
-    /// Octets as received.
+    /// Returns the octets received.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -119,7 +117,7 @@ impl MailData {
 }
 
 impl PendingObject {
-    /// Adds to the end. Blocks.
+    /// Appends bytes. Blocks.
     ///
     /// # Errors
     /// The disk is full or fails.
@@ -130,12 +128,12 @@ impl PendingObject {
         Ok(())
     }
 
-    /// Octets written.
+    /// Returns the octets written.
     pub(crate) fn len(&self) -> u64 {
         self.length
     }
 
-    /// All of it, in memory. Blocks.
+    /// Reads everything into memory. Blocks.
     ///
     /// # Errors
     /// The disk fails.
@@ -159,10 +157,10 @@ impl Drop for PendingObject {
 }
 
 impl Objects {
-    /// Opens or creates the object store of a data directory and clears the drafts of an earlier process.
+    /// Opens or creates the object store of a data directory and removes pending objects of an earlier process.
     ///
     /// # Errors
-    /// A folder cannot be made or read.
+    /// A folder cannot be created or read.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
         make_folder(&root.join(PENDING))?;
@@ -181,7 +179,7 @@ impl Objects {
         Ok(objects)
     }
 
-    /// The object store of a data directory as it stands, for who only looks: nothing is made or cleared.
+    /// Opens the object store of a data directory for reading only: nothing is created or removed.
     pub(crate) fn open_read_only(data_dir: &Path) -> Self {
         Self {
             root: Arc::new(data_dir.join(FOLDER)),
@@ -203,10 +201,10 @@ impl Objects {
         Ok(())
     }
 
-    /// A new, empty draft. Blocks.
+    /// Creates an empty pending object. Blocks.
     ///
     /// # Errors
-    /// The disk or its inodes are full, or it fails.
+    /// The disk or its inodes are full, or the disk fails.
     pub(crate) fn create(&self) -> Result<PendingObject> {
         let path = self.root.join(PENDING).join(crate::id::random_base62(20));
         let file = OpenOptions::new()
@@ -219,18 +217,18 @@ impl Objects {
         Ok(PendingObject { file, path, length: 0, checksum: crc32fast::Hasher::new(), kept: false })
     }
 
-    /// Makes a draft the durable object of a message. Blocks until both fsyncs are done.
+    /// Makes a pending object the durable object of a message. Blocks until both fsyncs are done.
     ///
     /// # Errors
-    /// The disk is full or fails; no row may name what is left then.
+    /// The disk is full or fails; then no row may name what is left.
     pub(crate) fn commit(&self, draft: PendingObject, id: &MessageId, now: Timestamp) -> Result<UncommittedObject> {
         self.place(draft, &format!("{id}.eml"), now)
     }
 
-    /// Makes a draft the durable object of an upload, as [`Objects::commit`] does for a message.
+    /// Makes a pending object the durable object of an upload, as [`Objects::commit`] does for a message.
     ///
     /// # Errors
-    /// As for [`Objects::commit`].
+    /// Those of [`Objects::commit`].
     pub(crate) fn commit_upload(
         &self,
         draft: PendingObject,
@@ -255,12 +253,12 @@ impl Objects {
         Ok(UncommittedObject::new(self.clone(), object, hold))
     }
 
-    /// Fsyncs of objects and of their folders since the start.
+    /// Returns the number of fsyncs of objects and their folders since the start.
     pub fn fsyncs(&self) -> u64 {
         self.fsyncs.load(Ordering::Relaxed)
     }
 
-    /// Whoever comes second at midnight waits here until the folder itself is durable.
+    /// Creates the day's folder; a second caller at midnight waits here until the folder itself is durable.
     fn make_day(&self, day: &str, folder: &Path) -> Result<()> {
         let mut known = self.day.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != day || !folder.exists() {
@@ -271,14 +269,14 @@ impl Objects {
         Ok(())
     }
 
-    /// Opens an object for reading, its length compared. Blocks.
+    /// Opens an object for reading and compares its length. Blocks.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when it is missing or has another length; anything else says nothing about the object.
+    /// [`Error::Damaged`] when it is missing or has another length; any other error says nothing about the object.
     pub(crate) fn open_object(&self, object: &Object) -> Result<File> {
         let io = |error| Error::io(format!("opening object {}", object.name), error);
         let path = self.root.join(&object.name);
-        // Nobody waits for the other end of a pipe.
+        // Opening a pipe must not wait for its other end.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
@@ -295,10 +293,10 @@ impl Objects {
         if found.len() == object.size { Ok(file) } else { Err(self.damaged(object, Damage::Length(found.len()))) }
     }
 
-    /// All of an object, in memory, length and checksum compared. Blocks.
+    /// Reads an object into memory and compares its length and checksum. Blocks.
     ///
     /// # Errors
-    /// As for [`Objects::open_object`]; [`Error::Damaged`] also when its checksum differs.
+    /// Those of [`Objects::open_object`]; [`Error::Damaged`] also when the checksum differs.
     pub(crate) fn read_all(&self, object: &Object) -> Result<Vec<u8>> {
         let mut file = self.open_object(object)?;
         let read = read_whole(&mut file, object.size);
@@ -307,10 +305,10 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// Looks through a whole object without holding it; length and checksum compared. Blocks.
+    /// Reads an object without keeping it in memory and compares its length and checksum. Blocks.
     ///
     /// # Errors
-    /// As for [`Objects::read_all`].
+    /// Those of [`Objects::read_all`].
     pub(crate) fn check(&self, object: &Object) -> Result<()> {
         let mut file = self.open_object(object)?;
         if object.checksum.is_none() {
@@ -341,12 +339,12 @@ impl Objects {
         }
     }
 
-    /// Whether the file is there, whatever is in it. Blocks.
+    /// Returns true if the file exists, whatever its content. Blocks.
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.root.join(name).exists()
     }
 
-    /// Remembers that a reader met a damaged object.
+    /// Remembers an object that a reader found damaged.
     fn damaged(&self, object: &Object, what: Damage) -> Error {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         if !damaged.known.contains_key(&object.name) && damaged.suspected.len() < DAMAGED_MAX {
@@ -355,31 +353,31 @@ impl Objects {
         Error::Damaged { name: object.name.clone(), what }
     }
 
-    /// The objects that readers found damaged since this was asked last. An object that was removed with its row while
-    /// somebody read it is among them: ask whether a row still names it, then [`Objects::confirm`].
+    /// Returns the objects that readers found damaged since the last call. An object removed with its row during a read
+    /// is among them: check that a row still names it, then call [`Objects::confirm`].
     pub(crate) fn take_suspected(&self) -> Vec<(String, Damage)> {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut damaged.suspected).into_iter().collect()
     }
 
-    /// Counts a damaged object; whether that is news.
+    /// Counts a damaged object; returns true if it was not known before.
     pub(crate) fn confirm(&self, name: String, what: Damage) -> bool {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         damaged.known.len() < DAMAGED_MAX && damaged.known.insert(name, what).is_none()
     }
 
-    /// How many objects were found damaged since the start, and still are there to be asked for.
+    /// Returns the number of objects found damaged since the start that are still known.
     pub(crate) fn damaged_count(&self) -> u64 {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).known.len() as u64
     }
 
-    /// Whether a transaction under way may come to name this object.
+    /// Returns true if a running transaction may name this object.
     pub(crate) fn is_awaited(&self, name: &str) -> bool {
         self.placed.contains(name)
     }
 
-    /// Removes an object that no row names any more, once the commit that says so is durable; a missing one is fine.
-    /// Blocks.
+    /// Removes an object that no row names any more, once the commit that removed the row is durable; no error if it is
+    /// missing. Blocks.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -392,7 +390,7 @@ impl Objects {
         }
     }
 
-    /// Every object that is on disk, and removes folders that are empty and older than `age`. Blocks.
+    /// Lists every object on disk, and removes folders that are empty and older than `age`. Blocks.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -415,29 +413,29 @@ impl Objects {
                 found.push(ListedObject { name, modified: modified(&entry) });
             }
             if empty && age_of(modified(&day)) > age {
-                // Not empty any more, or gone: both are fine.
+                // No longer empty, or gone: neither matters.
                 drop(fs::remove_dir(day.path()));
             }
         }
         Ok(found)
     }
 
-    /// Whether a file was there before this process opened the store: what it belongs to, this process never knew.
+    /// Returns true if a file existed before this process opened the store: this process never knew its owner.
     pub(crate) fn is_inherited(&self, found: &ListedObject) -> bool {
         age_of(found.modified) > self.opened.elapsed()
     }
 
-    /// Says how many files without a row were left where they are; whether that is news.
+    /// Sets the number of files without a row that were left in place; returns true if it changed.
     pub(crate) fn keep_orphan(&self, count: u64) -> bool {
         self.held_back.swap(count, Ordering::Relaxed) != count
     }
 
-    /// How many files without a row were left where they are.
+    /// Returns the number of files without a row that were left in place.
     pub fn kept_orphans(&self) -> u64 {
         self.held_back.load(Ordering::Relaxed)
     }
 
-    /// Moves an object out of the way, where no sweep finds it. Blocks.
+    /// Moves an object to a folder that no sweep reads. Blocks.
     ///
     /// # Errors
     /// It cannot be moved.
@@ -451,7 +449,7 @@ impl Objects {
         fs::rename(from, &to).map_err(io)
     }
 
-    /// Where [`Objects::set_aside`] puts them.
+    /// Returns the folder that [`Objects::set_aside`] moves objects to.
     pub(crate) fn aside(&self) -> PathBuf {
         self.root.join(ORPHANED)
     }
@@ -460,20 +458,20 @@ impl Objects {
 /// A file of the object store.
 #[derive(Clone, Debug)]
 pub(crate) struct ListedObject {
-    /// The object's name.
     pub(crate) name: String,
-    /// When it was last written, by the system's clock, whatever the engine's clock says; `None`: it went meanwhile.
+    /// Time of the last write by the system's clock, whatever the engine's clock says; `None` if it was removed
+    /// meanwhile.
     modified: Option<SystemTime>,
 }
 
 impl ListedObject {
-    /// Whether it was last written more than `age` ago.
+    /// Returns true if it was last written more than `age` ago.
     pub(crate) fn is_older_than(&self, age: Duration) -> bool {
         age_of(self.modified) > age
     }
 }
 
-/// How long ago; not at all for what is gone or comes from the future.
+/// Returns the age; zero for a file that is gone or dated in the future.
 fn age_of(modified: Option<SystemTime>) -> Duration {
     modified.and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
@@ -492,7 +490,7 @@ fn make_folder(path: &Path) -> Result<()> {
         .map_err(|error| Error::io(format!("making {}", path.display()), error))
 }
 
-/// Makes the names in a folder durable.
+/// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|folder| folder.sync_all())

@@ -1,7 +1,7 @@
-//! Objects between their file and their row: durable, and named by no committed transaction yet.
+//! Objects between their file and their row: durable, and not yet named by a committed transaction.
 //!
-//! The one place where an object is undone because its transaction failed, and only when it failed for sure. Whatever
-//! may be on disk stays; the sweep, or a later commit that proves the failed one undone, decides.
+//! The one place that removes an object because its transaction failed, and only when it certainly failed. Anything
+//! that may be on disk stays, until the sweep, or a later commit that proves the failed one absent, settles it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use rusqlite::Connection;
 use super::objects::{Object, Objects};
 use crate::store::{Db, Error, Outcome, Result, audit};
 
-/// Objects in doubt that are remembered; of more, the sweep finds those without a row.
+/// Maximum number of unconfirmed objects that are remembered; beyond that, the sweep finds those without a row.
 const UNCONFIRMED_MAX: usize = 1_000;
 
-/// Names of objects that a transaction may come to name; the sweep passes them over.
+/// Names of objects that a running transaction may name; the sweep skips them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names(Arc<Mutex<HashSet<String>>>);
 
@@ -23,14 +23,14 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
-    /// Holds a name from now on.
+    /// Protects a name until the returned value is dropped.
     pub(crate) fn hold(&self, name: &str) -> Hold {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Hold { names: self.clone(), name: name.to_owned() }
     }
 }
 
-/// Keeps a name from the sweep while it lives.
+/// Protects a name from the sweep while it lives.
 #[derive(Debug)]
 pub(crate) struct Hold {
     names: Names,
@@ -45,8 +45,8 @@ impl Drop for Hold {
 
 /// A durable object that waits for the transaction whose row names it.
 ///
-/// Dropped before a transaction was given its name, it takes the file along; afterwards the file stays, whatever
-/// became of the transaction.
+/// When it is dropped before its name was passed to a transaction, the file is removed; afterwards the file stays,
+/// whatever the result of the transaction.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct UncommittedObject {
@@ -61,7 +61,7 @@ impl UncommittedObject {
         Self { objects, object, hold: Arc::new(hold), offered: false }
     }
 
-    /// What the row is to have.
+    /// Returns the values for its row.
     pub(crate) const fn object(&self) -> &Object {
         &self.object
     }
@@ -81,7 +81,7 @@ impl Drop for UncommittedObject {
     }
 }
 
-/// Objects whose transaction failed once its commit had begun, each with the durable commits before.
+/// Objects whose transaction failed after its commit had begun, each with the number of durable commits before it.
 #[derive(Debug, Default)]
 pub(crate) struct UnconfirmedObjects(Mutex<Vec<(UncommittedObject, u64)>>);
 
@@ -92,7 +92,7 @@ impl UnconfirmedObjects {
         all.extend(placed.into_iter().take(room).map(|one| (one, synced)));
     }
 
-    /// Those that a later durable commit came after.
+    /// Takes those that were followed by a durable commit.
     fn take_before(&self, synced: u64) -> Vec<UncommittedObject> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.extract_if(.., |(_, before)| *before < synced).map(|(placed, _)| placed).collect()
@@ -100,11 +100,11 @@ impl UnconfirmedObjects {
 }
 
 impl Db {
-    /// As [`Db::write`], of a transaction whose rows name `placed`; `work` also tells whether they do. Objects that no
-    /// row came to name are removed, but never those of a transaction that may be on disk.
+    /// Runs [`Db::write`] for a transaction whose rows name `placed`; `work` also returns whether they do. Objects that
+    /// no row names are removed, but never those of a transaction that may be on disk.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn write_naming<T, F>(&self, mut placed: Vec<UncommittedObject>, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -114,7 +114,7 @@ impl Db {
         let holds: Vec<Arc<Hold>> = placed.iter().map(|one| Arc::clone(&one.hold)).collect();
         let written = self
             .write(move |tx| {
-                // The sweep waits for the commit of whatever it sees released.
+                // The sweep waits for the commit of everything that it sees released.
                 let _holds = holds;
                 work(tx)
             })
@@ -136,8 +136,8 @@ impl Db {
         written.map(|(value, _)| value)
     }
 
-    /// Removes objects that a committed transaction let go of, once a power cut cannot bring their rows back. Needs the
-    /// runtime.
+    /// Removes objects that a committed transaction no longer names, once a power cut cannot bring their rows back.
+    /// Needs the runtime.
     pub(crate) fn remove_later(&self, objects: &Objects, names: Vec<String>) {
         if names.is_empty() {
             return;
@@ -157,7 +157,7 @@ impl Db {
         });
     }
 
-    /// Removes the objects of failed commits that a later durable commit took the place of: it was made over a state
+    /// Removes the objects of failed commits that were superseded by a later durable commit: it was made on a state
     /// without them, so no restart brings their rows back.
     fn settle_unconfirmed(&self) {
         let proven = self.inner.unconfirmed.take_before(self.inner.writer.progress().1);
@@ -199,7 +199,7 @@ mod tests {
         objects.commit(draft, &MessageId::new(NOW), NOW).unwrap()
     }
 
-    /// Stores mail data that is in an object; the object's name.
+    /// Stores mail data in an object; returns the object's name.
     async fn store(db: &Db, objects: &Objects) -> (String, Result<()>) {
         let placed = place(objects);
         let name = placed.object().name.clone();
@@ -279,7 +279,7 @@ mod tests {
         let db = Db::open(dir.path()).unwrap();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (begun, begins) = tokio::sync::oneshot::channel();
-        // It holds the thread until the other three wait, which then share one commit.
+        // Holds the thread until the other three wait, which then share one commit.
         let first = db.write(move |_| {
             begun.send(()).unwrap_or_default();
             let _ = released.recv();

@@ -1,4 +1,4 @@
-//! Lanes whose hosts pause, for whoever looks at the queue: what rules is the engine's own knowledge.
+//! Pauses of lanes, stored for display of the queue: the job engine acts on its own state.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -6,16 +6,16 @@ use crate::clock::Timestamp;
 use crate::id::DispatchRowId;
 use crate::store::Result;
 
-/// That the hosts of a lane take nothing at the moment.
+/// A pause of a lane whose hosts accept nothing at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// When one message tries them next.
+    /// Time at which one message tries them next.
     pub(crate) until: Timestamp,
-    /// What the host said, or that it did not answer.
+    /// Reply of the host, or that it did not answer.
     pub reason: String,
 }
 
-/// Notes that a lane pauses.
+/// Records the pause of a lane.
 pub(crate) fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result<()> {
     connection
         .prepare_cached(
@@ -26,13 +26,13 @@ pub(crate) fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result
     Ok(())
 }
 
-/// A lane does not pause any more.
+/// Ends the pause of a lane.
 pub(crate) fn end(connection: &Connection, lane: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM lane_pause WHERE lane = ?1")?.execute([lane])?;
     Ok(())
 }
 
-/// The pause that a dispatch waits for; none: it does not, or is attempted at this moment.
+/// Finds the pause that a dispatch waits for; none if it does not wait, or is being attempted.
 pub(crate) fn of_dispatch(connection: &Connection, dispatch: DispatchRowId, now: Timestamp) -> Result<Option<Pause>> {
     let found = connection
         .prepare_cached(
@@ -46,7 +46,7 @@ pub(crate) fn of_dispatch(connection: &Connection, dispatch: DispatchRowId, now:
     Ok(found)
 }
 
-/// Removes pauses that are over; how many.
+/// Removes pauses that are over; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM lane_pause WHERE until <= ?1")?.execute([now.as_millis()])?)
 }

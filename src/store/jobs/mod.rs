@@ -1,4 +1,4 @@
-//! The job table: what is still to be attempted, in lanes. Only the job engine claims and settles.
+//! The job table: attempts that are due or planned, in lanes. Only the job engine claims and settles.
 
 pub(crate) mod lane_pauses;
 
@@ -15,17 +15,17 @@ use crate::id::{
 };
 
 stored_enum! {
-    /// The kind of a job, by which its handler is found.
+    /// The kind of a job, which selects its handler.
     pub(crate) enum JobKind in "job.kind" {
         /// A webhook delivery.
         Webhook = "webhook",
-        /// The one delivery of a message that nothing else is stored of.
+        /// The only delivery of a message of which nothing else is stored.
         ZeroRetention = "passing",
-        /// A message on its way to one destination.
+        /// A message queued for one destination.
         Dispatch = "dispatch",
-        /// A scheduled message whose time comes.
+        /// A scheduled message to release at its time.
         ScheduledSend = "release",
-        /// Mail of this server's own.
+        /// Mail sent by this server itself.
         Notice = "notice",
     }
 }
@@ -35,13 +35,13 @@ stored_enum! {
 pub enum JobSubject {
     /// A webhook delivery.
     Webhook(DeliveryRowId),
-    /// The one delivery of a message that nothing else is stored of.
+    /// The only delivery of a message of which nothing else is stored.
     ZeroRetention(ZeroRetentionRowId),
-    /// A message on its way to one destination.
+    /// A message queued for one destination.
     Dispatch(DispatchRowId),
     /// A scheduled message.
     ScheduledSend(MessageRowId),
-    /// Mail of this server's own.
+    /// Mail sent by this server itself.
     Notice(NoticeRowId),
 }
 
@@ -57,7 +57,7 @@ impl JobSubject {
         }
     }
 
-    /// Returns the row's number, as jobs of all kinds have it in one column.
+    /// Returns the row id as stored in the column shared by all kinds.
     pub(crate) const fn id(self) -> JobSubjectId {
         match self {
             Self::Webhook(row) => row.as_subject(),
@@ -69,50 +69,48 @@ impl JobSubject {
     }
 }
 
-/// Jobs of one account for one endpoint, within a lane: first come, first served. Accounts take turns.
+/// Jobs of one account for one endpoint within a lane, first in, first out. Accounts are served in rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
-    /// What must not be hurried: an endpoint's origin, a recipient domain.
+    /// Unit of throttling: an endpoint's origin or a recipient domain.
     pub(crate) lane: Arc<str>,
-    /// Row id of the account; 0: the appliance's own.
+    /// Row id of the account; 0 for the appliance itself.
     pub(crate) account: AccountRowId,
-    /// Tells the endpoints of a lane apart; 0 where there is one.
+    /// Distinguishes the endpoints of a lane; 0 where there is one.
     pub(crate) endpoint: i64,
 }
 
 impl Flow {
-    /// An account's jobs in a lane that is one endpoint.
+    /// Returns the flow of an account in a lane that is one endpoint.
     pub fn new(lane: &str, account: AccountRowId) -> Self {
         Self { lane: lane.into(), account, endpoint: 0 }
     }
 
-    /// From columns of these places.
+    /// Reads the columns from index `lane` on.
     fn read(row: &rusqlite::Row<'_>, lane: usize) -> rusqlite::Result<Self> {
         let name = row.get_ref(lane)?.as_str()?;
         Ok(Self { lane: name.into(), account: row.get(lane + 1)?, endpoint: row.get(lane + 2)? })
     }
 }
 
-/// A job that was claimed and may be attempted until its lease runs out.
+/// A claimed job, which may be attempted until its lease expires.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimedJob {
-    /// Row id.
     pub(crate) id: JobRowId,
-    /// What kind of thing it attempts.
     pub(crate) kind: JobKind,
-    /// The row it attempts, in the table of its kind.
+    /// Row that it attempts, in the table of its kind.
     pub(crate) subject_id: JobSubjectId,
-    /// Attempts that were settled as deferred: the rung of the ladder.
+    /// Attempts settled as deferred: the step of the retry schedule.
     pub(crate) failures: u32,
-    /// When it was due.
+    /// Time at which it was due.
     pub(crate) run_at: Timestamp,
-    /// When it was first due.
+    /// Time at which it was first due.
     pub(crate) queued_at: Timestamp,
-    /// Until when the claim holds.
+    /// End of the lease.
     pub(crate) lease_until: Timestamp,
 }
 
-/// Leaves a job to be attempted from `run_at` on.
+/// Queues a job to be attempted from `run_at` on.
 pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -123,7 +121,7 @@ pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at:
     Ok(())
 }
 
-/// Leaves a job that its transaction claims at once: nobody else has to look for it.
+/// Queues a job already claimed by its transaction, so that nobody else has to find it.
 pub(crate) fn insert_claimed(
     connection: &Connection,
     flow: &Flow,
@@ -156,7 +154,7 @@ pub(crate) fn insert_claimed(
     })
 }
 
-/// Claims up to `limit` due jobs of a flow, each for as long as its kind needs.
+/// Claims up to `limit` due jobs of a flow, each with the lease that its kind needs.
 pub(crate) fn claim(
     connection: &Connection,
     flow: &Flow,
@@ -191,18 +189,18 @@ pub(crate) fn claim(
     Ok(claimed)
 }
 
-/// A job as the table shows it.
+/// A job as stored, claimed or not.
 #[derive(Clone, Debug)]
 pub(crate) struct WaitingJob {
-    /// Where it waits.
+    /// Flow that it waits in.
     pub(crate) flow: Flow,
-    /// The job; its lease is `lease_until` of whoever claims it with [`claim_one`].
+    /// The job, with the `lease_until` to use for [`claim_one`].
     pub(crate) job: ClaimedJob,
-    /// Whether somebody has it.
+    /// True while the job is claimed.
     pub(crate) is_claimed: bool,
 }
 
-/// Up to `limit` jobs after the one with this id, in the order in which they were left.
+/// Lists up to `limit` jobs after the one with this id, in the order in which they were queued.
 pub(crate) fn list_after(connection: &Connection, id: JobRowId, limit: usize) -> Result<Vec<WaitingJob>> {
     let rows = connection
         .prepare_cached(
@@ -229,7 +227,7 @@ pub(crate) fn list_after(connection: &Connection, id: JobRowId, limit: usize) ->
     Ok(rows)
 }
 
-/// Claims a waiting job until its `lease_until`; whether it still was one.
+/// Claims a waiting job until its `lease_until`; returns false if it was no longer waiting.
 pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -240,7 +238,7 @@ pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<boo
     Ok(changed > 0)
 }
 
-/// When the next job of a flow is due.
+/// Returns the time at which the next job of a flow is due.
 pub(crate) fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp>> {
     let found: Option<i64> = connection
         .prepare_cached(
@@ -253,7 +251,8 @@ pub(crate) fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Ti
     Ok(found.map(Timestamp::from_millis))
 }
 
-/// Every flow with waiting jobs and when its first is due; costs by the number of flows, not of jobs.
+/// Lists every flow with waiting jobs and the time at which its first is due; the cost grows with the flows, not the
+/// jobs.
 pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
     let mut after = connection.prepare(
         "SELECT lane, account_id, endpoint, run_at FROM job
@@ -272,7 +271,7 @@ pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp
     }
 }
 
-/// When the last waiting job of all is due; costs by the number of flows, not of jobs.
+/// Returns the time at which the last waiting job is due; the cost grows with the flows, not the jobs.
 pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
     let mut last = connection.prepare(
         "SELECT run_at FROM job
@@ -287,19 +286,19 @@ pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
     Ok(latest.map(Timestamp::from_millis))
 }
 
-/// Makes the jobs due that wait for longer than `last`: since they were put back the clock was set back. A scheduled
-/// message keeps its time.
+/// Makes jobs due that would wait for longer than `last`: the clock was set back after they were put back. Scheduled
+/// messages keep their time.
 pub(crate) fn clamp_run_at(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
     reschedule(connection, last, "?2", now.as_millis())
 }
 
-/// Moves the jobs that wait for `seen` or later back by as much as the clock was. A scheduled message keeps its time.
+/// Moves jobs due at `seen` or later back by the amount the clock was set back. Scheduled messages keep their time.
 pub(crate) fn shift_run_at(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
     let from = Timestamp::from_millis(seen.as_millis().saturating_sub(1));
     reschedule(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Gives the waiting jobs after `from` another time, and the deliveries that they attempt another plan.
+/// Sets a new time for the waiting jobs after `from` and for the planned attempts of their deliveries.
 fn reschedule(connection: &Connection, from: Timestamp, run_at: &str, value: i64) -> Result<()> {
     let which = "lease_until IS NULL AND kind <> 'release' AND run_at > ?1";
     connection.execute(
@@ -314,10 +313,10 @@ fn reschedule(connection: &Connection, from: Timestamp, run_at: &str, value: i64
     Ok(())
 }
 
-/// Gives back claims whose lease ran out before `until`; returns the flows and times they wait in.
+/// Releases claims whose lease expired before `until`; returns the flows they wait in with their times.
 ///
-/// A job that was claimed several times without a settlement met a crash each time, so it waits a little longer each
-/// time: a crash must not hammer a remote.
+/// A job claimed several times without a settlement was interrupted by a crash each time. It waits a little longer
+/// after each, so that a crash loop does not hammer a remote host.
 pub(crate) fn release_expired(
     connection: &Connection,
     until: Timestamp,
@@ -338,7 +337,8 @@ pub(crate) fn release_expired(
     Ok(rows)
 }
 
-/// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`. False: see [`finish`].
+/// Puts a claimed job back to run at `run_at`, one step further in the retry schedule if its attempt `failed`. Returns
+/// false as [`finish`] does.
 pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timestamp, failed: bool) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -356,7 +356,7 @@ pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timest
     Ok(changed > 0)
 }
 
-/// Gives an unattempted claim back as it was. False: see [`finish`].
+/// Releases a claim without an attempt, leaving the job as it was. Returns false as [`finish`] does.
 pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -367,8 +367,8 @@ pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool>
     Ok(changed > 0)
 }
 
-/// Removes a job that was attempted for the last time. False: its claim holds no more, because it was given back or
-/// removed meanwhile; its row may be a later job's.
+/// Removes a job after its last attempt. Returns false if the claim is no longer valid because it was released or
+/// removed meanwhile; its row may belong to a later job.
 pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
@@ -376,7 +376,7 @@ pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> 
     Ok(removed > 0)
 }
 
-/// The jobs of these deliveries, as pairs of delivery and job; a job keeps its id as long as it lives.
+/// Finds the jobs of these deliveries, as pairs of delivery and job; a job keeps its id for its lifetime.
 pub(crate) fn find_by_deliveries(
     connection: &Connection,
     deliveries: &[DeliveryRowId],
@@ -394,7 +394,7 @@ pub(crate) fn find_by_deliveries(
     Ok(rows)
 }
 
-/// Removes a job that [`find_by_deliveries`] found, if it is still this subject's; a claim of it holds no more.
+/// Removes a job found by [`find_by_deliveries`], if it still belongs to this subject; a claim of it becomes invalid.
 pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
@@ -402,8 +402,8 @@ pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubje
     Ok(())
 }
 
-/// Removes the job of a subject that goes, or it would attempt the next one to get that row id; a claim of it holds no
-/// more.
+/// Removes the job of a subject that is being deleted, or it would attempt the next row to get that id; a claim of it
+/// becomes invalid.
 pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
@@ -411,7 +411,7 @@ pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) ->
     Ok(())
 }
 
-/// Makes the waiting job of a subject due; whether there is one.
+/// Makes the waiting job of a subject due; returns false if there is none.
 pub(crate) fn run_now(connection: &Connection, subject: JobSubject, now: Timestamp) -> Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
@@ -427,7 +427,7 @@ pub(crate) fn delete_waiting(connection: &Connection, id: JobRowId, subject: Job
     Ok(())
 }
 
-/// How many jobs there are, claimed ones included.
+/// Counts all jobs, including claimed ones.
 #[cfg(test)]
 pub(crate) fn count(connection: &Connection) -> Result<u64> {
     Ok(connection.query_row("SELECT count(*) FROM job", [], |row| row.get(0))?)

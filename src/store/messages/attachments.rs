@@ -1,4 +1,4 @@
-//! Attachments: slices of the raw object, decoded while they are served.
+//! Attachments: slices of the raw object, decoded when served.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -51,14 +51,14 @@ pub(crate) fn insert_all(connection: &Connection, message: MessageRowId, parts: 
     Ok(())
 }
 
-/// A message's attachments in their order.
+/// Lists a message's attachments in their order.
 pub(crate) fn list(connection: &Connection, message: MessageRowId) -> Result<Vec<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 ORDER BY idx");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// One attachment of a message.
+/// Finds one attachment of a message.
 pub(crate) fn find(connection: &Connection, message: MessageRowId, index: u32) -> Result<Option<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 AND idx = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![message, index], read).optional()?)

@@ -1,4 +1,4 @@
-//! Duplicate suppression: what arrived within the last 24 hours, or one (contract 5.1).
+//! Duplicate suppression for mail received within the last 24 hours, or one hour (contract 5.1).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,37 +8,35 @@ use crate::id::{MailDataRowId, MessageRowId};
 use crate::store::Result;
 use crate::store::blobs::objects::Objects;
 
-/// How long a repeat is recognised.
+/// Time within which a repeat is recognised.
 pub(crate) const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-/// The same for mail without Date and Message-ID: an alarm that says the same again is another.
+/// The same for mail without Date and Message-ID: an alarm with the same text again is a new one.
 pub(crate) const UNDATED_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// Keys of one such span lie together, so that new ones touch few pages of the table.
+/// Keys of one such time span are adjacent, so that inserts touch few pages of the table.
 const SPAN_SECS: i64 = 4 * 3600;
-/// Bits of the hash that a key holds; above them stands its span.
+/// Bits of the hash in a key; the span is stored above them.
 const HASH_BITS: u32 = 48;
 
-/// What a repeat must agree with besides its fingerprint: 48 bits alone are too few to drop mail by.
+/// Values that a repeat must share besides its fingerprint: 48 bits alone are too few to drop mail by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Original<'a> {
-    /// Envelope sender.
     pub(crate) mail_from: &'a str,
-    /// Envelope recipient.
     pub(crate) to_addr: &'a str,
     /// Octets as received.
     pub(crate) size: u64,
-    /// How long ago it came at most.
+    /// Maximum age of the earlier message.
     pub(crate) window: std::time::Duration,
 }
 
-/// The key of a fingerprint that was seen `spans_ago` spans before `now`.
+/// Returns the key of a fingerprint seen `spans_ago` spans before `now`.
 fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
     let span = (now.as_secs() / SPAN_SECS - spans_ago) & 0x7fff;
     (span << HASH_BITS) | (fingerprint & ((1 << HASH_BITS) - 1))
 }
 
-/// The message that this fingerprint was stored as, if that was within the window and its content is there: a repeat of
-/// anything else is the one chance to have the mail after all.
+/// Finds the message stored with this fingerprint, if that was within the window and its content still exists:
+/// otherwise the repeat is the one chance to still get the mail.
 pub(crate) fn find(
     connection: &Connection,
     objects: &Objects,
@@ -47,7 +45,7 @@ pub(crate) fn find(
     now: Timestamp,
 ) -> Result<Option<String>> {
     let seen = |spans_ago| key(fingerprint, now, spans_ago);
-    // Said so, it is seven searches; as IN (…) it would build a table of the seven keys for each mail.
+    // Written this way, it is seven searches; `IN (…)` would build a table of the seven keys for each mail.
     let candidates: Vec<i64> = connection
         .prepare_cached(
             "SELECT message_id FROM recent WHERE fingerprint = ?1 UNION ALL
@@ -87,7 +85,7 @@ pub(crate) fn find(
     Ok(None)
 }
 
-/// Remembers a stored message by its row.
+/// Records a stored message by its row.
 pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: MessageRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -99,7 +97,7 @@ pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: Message
     Ok(())
 }
 
-/// Forgets what is past the window among the `limit` keys after `from`; returns where to go on, `None` at the end.
+/// Removes expired keys among the `limit` keys after `from`; returns the key to continue after, `None` at the end.
 pub(crate) fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
     let last: Option<i64> = connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! Mail data once per SMTP transaction: in the row when small and plain, else in a file of the object store.
+//! Mail data, once per SMTP transaction: in the row when small and plain, else in a file of the object store.
 
 use std::cell::RefCell;
 
@@ -11,14 +11,14 @@ use crate::id::MailDataRowId;
 use crate::store::blobs::objects::{Damage, Object, Objects};
 use crate::store::{Error, Result};
 
-/// Mail data up to this many octets, without attachments, lives beside its row.
+/// Mail data up to this many octets, without attachments, is stored in its row.
 pub(crate) const INLINE_MAX: usize = 64 * 1024;
-/// Compression pays from here on.
+/// Compression pays from this many octets on.
 const COMPRESS_MIN: usize = 256;
 const ZSTD_LEVEL: i32 = 1;
 
 thread_local! {
-    // Making a context costs more than packing a small mail with it.
+    // Creating a context costs more than compressing a small mail with it.
     static PACK: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
     static UNPACK: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
 }
@@ -31,24 +31,24 @@ fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
     UNPACK.with_borrow_mut(|context| context.as_mut()?.decompress(packed, size).ok())
 }
 
-/// Where mail data is to be put, ready for the transaction.
+/// Mail data prepared for the transaction that stores it.
 #[derive(Debug)]
 pub(crate) enum NewMailData {
-    /// In the row, as [`NewMailData::inline`] packed it.
+    /// In the row, as prepared by [`NewMailData::inline`].
     Inline {
-        /// The octets, perhaps compressed.
+        /// The octets, possibly compressed.
         data: Vec<u8>,
-        /// Whether they are.
+        /// True if `data` is compressed.
         compressed: bool,
         /// Octets as received.
         size: usize,
     },
-    /// In a file that is durable already.
+    /// In a file that is already durable.
     File(Object),
 }
 
 impl NewMailData {
-    /// Packs small mail data for the row; compressed where that pays.
+    /// Prepares small mail data for the row, compressed where that pays.
     pub(crate) fn inline(bytes: &[u8]) -> Self {
         let size = bytes.len();
         if size >= COMPRESS_MIN
@@ -60,7 +60,7 @@ impl NewMailData {
         Self::Inline { data: bytes.to_vec(), compressed: false, size }
     }
 
-    /// Octets as received.
+    /// Returns the octets as received.
     pub(crate) const fn size(&self) -> u64 {
         match self {
             Self::Inline { size, .. } => *size as u64,
@@ -69,7 +69,7 @@ impl NewMailData {
     }
 }
 
-/// Where stored mail data is.
+/// Location of stored mail data.
 #[derive(Debug)]
 pub(crate) enum StoredMailData {
     /// The octets themselves.
@@ -100,10 +100,10 @@ pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp)
     Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
-/// Mail data by row id.
+/// Finds mail data by row id.
 ///
 /// # Errors
-/// Storage trouble, or [`Error::Damaged`] when it does not decompress.
+/// [`Error::Damaged`] when it does not decompress.
 pub(crate) fn find(connection: &Connection, id: MailDataRowId) -> Result<Option<StoredMailData>> {
     let found = connection
         .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
@@ -124,10 +124,10 @@ pub(crate) fn find(connection: &Connection, id: MailDataRowId) -> Result<Option<
     }
 }
 
-/// Whether mail data is where its row says, of its full length. Blocks.
+/// Returns true if mail data exists where its row says, with its full length. Blocks.
 ///
 /// # Errors
-/// Storage trouble; the object cannot be asked.
+/// The object cannot be examined.
 pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: MailDataRowId) -> Result<bool> {
     let opened = match find(connection, id) {
         Ok(Some(StoredMailData::File(object))) => objects.open_object(&object).map(|_| true),
@@ -140,13 +140,14 @@ pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: MailDataR
     }
 }
 
-/// Octets as received, by row id.
+/// Returns the octets as received, by row id.
 pub(crate) fn size(connection: &Connection, id: MailDataRowId) -> Result<Option<u64>> {
     let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
     Ok(found.optional()?)
 }
 
-/// Removes mail data that no message, no passing mail and no dispatch uses any more; returns the file to remove after the commit.
+/// Removes mail data that no message, zero-retention mail or dispatch uses any more; returns the file to remove after
+/// the commit.
 pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Option<String>> {
     let used = connection
         .prepare_cached(
@@ -170,13 +171,13 @@ pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Opti
     Ok(file)
 }
 
-/// Up to `limit` raw copies that are older than their seven days, oldest first; not those that are still to be sent.
+/// Lists up to `limit` raw copies older than their seven days, oldest first, without those still to be sent.
 pub(crate) fn list_created_before(
     connection: &Connection,
     before: Timestamp,
     limit: u32,
 ) -> Result<Vec<MailDataRowId>> {
-    // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
+    // Row ids grow with time, so the oldest are at the start and the walk stops at the first recent one.
     let rows: Vec<(MailDataRowId, i64)> = connection
         .prepare_cached(
             "SELECT id, created_at FROM raw
@@ -187,7 +188,7 @@ pub(crate) fn list_created_before(
     Ok(rows.into_iter().filter(|(_, created)| *created < before.as_millis()).map(|(id, _)| id).collect())
 }
 
-/// Whether a row names this object file.
+/// Returns true if a row names this object file.
 pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
 }

@@ -16,55 +16,52 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
 pub(crate) use list::{Direction, Filter, list};
 
-/// What a new inbound message is made of.
+/// Data of a new inbound message.
 #[derive(Clone, Debug)]
 pub(crate) struct NewMessage {
-    /// Public id.
     pub(crate) public_id: MessageId,
-    /// The account of the recipient.
+    /// Account of the recipient.
     pub(crate) account_id: AccountRowId,
-    /// The domain of the recipient; none for the host name itself.
+    /// Domain of the recipient; none for the host name itself.
     pub(crate) domain_id: Option<DomainRowId>,
-    /// Public id of the route that counts (contract 5.2).
+    /// Public id of the route that decided (contract 5.2).
     pub(crate) route_id: Option<String>,
-    /// Envelope sender; empty is the null reverse-path.
+    /// Envelope sender; empty for the null reverse-path.
     pub(crate) mail_from: String,
-    /// Who it is from (contract 5.2).
+    /// Author (contract 5.2).
     pub(crate) from_addr: String,
-    /// The display name that the header gives that address.
+    /// Display name of that address in the header.
     pub(crate) from_name: Option<String>,
     /// The one envelope recipient.
     pub(crate) to_addr: String,
-    /// The display name that the header gives that address.
+    /// Display name of that address in the header.
     pub(crate) to_name: Option<String>,
-    /// Decoded subject.
     pub(crate) subject: Option<String>,
-    /// Own Message-ID, with angle brackets.
+    /// Its own Message-ID, with angle brackets.
     pub(crate) message_id_header: Option<String>,
-    /// What ties it to its conversation (contract 5.2).
+    /// Id of its conversation (contract 5.2).
     pub(crate) thread_id: Option<String>,
-    /// SPF verdict, null when not asked.
+    /// SPF verdict; null when not checked.
     pub(crate) spf: Option<&'static str>,
     /// DKIM verdict.
     pub(crate) dkim: Option<&'static str>,
     /// DMARC verdict.
     pub(crate) dmarc: Option<&'static str>,
-    /// `ham` or `spam`, null when not asked.
+    /// `ham` or `spam`; null when not checked.
     pub(crate) spam: Option<&'static str>,
-    /// The trace fields that we put before it.
+    /// Trace fields to prepend to it.
     pub(crate) trace: String,
-    /// Whether MIME limits cut the reading short.
+    /// True if MIME limits cut the parsing short.
     pub(crate) truncated: bool,
-    /// How many attachments it has.
     pub(crate) attachment_count: usize,
     /// Octets as received.
     pub(crate) size: u64,
-    /// Where its bytes are.
+    /// Row of the mail data.
     pub(crate) raw_id: MailDataRowId,
 }
 
 impl NewMessage {
-    /// The row that it became.
+    /// Returns the row as stored.
     pub(crate) fn into_row(self, id: MessageRowId, received_at: Timestamp) -> MessageRow {
         MessageRow {
             id,
@@ -104,19 +101,19 @@ pub struct MessageRow {
     pub id: MessageRowId,
     /// Public id.
     pub(crate) public_id: MessageId,
-    /// The account.
+    /// Account that owns it.
     pub(crate) account_id: AccountRowId,
-    /// The domain it belongs to, which may be gone; none for the host name itself.
+    /// Its domain, which may be gone; none for the host name itself.
     pub(crate) domain_id: Option<DomainRowId>,
-    /// Public id of the route that counts.
+    /// Public id of the route that decided.
     pub(crate) route_id: Option<String>,
-    /// Whether it was sent from here.
+    /// True if it was sent from here.
     pub(crate) outbound: bool,
     /// `received` or `dropped`; outbound: contract 8.5.
     pub(crate) status: String,
     /// Envelope sender.
     pub(crate) mail_from: String,
-    /// Who it is from.
+    /// Author.
     pub(crate) from_addr: String,
     /// Display name of that address.
     pub(crate) from_name: Option<String>,
@@ -126,9 +123,9 @@ pub struct MessageRow {
     pub(crate) to_name: Option<String>,
     /// Decoded subject.
     pub subject: Option<String>,
-    /// Own Message-ID.
+    /// Its own Message-ID.
     pub(crate) message_id_header: Option<String>,
-    /// Conversation.
+    /// Id of its conversation.
     pub(crate) thread_id: Option<String>,
     /// SPF verdict.
     pub(crate) spf: Option<String>,
@@ -136,21 +133,20 @@ pub struct MessageRow {
     pub(crate) dkim: Option<String>,
     /// DMARC verdict.
     pub(crate) dmarc: Option<String>,
-    /// Present spam verdict.
+    /// Current spam verdict.
     pub(crate) spam: Option<String>,
-    /// Spam verdict on arrival, as the payload says it.
+    /// Spam verdict on arrival, as reported in the payload.
     pub(crate) spam_on_arrival: Option<String>,
-    /// The trace fields that we put before it; empty in a list.
+    /// Trace fields to prepend to it; empty in a list.
     pub(crate) trace: String,
-    /// How many attachments it has.
     pub(crate) attachment_count: usize,
     /// Octets as received.
     pub(crate) size: u64,
-    /// Where its bytes are, while they are.
+    /// Row of the mail data, while it exists.
     pub(crate) raw_id: Option<MailDataRowId>,
-    /// Text, html and headers once the bytes are gone; none in a list.
+    /// Text, html and headers once the raw copy is gone; none in a list.
     pub(crate) body: Option<Vec<u8>>,
-    /// When it was accepted; unique within the account.
+    /// Time of acceptance; unique within the account.
     pub(crate) received_at: Timestamp,
 }
 
@@ -159,13 +155,13 @@ const COLUMNS: &str =
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at, direction = 'outbound'";
 
-/// The same without what no list shows and what may be large.
+/// The same without columns that no list shows and that may be large.
 pub(super) const LIST_COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
      size, raw_id, NULL, received_at, direction = 'outbound'";
 
-/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+/// Reads [`COLUMNS`] by position: finding each by its name would take as long as the query.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
         id: row.get(0)?,
@@ -197,7 +193,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     })
 }
 
-/// Stores a new inbound message; returns its row id and the millisecond it got.
+/// Stores a new inbound message; returns its row id and the millisecond assigned to it.
 pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(MessageRowId, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
     let account_total = super::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
@@ -238,9 +234,9 @@ pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) 
     Ok((crate::id::RowId::new(connection.last_insert_rowid()), received_at))
 }
 
-/// `now`, or on a tie the next millisecond that no message of the account has (contract 1.8).
+/// Returns `now` or, on a tie, the next millisecond that no message of the account has (contract 1.8).
 pub(super) fn free_millisecond(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Timestamp> {
-    /// Beyond this the latest row is not a burst's but a clock's that was set back.
+    /// Beyond this the latest row is not part of a burst: the clock was set back.
     const BURST_MILLIS: i64 = 3_600_000;
     let last: Option<i64> = connection
         .prepare_cached("SELECT max(received_at) FROM message WHERE account_id = ?1")?
@@ -266,25 +262,25 @@ pub(super) fn free_millisecond(connection: &Connection, account: AccountRowId, n
     Ok(Timestamp::from_millis(free))
 }
 
-/// A message by row id.
+/// Finds a message by row id.
 pub(crate) fn find_by_row(connection: &Connection, id: MessageRowId) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// What a message is called and which domain it belongs to.
+/// Finds a message's public id and domain.
 pub(crate) fn find_name(connection: &Connection, id: MessageRowId) -> Result<Option<(String, Option<DomainRowId>)>> {
     let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
-/// A message by public id.
+/// Finds a message by public id.
 pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// How many outbound messages an account made from `start` on and before `end`.
+/// Counts the outbound messages that an account created from `start` on and before `end`.
 pub(crate) fn count_outbound(
     connection: &Connection,
     account: AccountRowId,
@@ -299,13 +295,13 @@ pub(crate) fn count_outbound(
         .query_row(params![account, start.as_millis(), end.as_millis()], |row| row.get(0))?)
 }
 
-/// Marks a message as spam by a receiver's word (contract 9.4).
+/// Marks a message as spam on a receiver's request (contract 9.4).
 pub(crate) fn mark_spam(connection: &Connection, id: MessageRowId) -> Result<()> {
     connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
-/// Empties a message by a receiver's word: the row stays, its bytes do not (contract 9.4).
+/// Drops a message's content on a receiver's request: the row stays, its bytes do not (contract 9.4).
 ///
 /// Returns the raw copy that it used, for [`mail_data::release`].
 pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<Option<MailDataRowId>> {
@@ -322,7 +318,7 @@ pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<
     Ok(raw)
 }
 
-/// Replaces the raw copy by what stays readable after it: text, html and headers.
+/// Replaces the raw copy by the text, html and headers that stay readable after it.
 pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
@@ -330,7 +326,7 @@ pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -
     Ok(())
 }
 
-/// Messages that still use this raw copy.
+/// Lists the messages that still use this raw copy.
 pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result<Vec<MessageRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
@@ -339,15 +335,15 @@ pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result
     Ok(rows)
 }
 
-/// Up to `limit` messages that are past their retention, oldest first: the domain's own days, else the default.
+/// Lists up to `limit` messages past their retention, oldest first: the domain's own days, else the default.
 pub(crate) fn list_expired(
     connection: &Connection,
     default_days: u32,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<(MessageRowId, Option<MailDataRowId>)>> {
-    // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
-    // looked at again at each sweep.
+    // Walks each account's time index from its old end to the shortest retention of all; messages of domains with a
+    // longer one are read again at each sweep.
     const DAY_MILLIS: i64 = 86_400_000;
     let rows = connection
         .prepare_cached(
@@ -365,7 +361,7 @@ pub(crate) fn list_expired(
     Ok(rows)
 }
 
-/// The row id of an account's message; with a `domain`, only if it belongs to that.
+/// Finds the row id of an account's message; with a `domain`, only if it belongs to that domain.
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &MessageId,
@@ -382,7 +378,7 @@ pub(crate) fn find_in_scope(
     Ok(found)
 }
 
-/// Whether the content of an inbound message is still there; `None` for another message or none.
+/// Returns true if the content of an inbound message still exists; `None` for any other message or none.
 pub(crate) fn replayable(connection: &Connection, id: MessageRowId) -> Result<Option<bool>> {
     let found = connection
         .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
@@ -391,7 +387,7 @@ pub(crate) fn replayable(connection: &Connection, id: MessageRowId) -> Result<Op
     Ok(found)
 }
 
-/// Removes a message row; its attachments go with it, and what finds it by search or thread.
+/// Removes a message row with its attachments and its entries in the search index and threads.
 pub(crate) fn delete(connection: &Connection, id: MessageRowId) -> Result<()> {
     let gone = connection
         .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?

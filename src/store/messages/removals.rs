@@ -1,7 +1,7 @@
-//! What became of things whose rows are gone: why and when, by a hash of their id, for some months.
+//! Removal notes: reason and time for which a row was removed, by a hash of its id, kept for some months.
 //!
-//! `mailkite audit` tells by it what was removed, and by whom, from what is lost. It names nobody and nothing: who does
-//! not know the id learns nothing from a row.
+//! They let `mailkite audit` distinguish what was removed, and by whom, from what is lost. A note contains no names or
+//! content: without the id it reveals nothing.
 
 use std::collections::HashMap;
 
@@ -11,23 +11,23 @@ use crate::clock::Timestamp;
 use crate::id::{MessageId, MessageRowId, UploadRowId, ZeroRetentionRowId};
 use crate::store::Result;
 
-/// Notes that are kept at most, whatever their age: anybody outside makes one by a mail to a `drop` route.
+/// Maximum number of notes, whatever their age: any outsider creates one by a mail to a `drop` route.
 const KEPT: i64 = 500_000;
-/// How many go at a time beyond that.
+/// Number removed at a time beyond that.
 const STEP: i64 = 250;
 
-/// Why something is gone.
+/// Reason for a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
     /// Its owner removed it.
     Api,
-    /// Its time was over.
+    /// Its retention ended.
     Retention,
-    /// A route or its domain's zero retention says that nothing is stored, and nobody was to have it.
+    /// A route or its domain's zero retention stores nothing, and there was nobody to deliver it to.
     Rule,
-    /// Zero retention: its webhook took it.
+    /// Zero retention: its webhook accepted it.
     Delivered,
-    /// Zero retention: its one attempt failed, or there was none any more.
+    /// Zero retention: its only attempt failed, or could no longer be made.
     Undelivered,
 }
 
@@ -45,7 +45,7 @@ impl Reason {
     }
 }
 
-/// Notes that what is called `id` is gone, or was never stored.
+/// Notes that the message or upload `id` is gone, or was never stored.
 pub(crate) fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> Result<()> {
     insert(tx, id.as_str(), reason, now)
 }
@@ -60,7 +60,7 @@ pub(crate) fn note_upload(tx: &Connection, row: UploadRowId, reason: Reason, now
     note_named(tx, "SELECT public_id FROM upload WHERE id = ?1", row, reason, now)
 }
 
-/// Notes that a mail that nothing is stored of is about to be forgotten.
+/// Notes that zero-retention mail is about to be removed.
 pub(crate) fn note_passing(tx: &Connection, row: ZeroRetentionRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
 }
@@ -77,7 +77,7 @@ fn note_named(
     id.flatten().map_or(Ok(()), |id| insert(tx, &id, reason, now))
 }
 
-/// At the end of the table whatever the id: it costs the accept path no random page.
+/// Appends to the table whatever the id, so that the accept path touches no random page.
 fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<()> {
     tx.prepare_cached("INSERT INTO removal (name_hash, reason, removed_at) VALUES (?1, ?2, ?3)")?
         .execute(params![name_hash(id), reason.as_str(), now.as_millis()])?;
@@ -88,13 +88,13 @@ fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<(
     Ok(())
 }
 
-/// 64 bits of SHA-256.
+/// Returns 64 bits of the id's SHA-256.
 pub(crate) fn name_hash(id: &str) -> i64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
     i64::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
 }
 
-/// All of them, by [`name_hash`].
+/// Loads all notes, by [`name_hash`].
 pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
     let mut statement = connection.prepare("SELECT name_hash, reason FROM removal")?;
     let mut rows = statement.query([])?;
@@ -108,7 +108,7 @@ pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
     Ok(all)
 }
 
-/// Removes notes from before `before` among the `limit` oldest; returns how many went.
+/// Removes notes from before `before` among the `limit` oldest; returns the number removed.
 pub(crate) fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = tx
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! Stored messages that a route could be given now (contract 6.4): a walk in bounded steps, newest first.
+//! Stored messages that a route could receive now (contract 6.4): a walk in bounded steps, newest first.
 
 use std::time::{Duration, Instant};
 
@@ -9,48 +9,48 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, RouteId};
 use crate::store::Result;
 
-/// Rows that one call looks at.
+/// Maximum number of rows read by one call.
 pub const SCAN_MAX: u32 = 2_000;
-/// How long one call looks: a regex may take a while for each row.
+/// Time limit of one call: a regex may take a while for each row.
 const SCAN_TIME: Duration = Duration::from_millis(250);
 
-/// Whose candidates are asked for.
+/// Selection of candidates.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// The account.
+    /// Account that owns the messages.
     pub account: AccountRowId,
-    /// The domain of the route's match; none for a regex.
+    /// Domain of the route's match; none for a regex.
     pub domain: Option<DomainRowId>,
-    /// The route.
+    /// Route to replay to.
     pub route: RouteId,
     /// Only messages older than this.
     pub before: Option<Timestamp>,
-    /// How many at most.
+    /// Maximum number of candidates.
     pub limit: usize,
 }
 
-/// A message that the route covers.
+/// A message that the route matches.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The message.
     pub message: MessageRow,
-    /// Whether it was delivered to this very route.
+    /// True if it was delivered to this route before.
     pub delivered_here: bool,
 }
 
-/// One step of the walk.
+/// Result of one step of the walk.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
-    /// Newest first; may be fewer than asked for although there are more.
+    /// Newest first; may be fewer than requested although there are more.
     pub found: Vec<Candidate>,
-    /// Where to go on; none at the end.
+    /// Value of `before` for the next step; none at the end.
     pub next_before: Option<Timestamp>,
 }
 
-/// The received messages, their content still there, whose recipient (lower-cased) `matches` the route; looks at no
-/// more than [`SCAN_MAX`] rows.
+/// Lists received messages with existing content whose recipient (lower-cased) `matches` the route; reads no more than
+/// [`SCAN_MAX`] rows.
 pub fn list(connection: &Connection, query: &Query, matches: impl Fn(&str) -> bool) -> Result<Candidates> {
-    // One index each: the walk is in its order and ends with the page.
+    // Each case has one index: the walk follows its order and ends with the page.
     let whose = if query.domain.is_some() { "domain_id = ?2" } else { "?2 IS NULL AND domain_id IS NOT NULL" };
     let index = if query.domain.is_some() { "message_by_domain" } else { "message_by_time" };
     let mut statement = connection.prepare_cached(&format!(

@@ -1,4 +1,4 @@
-//! Files that clients put here for a while (contract 7.2); the bytes are in the object store.
+//! Files that clients upload for a limited time (contract 7.2); the bytes are in the object store.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -9,27 +9,25 @@ use crate::store::Result;
 /// An uploaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadRow {
-    /// Its id in links.
+    /// Id in links.
     pub(crate) public_id: UploadId,
-    /// Row id of the account that it belongs to.
+    /// Account that owns it.
     pub(crate) account_id: AccountRowId,
-    /// Safe to offer for download.
+    /// File name that is safe to offer for download.
     pub(crate) filename: String,
-    /// A syntactically valid media type.
+    /// Syntactically valid media type.
     pub(crate) content_type: String,
     /// Octets.
     pub(crate) size: u64,
-    /// The object's name.
+    /// Name of the object.
     pub(crate) file: String,
-    /// Its checksum; `None` of an upload of an earlier version.
+    /// CRC-32 of the object; `None` for an upload of an earlier version.
     pub(crate) checksum: Option<u32>,
-    /// When it came.
     pub(crate) created_at: Timestamp,
-    /// When it goes.
     pub(crate) expires_at: Timestamp,
 }
 
-/// Stores an upload, whose object is durable already.
+/// Stores an upload whose object is already durable.
 pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
     connection
         .prepare_cached(
@@ -51,7 +49,7 @@ pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> 
     Ok(())
 }
 
-/// An upload by its public id, whoever's it is.
+/// Finds an upload by its public id, in any account.
 pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, account_id, filename, content_type, size, file, checksum, created_at, expires_at
@@ -74,7 +72,7 @@ pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<Uplo
     Ok(found.optional()?)
 }
 
-/// Row id and object name of up to `limit` uploads whose time is over as of `now`, oldest end first.
+/// Lists row id and object name of up to `limit` uploads expired at `now`, earliest expiry first.
 pub(crate) fn list_expired(
     connection: &Connection,
     now: Timestamp,
@@ -91,13 +89,13 @@ pub(crate) fn list_expired(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Removes an upload's row; its object goes after the commit.
+/// Removes an upload's row; its object is removed after the commit.
 pub(crate) fn delete(connection: &Connection, id: UploadRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
-/// Whether an upload names this object file.
+/// Returns true if an upload names this object file.
 pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM upload WHERE file = ?1")?.exists([name])?)
 }

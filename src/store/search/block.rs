@@ -1,31 +1,31 @@
-//! A block of searchable text: some hundred messages of one account, folded, one after another. Pure; the rows are
-//! [`super`]'s business.
+//! A block of searchable text: some hundred messages of one account, case-folded, one after another. Pure; [`super`]
+//! handles the rows.
 //!
 //! A walk over blocks reads text at the speed of memory, where a walk over message rows would read all their columns,
-//! and its cost is bounded by the account's own mail whatever the needle. The `grams` of a block tell of most needles
-//! that it does not hold them, so that its text need not be read at all.
+//! and its cost is bounded by the account's own mail whatever the needle. The `grams` of a block rule out most needles
+//! that it does not hold, so that its text need not be read at all.
 
 use crate::id::DomainRowId;
 use memchr::memmem;
 
 /// Octets of text at which a block is full.
 pub(crate) const FULL: usize = 64 * 1024;
-/// Stands after each field. No UTF-8 holds it, so no needle reaches from one field into the next.
+/// Follows each field. UTF-8 never contains it, so no needle reaches from one field into the next.
 const END: u8 = 0xFF;
-/// Octets of an entry: its millisecond, its domain, where its text ends.
+/// Octets of an entry: its millisecond, its domain, the end of its text.
 const ENTRY: usize = 20;
-/// The domain of a message that has none.
+/// Domain of a message that has none.
 const NO_DOMAIN: i64 = 0;
-/// The domain of a message that is gone.
+/// Domain of a message that was removed.
 const GONE: DomainRowId = DomainRowId::new(-1);
-/// Octets of the longest gram. Four, because nearly every run of three digits is somewhere in a block.
+/// Octets of the longest gram: four, because nearly every run of three digits is somewhere in a block.
 const GRAM: usize = 4;
-/// Octets of `grams`, least and most: a bit for each octet of a full block's text.
+/// Octets of `grams`, minimum and maximum: a bit for each octet of a full block's text.
 const GRAMS: (usize, usize) = (64, 8 * 1024);
 
-/// Folds case, so that texts that differ in case alone become equal.
+/// Folds case, so that texts that differ only in case become equal.
 ///
-/// Each character for itself, by its upper case: `ß` becomes `ss`, and both small sigmas are one.
+/// Each character is folded by itself, by its upper case: `ß` becomes `ss`, and both small sigmas are one.
 pub(crate) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -33,26 +33,26 @@ pub(crate) fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// What is looked for.
+/// A text to search for.
 pub(crate) struct Needle {
     folded: String,
     finder: memmem::Finder<'static>,
 }
 
 impl Needle {
-    /// Of the text as the client gave it, which is not empty.
+    /// Prepares the text given by the client, which is not empty.
     pub(crate) fn new(text: &str) -> Self {
         let folded = fold(text);
         let finder = memmem::Finder::new(folded.as_bytes()).into_owned();
         Self { folded, finder }
     }
 
-    /// Whether a text that is in no block yet holds it.
+    /// Returns true if a text that is in no block yet contains it.
     pub(crate) fn is_in(&self, text: &str) -> bool {
         self.finder.find(fold(text).as_bytes()).is_some()
     }
 
-    /// Whether a block with these `grams` may hold it.
+    /// Returns true if a block with these `grams` may contain it.
     pub(crate) fn may_be_in(&self, grams: &[u8]) -> bool {
         let needle = self.folded.as_bytes();
         needle.windows(needle.len().clamp(1, GRAM)).all(|gram| {
@@ -61,7 +61,7 @@ impl Needle {
         })
     }
 
-    /// The entries of a block whose text holds it, oldest first.
+    /// Returns the entries of a block whose text contains it, oldest first.
     pub(crate) fn entries(&self, block: &Stored<'_>) -> Vec<Entry> {
         let mut found = Vec::new();
         let mut from = 0;
@@ -78,17 +78,17 @@ impl Needle {
 /// One message in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The message's millisecond, which names it within its account.
+    /// Millisecond of the message, which identifies it within its account.
     pub(crate) received_at: i64,
-    /// Its domain; none for the host name itself.
+    /// Domain of the message; none for the host name itself.
     pub(crate) domain: Option<DomainRowId>,
     end: usize,
 }
 
-/// A block as it lies in its row.
+/// A block as stored in its row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored<'a> {
-    /// For each message, by age, [`ENTRY`] octets.
+    /// [`ENTRY`] octets for each message, by age.
     pub(crate) entries: &'a [u8],
     /// The texts in the same order.
     pub(crate) texts: &'a [u8],
@@ -108,7 +108,7 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// Its messages with their texts, without those that are gone.
+    /// Returns its messages with their texts, without the removed ones.
     pub(crate) fn messages(&self) -> Vec<Message> {
         let mut from = 0;
         let message = |entry: Entry| {
@@ -119,7 +119,7 @@ impl<'a> Stored<'a> {
         self.entries().map(message).filter(|message| message.domain != Some(GONE)).collect()
     }
 
-    /// Both columns with one message wiped out, of the same length as before; none if it is not here.
+    /// Returns both columns with one message wiped, of the same length as before; none if it is not here.
     pub(crate) fn without(&self, received_at: i64) -> Option<Wiped> {
         let mut from = 0;
         let (mut entries, mut texts) = (self.entries.to_vec(), self.texts.to_vec());
@@ -139,28 +139,26 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// A block after a message of it was wiped out.
+/// A block after one of its messages was wiped.
 #[derive(Debug)]
 pub(crate) struct Wiped {
-    /// The column of that name.
     pub(crate) entries: Vec<u8>,
-    /// The column of that name.
     pub(crate) texts: Vec<u8>,
-    /// Whether that was its last message.
+    /// True if that was its last message.
     pub(crate) is_empty: bool,
 }
 
-/// A message on its way into a block.
+/// A message to be added to a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
-    /// Its millisecond.
+    /// Millisecond of the message.
     pub(crate) received_at: i64,
     domain: Option<DomainRowId>,
     text: Vec<u8>,
 }
 
 impl Message {
-    /// Folds what is searched of a message.
+    /// Folds the searchable fields of a message.
     pub(crate) fn new(received_at: i64, domain: Option<DomainRowId>, fields: [&str; 3]) -> Self {
         let mut text = Vec::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
         for field in fields {
@@ -170,29 +168,27 @@ impl Message {
         Self { received_at, domain, text }
     }
 
-    /// Octets of its text.
+    /// Returns the octets of its text.
     pub(crate) fn size(&self) -> usize {
         self.text.len()
     }
 }
 
-/// A block on its way into its row.
+/// A block to be stored.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// The millisecond of its oldest message.
+    /// Millisecond of its oldest message.
     pub(crate) oldest: i64,
-    /// The millisecond of its newest message.
+    /// Millisecond of its newest message.
     pub(crate) newest: i64,
-    /// Which runs of one to four octets its text holds, as a set that may err on the side of yes.
+    /// Runs of one to four octets in its text, as a set that may give false positives.
     pub(crate) grams: Vec<u8>,
-    /// See [`Stored`].
     pub(crate) entries: Vec<u8>,
-    /// See [`Stored`].
     pub(crate) texts: Vec<u8>,
 }
 
 impl Block {
-    /// A block of these messages; none without any.
+    /// Builds a block of these messages; none without any.
     pub(crate) fn of(mut messages: Vec<Message>) -> Option<Self> {
         messages.sort_by_key(|message| message.received_at);
         let (oldest, newest) = (messages.first()?.received_at, messages.last()?.received_at);
@@ -226,7 +222,7 @@ fn grams(texts: &[u8]) -> Vec<u8> {
     grams
 }
 
-/// Where a set of so many octets, a power of two, keeps a gram.
+/// Returns the position of a gram in a set of this many octets, a power of two.
 fn place(gram: &[u8], octets: usize) -> (usize, u8) {
     let value = gram.iter().fold(1_u64, |value, octet| (value << 8) | u64::from(*octet));
     let hash = usize::try_from(value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).unwrap_or(0);

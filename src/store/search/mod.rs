@@ -1,8 +1,8 @@
-//! What finds messages, filled behind in batches: for substring search over sender, recipient and subject blocks of
-//! folded text, and the messages of each conversation.
+//! Indexes that find messages, filled later in batches: blocks of case-folded text for substring search over sender,
+//! recipient and subject, and the messages of each conversation.
 //!
-//! Writing them at accept would cost the accept rate, so [`fill`] follows later; whoever asks covers the short tail
-//! that is not in them yet by looking at its rows. Blocks belong to one account, so nobody's mail slows another's
+//! Writing them on acceptance would cost the accept rate, so [`fill`] follows later; a query covers the short tail that
+//! is not indexed yet by reading its rows. Blocks belong to one account, so no account's mail slows down another's
 //! search, and they are read newest first, so a page of a frequent needle ends after a few of them.
 
 mod block;
@@ -18,7 +18,7 @@ use block::{Block, FULL, Message, Stored};
 pub(super) use block::{Entry, Needle};
 pub use threads::list_thread;
 
-/// Puts up to `limit` of the next messages into blocks and threads; returns how many it took.
+/// Adds up to `limit` of the next messages to blocks and threads; returns the number added.
 pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     let mut last = indexed_to(connection)?;
     let mut accounts: BTreeMap<AccountRowId, Vec<Message>> = BTreeMap::new();
@@ -46,10 +46,10 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     Ok(taken)
 }
 
-/// Puts messages into new blocks, together with the newest ones that are small beside them.
+/// Writes messages into new blocks, merged with the newest blocks that are small in comparison.
 ///
-/// A block is taken again only when it is at most twice as large as what comes, so each message is written a few times
-/// until its block is full, however few come at a time.
+/// A block is rewritten only when it is at most twice as large as the added text, so each message is written a few
+/// times until its block is full, however few arrive at a time.
 fn append(connection: &Connection, account: AccountRowId, mut messages: Vec<Message>) -> Result<()> {
     let size = |messages: &[Message]| messages.iter().map(Message::size).sum::<usize>();
     while let Some((id, length)) = newest_block(connection, account)? {
@@ -77,7 +77,7 @@ fn append(connection: &Connection, account: AccountRowId, mut messages: Vec<Mess
     insert(connection, account, next)
 }
 
-/// Row id and octets of text of the newest block.
+/// Returns row id and octets of text of the newest block.
 fn newest_block(connection: &Connection, account: AccountRowId) -> Result<Option<(i64, usize)>> {
     Ok(connection
         .prepare_cached(
@@ -98,26 +98,24 @@ fn insert(connection: &Connection, account: AccountRowId, messages: Vec<Message>
     Ok(())
 }
 
-/// The columns `entries` and `texts`, which come first in the row.
+/// Reads the columns `entries` and `texts`, which come first in the row.
 fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
     Ok(Stored { entries: row.get_ref(0)?.as_blob()?, texts: row.get_ref(1)?.as_blob()? })
 }
 
 /// A message whose row was removed.
 pub(super) struct DeletedMessage {
-    /// Row id.
     pub(crate) id: MessageRowId,
-    /// The account.
     pub(crate) account: AccountRowId,
-    /// Its millisecond.
+    /// Millisecond of its receipt.
     pub(crate) received_at: i64,
-    /// Its thread.
+    /// Id of its conversation.
     pub(crate) thread: Option<String>,
 }
 
-/// Forgets a message whose row was just removed.
+/// Removes a message whose row was just removed.
 pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<()> {
-    // Row ids are given again from the highest one down, and a message that gets one must not count as indexed.
+    // Row ids are reused from the highest one down, and a message that gets one must not count as indexed.
     connection
         .prepare_cached(
             "UPDATE search_state SET indexed_to = (SELECT coalesce(max(id), 0) FROM message)
@@ -130,9 +128,9 @@ pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<(
     wipe(connection, gone.account, gone.received_at)
 }
 
-/// Takes the text of a message out of its block.
+/// Wipes the text of a message from its block.
 fn wipe(connection: &Connection, account: AccountRowId, received_at: i64) -> Result<()> {
-    // Blocks overlap only where the clock was set back, so the first is nearly always the one.
+    // Blocks overlap only where the clock was set back, so the first is nearly always the right one.
     let mut statement = connection.prepare_cached(
         "SELECT entries, texts, id FROM search_block INDEXED BY search_block_by_time
          WHERE account_id = ?1 AND newest >= ?2 AND oldest <= ?2 ORDER BY newest",
@@ -154,12 +152,12 @@ fn wipe(connection: &Connection, account: AccountRowId, received_at: i64) -> Res
     Ok(())
 }
 
-/// Every message up to this row id is in a block and in its thread.
+/// Returns the row id up to which every message is in a block and in its thread.
 pub(crate) fn indexed_to(connection: &Connection) -> Result<i64> {
     Ok(connection.prepare_cached("SELECT indexed_to FROM search_state")?.query_row([], |row| row.get(0))?)
 }
 
-/// How many messages wait to be indexed, counted up to `limit`.
+/// Counts the messages that wait to be indexed, up to `limit`.
 pub(crate) fn behind(connection: &Connection, limit: u32) -> Result<u32> {
     let from = indexed_to(connection)?;
     Ok(connection
@@ -167,24 +165,24 @@ pub(crate) fn behind(connection: &Connection, limit: u32) -> Result<u32> {
         .query_row(params![from, limit], |row| row.get(0))?)
 }
 
-/// Takes what a walk over the blocks finds.
+/// Receiver of the results of a walk over the blocks.
 pub(super) trait Collect {
-    /// Whether a message of this millisecond or an older one could still be of use.
+    /// Returns true if a message of this millisecond or an older one could still be needed.
     fn wants(&self, received_at: i64) -> bool;
-    /// Takes a message that holds the needle; its row may be gone.
+    /// Takes a message that contains the needle; its row may be gone.
     fn take(&mut self, entry: Entry) -> Result<()>;
 }
 
-/// The statement of [`walk`]'s outer loop.
+/// Statement of the outer loop of [`walk`].
 pub(super) const WALK: &str = "SELECT id, newest, grams FROM search_block INDEXED BY search_block_by_time
      WHERE account_id = ?1 AND newest > ?2 AND oldest < ?3 ORDER BY newest DESC";
 
-/// Finds an account's messages between two milliseconds, both excluded, that hold the needle, newest block first.
+/// Finds an account's messages between two milliseconds, both excluded, that contain the needle, newest block first.
 ///
 /// It reads with several statements, so the caller keeps a transaction open.
 ///
 /// # Errors
-/// Storage trouble, or what `collect` returned.
+/// The error of `collect`.
 pub(super) fn walk(
     connection: &Connection,
     needle: &Needle,

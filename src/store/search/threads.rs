@@ -1,4 +1,4 @@
-//! Conversations: which messages have which thread, filled with the blocks of text.
+//! Conversations: the messages of each thread, filled with the blocks of text.
 
 use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, params};
@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use crate::store::Result;
 
-/// Notes that a message belongs to a thread of its account.
+/// Adds a message to a thread of its account.
 pub(super) fn insert(
     connection: &Connection,
     account: AccountRowId,
@@ -23,7 +23,7 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Takes a message out of its thread.
+/// Removes a message from its thread.
 pub(super) fn delete(
     connection: &Connection,
     account: AccountRowId,
@@ -36,7 +36,8 @@ pub(super) fn delete(
     Ok(())
 }
 
-/// 63 bits of a hash over account and thread id. Two threads may share one, so the rows themselves are asked too.
+/// Returns 63 bits of a hash over account and thread id. Two threads may share one, so the rows themselves are checked
+/// too.
 fn thread_hash(account: AccountRowId, thread: &str) -> i64 {
     let mut input = account.get().to_be_bytes().to_vec();
     input.extend_from_slice(thread.as_bytes());
@@ -45,7 +46,7 @@ fn thread_hash(account: AccountRowId, thread: &str) -> i64 {
     i64::from_be_bytes(first) & i64::MAX
 }
 
-/// The row ids of an account's messages of this thread, oldest first; with a `domain`, of that alone.
+/// Lists the row ids of an account's messages of this thread, oldest first; with a `domain`, of that one alone.
 pub fn list_thread(
     connection: &Connection,
     account: AccountRowId,

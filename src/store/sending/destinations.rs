@@ -1,4 +1,4 @@
-//! Addresses that accounts forward mail to, and who confirmed that they want it (contract 4.6).
+//! Addresses that accounts forward mail to, with the consent of their owners (contract 4.6).
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::id::AccountRowId;
 use crate::mail::address::Mailbox;
 use crate::store::Result;
 
-/// How long a link confirms or declines.
+/// Validity of a confirmation link.
 pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(7 * DAY);
 const DAY: u64 = 86_400;
-/// How many links one account may have mailed a day.
+/// Maximum number of links mailed for one account a day.
 const MAX_ASKED_BY_ACCOUNT: u32 = 10;
-/// In this time one address is mailed once for an account …
+/// Within this time an address is mailed once for one account …
 const ASK_AGAIN: Duration = Duration::from_secs(7 * DAY);
-/// … and so often for all.
+/// … and this many times for all accounts.
 const MAX_ASKED_OF_MAILBOX: u32 = 3;
-/// How long an address that declined is not mailed again, for whomever.
+/// Time for which an address that declined is not mailed again, for any account.
 const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
 
-/// Whether mail of an account may be forwarded to an address: it is the owner's account, the address lies on a domain of
-/// its own, or it was confirmed.
+/// Returns true if mail of an account may be forwarded to an address: it is the owner's account, the address is on one
+/// of its own domains, or it was confirmed.
 pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address: &Mailbox) -> Result<bool> {
     let proven = connection
         .prepare_cached(
@@ -35,7 +35,7 @@ pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address:
     Ok(proven)
 }
 
-/// Whether a link may be mailed to an address now; then it counts as mailed, and earlier links to it end.
+/// Returns true if a link may be mailed to an address now, records it as mailed, and invalidates earlier links to it.
 pub(crate) fn ask(
     connection: &Connection,
     account: AccountRowId,
@@ -77,16 +77,16 @@ pub(crate) fn ask(
     Ok(asked > 0)
 }
 
-/// What is known of a link that was mailed to an address.
+/// State of a confirmation request mailed to an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingConfirmation {
-    /// When it was mailed last.
+    /// Time of the last mail.
     pub(crate) at: Timestamp,
-    /// When somebody there declined; none: nobody did.
+    /// Time at which its owner declined, if ever.
     pub(crate) declined_at: Option<Timestamp>,
 }
 
-/// What an account asked of an address; none: nothing.
+/// Finds an account's confirmation request to an address.
 pub(crate) fn find_asked(
     connection: &Connection,
     account: AccountRowId,
@@ -104,7 +104,7 @@ pub(crate) fn find_asked(
     Ok(found)
 }
 
-/// Whether a link with this hash is valid.
+/// Returns true if a link with this hash is valid.
 pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM forward_proof WHERE token_hash = ?1 AND asked_at > ?2")?
@@ -113,16 +113,16 @@ pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestam
     Ok(found.is_some())
 }
 
-/// What the holder of a link decides.
+/// Decision of a link's recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The account may forward to the address.
     Confirmed,
-    /// It may not, and the address is not asked again for a long time.
+    /// It may not, and the address is not mailed again for [`DECLINED_FOR`].
     Declined,
 }
 
-/// Writes an answer down; false when the link is not valid.
+/// Records an answer; returns false if the link is not valid.
 pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
     let statement = match answer {
         Answer::Confirmed => {
@@ -141,7 +141,7 @@ pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer,
     Ok(changed > 0)
 }
 
-/// Removes what was asked and says nothing any more; how many.
+/// Removes expired requests; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! Dispatches: what of a message goes to one destination.
+//! Dispatches: the part of a message that goes to one destination.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -7,74 +7,71 @@ use crate::id::{AccountRowId, DispatchRowId, MailDataRowId, MessageRowId, RouteI
 use crate::store::Result;
 use crate::store::messages::mail_data;
 
-/// What a new dispatch is made of.
+/// Data of a new dispatch.
 #[derive(Clone, Debug)]
 pub(crate) struct NewDispatch<'a> {
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The message; none when nothing else is stored of it.
+    /// The message; none when nothing else of it is stored.
     pub(crate) message: Option<MessageRowId>,
-    /// The route that forwards it; none when it was submitted.
+    /// Route that forwards it; none for a submitted message.
     pub(crate) route_id: Option<&'a RouteId>,
-    /// The domain whose smarthost counts.
+    /// Domain that selects the smarthost.
     pub(crate) sending_domain: &'a str,
-    /// The recipients' domain; none when they have several.
+    /// Domain of the recipients; none when they have several.
     pub(crate) domain: Option<&'a str>,
-    /// Envelope sender; empty is the null reverse-path.
+    /// Envelope sender; empty for the null reverse-path.
     pub(crate) reverse_path: &'a str,
-    /// Fields that go before the mail data.
+    /// Header fields to prepend to the mail data.
     pub(crate) prefix: &'a str,
-    /// The raw copy's row.
+    /// Row of the raw copy.
     pub(crate) raw_id: MailDataRowId,
-    /// JSON of what is forwarded; none when it was submitted.
+    /// JSON details of a forwarded message; none for a submitted one.
     pub(crate) forwarding: Option<&'a str>,
 }
 
 /// A dispatch as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct DispatchRow {
-    /// Row id.
     pub(crate) id: DispatchRowId,
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The message; none when nothing else is stored of it.
+    /// The message; none when nothing else of it is stored.
     pub(crate) message: Option<MessageRowId>,
-    /// The route that forwards it; none when it was submitted.
+    /// Route that forwards it; none for a submitted message.
     pub(crate) route_id: Option<RouteId>,
-    /// The domain whose smarthost counts.
+    /// Domain that selects the smarthost.
     pub(crate) sending_domain: String,
-    /// The recipients' domain; none when they have several.
+    /// Domain of the recipients; none when they have several.
     pub(crate) domain: Option<String>,
-    /// Envelope sender; empty is the null reverse-path.
+    /// Envelope sender; empty for the null reverse-path.
     pub(crate) reverse_path: String,
-    /// Fields that go before the mail data.
+    /// Header fields to prepend to the mail data.
     pub(crate) prefix: String,
-    /// The raw copy's row, while there is a recipient to settle.
+    /// Row of the raw copy, while a recipient is unsettled.
     pub(crate) raw_id: Option<MailDataRowId>,
-    /// From when on the time to give up counts.
+    /// Start of the queue lifetime.
     pub(crate) queued_at: Timestamp,
     /// Attempts made.
     pub(crate) attempts: u32,
-    /// When the last one was made.
+    /// Time of the last attempt.
     pub(crate) attempted_at: Option<Timestamp>,
-    /// The remote host that decided it.
+    /// Remote host that decided the last attempt.
     pub(crate) host: Option<String>,
-    /// Its TLS.
+    /// TLS of that connection.
     pub(crate) tls: Option<String>,
-    /// Its dialog.
+    /// SMTP dialog of that connection.
     pub(crate) transcript: Option<String>,
-    /// JSON of what is forwarded; none when it was submitted.
+    /// JSON details of a forwarded message; none for a submitted one.
     pub(crate) forwarding: Option<String>,
 }
 
-/// What an attempt leaves.
+/// Result of an attempt, as recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DispatchAttempt<'a> {
-    /// The remote host that decided it.
+    /// Remote host that decided it.
     pub(crate) host: Option<&'a str>,
-    /// Its TLS.
+    /// TLS of that connection.
     pub(crate) tls: Option<&'a str>,
-    /// Its dialog.
+    /// SMTP dialog of that connection.
     pub(crate) transcript: &'a str,
 }
 
@@ -125,20 +122,20 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
     Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
-/// A dispatch by row id.
+/// Finds a dispatch by row id.
 pub(crate) fn find(connection: &Connection, id: DispatchRowId) -> Result<Option<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// The dispatches of a message, oldest first.
+/// Lists the dispatches of a message, oldest first.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// Up to `limit` dispatches with unsettled recipients, by id after `after`.
+/// Lists up to `limit` dispatches with unsettled recipients whose id is above `after`.
 pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limit: u32) -> Result<Vec<DispatchRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
@@ -149,7 +146,7 @@ pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limi
     Ok(rows)
 }
 
-/// Starts the time to give up: a scheduled message is released.
+/// Starts the queue lifetime, when a scheduled message is released.
 pub(crate) fn set_queued_at(connection: &Connection, id: DispatchRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE dispatch SET queued_at = ?2 WHERE id = ?1")?
@@ -157,7 +154,7 @@ pub(crate) fn set_queued_at(connection: &Connection, id: DispatchRowId, now: Tim
     Ok(())
 }
 
-/// Writes down an attempt.
+/// Records an attempt.
 pub(crate) fn record_attempt(
     connection: &Connection,
     id: DispatchRowId,
@@ -173,14 +170,14 @@ pub(crate) fn record_attempt(
     Ok(())
 }
 
-/// Lets go of the raw copy of a dispatch that is never attempted; its message holds the copy itself.
+/// Drops the reference to the raw copy from a dispatch that is never attempted; its message holds the copy itself.
 pub(crate) fn postpone(connection: &Connection, id: DispatchRowId) -> Result<()> {
     connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
-/// Every recipient is settled: lets go of the raw copy, which a message may still hold, and of a dispatch that nothing
-/// is to be remembered of. Returns the file to remove after the commit.
+/// Ends a dispatch whose recipients are all settled: drops its reference to the raw copy, which a message may still
+/// hold, and removes the dispatch if nothing of it is to be kept. Returns the file to remove after the commit.
 pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
     let passing = dispatch.message.is_none();
     let statement = if passing {
@@ -189,7 +186,7 @@ pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<
         "UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1"
     };
     connection.prepare_cached(statement)?.execute([dispatch.id])?;
-    // The message of a settled dispatch keeps its copy for the API; asking whether it does costs a search.
+    // The message of a settled dispatch keeps its copy for the API; checking for it costs a search.
     match dispatch.raw_id {
         Some(raw) if passing => mail_data::release(connection, raw),
         Some(raw) if !holds_raw(connection, dispatch.message, raw)? => mail_data::release(connection, raw),
@@ -204,7 +201,7 @@ fn holds_raw(connection: &Connection, message: Option<MessageRowId>, raw: MailDa
     Ok(held)
 }
 
-/// Removes the dispatches of a message with their jobs; an attempt that runs is not recorded any more.
+/// Removes the dispatches of a message with their jobs; a running attempt is no longer recorded.
 pub(crate) fn delete_by_message(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection
         .prepare_cached(

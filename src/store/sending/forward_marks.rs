@@ -1,5 +1,5 @@
-//! What was forwarded with an SRS address, so that only reports about it come back there, and how many of those are sent on
-//! (contract 5.1).
+//! Messages forwarded with an SRS address, so that only reports about them are accepted there, and limits on the
+//! reports sent on (contract 5.1).
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use crate::clock::Timestamp;
 use crate::id::AccountRowId;
 use crate::store::Result;
 
-/// Longer than any SRS address is valid.
+/// Longer than the validity of any SRS address.
 const KEPT_FOR: Duration = Duration::from_secs(60 * 86_400);
-/// In this time so many reports are sent of what one account forwards …
+/// Within this time this many reports about one account's forwarded mail are sent on …
 const REPORTED_WITHIN: Duration = Duration::from_secs(3_600);
 const MAX_OF_ACCOUNT: u32 = 100;
-/// … and so many to one sender.
+/// … and this many to one sender.
 const MAX_TO_SENDER: u32 = 10;
 
-/// A forwarded message of which a report may come back.
+/// A forwarded message that a report may refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewMark<'a> {
-    /// What it is known by.
+    /// Key of the mark.
     pub(crate) mark: &'a [u8],
-    /// Who forwards it.
+    /// Account that forwards it.
     pub(crate) account: AccountRowId,
-    /// Who gets the report: what senders are counted by.
+    /// Recipient of the report, for the limit per sender.
     pub(crate) sender: &'a str,
-    /// The address that it was sent to.
+    /// Address that it was forwarded to.
     pub(crate) recipient: &'a str,
 }
 
-/// What a report may say of a forwarded message.
+/// Forwarded message that a report refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marked {
-    /// The address that it was sent to.
+    /// Address that it was forwarded to.
     pub(crate) recipient: String,
-    /// When it was forwarded last.
+    /// Time at which it was last forwarded.
     pub(crate) sent_at: Timestamp,
 }
 
-/// Notes that a message was forwarded.
+/// Records a forwarded message.
 pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -50,8 +50,8 @@ pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) 
     Ok(())
 }
 
-/// Takes a report about a message with this mark. None when there is no such message, one was taken before, or as many
-/// were sent as may be.
+/// Accepts a report about the message with this mark. Returns none when there is no such message, a report was accepted
+/// before, or a limit is reached.
 pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
     let since = now.minus(REPORTED_WITHIN).as_millis();
     let taken = connection
@@ -71,7 +71,7 @@ pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Resu
     Ok(taken)
 }
 
-/// Removes marks that no report can come for any more; how many.
+/// Removes marks too old for any report; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached("DELETE FROM forward_mark WHERE sent_at <= ?1")?

@@ -1,4 +1,4 @@
-//! Tables of sent mail: dispatches, their recipients, suppressions, templates, addresses that mail is forwarded to.
+//! Tables of sent mail: dispatches, their recipients, suppressions, templates, forwarding destinations.
 
 pub(crate) mod destinations;
 pub(crate) mod dispatches;

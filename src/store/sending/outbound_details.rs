@@ -1,5 +1,5 @@
-//! Outbound messages: their rows, and what few of them have beside: several recipients in their fields, metadata, a time
-//! to be sent at, a failure.
+//! Outbound messages: their rows, and details that only few of them have: several header recipients, metadata, a
+//! scheduled time, a failure.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -9,14 +9,12 @@ use crate::store::blobs::objects::Objects;
 use crate::store::messages::mail_data;
 use crate::store::{Result, messages};
 
-/// What a new outbound message is made of.
+/// Data of a new outbound message.
 #[derive(Clone, Debug)]
 pub(crate) struct NewOutbound {
-    /// Public id.
     pub(crate) public_id: MessageId,
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The From domain.
+    /// Domain of the From address.
     pub(crate) domain_id: DomainRowId,
     /// `queued` or `scheduled`.
     pub(crate) status: &'static str,
@@ -24,23 +22,21 @@ pub(crate) struct NewOutbound {
     pub(crate) mail_from: String,
     /// The From address.
     pub(crate) from_addr: String,
-    /// Its display name.
+    /// Display name of the From address.
     pub(crate) from_name: Option<String>,
     /// All of To and Cc, joined with a comma.
     pub(crate) to_addr: String,
     /// Display name of the one recipient in To and Cc.
     pub(crate) to_name: Option<String>,
-    /// Subject.
     pub(crate) subject: Option<String>,
     /// Message-ID, with angle brackets.
     pub(crate) message_id_header: Option<String>,
-    /// What ties it to its conversation.
+    /// Id of its conversation.
     pub(crate) thread_id: Option<String>,
-    /// How many attachments it has.
     pub(crate) attachment_count: usize,
     /// Octets as queued.
     pub(crate) size: u64,
-    /// Where its bytes are.
+    /// Row of the mail data.
     pub(crate) raw_id: MailDataRowId,
 }
 
@@ -86,25 +82,25 @@ pub(crate) fn set_send_status(connection: &Connection, id: MessageRowId, status:
     Ok(())
 }
 
-/// A row as stored, and what a new one is made of.
+/// Details of an outbound message.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Submission {
-    /// JSON: To and Cc as contract 5.3 shows them; none when the message's own columns say it.
+    /// JSON: To and Cc as shown in contract 5.3; none when the message's own columns hold them.
     pub(crate) header_to: Option<String>,
     /// JSON object.
     pub(crate) metadata: Option<String>,
-    /// The scheduled send's id.
+    /// Id of the scheduled send.
     pub(crate) scheduled_id: Option<ScheduledId>,
-    /// When it is to be sent.
+    /// Time to send it.
     pub(crate) scheduled_at: Option<Timestamp>,
-    /// Why the message is `failed`.
+    /// Reason why the message is `failed`.
     pub(crate) failure: Option<String>,
-    /// Who hears what of it cannot be delivered.
+    /// Address that is notified of delivery failures.
     pub(crate) return_to: Option<String>,
 }
 
 impl Submission {
-    /// Whether there is anything to store.
+    /// Returns true if there is nothing to store.
     pub(crate) const fn is_empty(&self) -> bool {
         self.header_to.is_none()
             && self.metadata.is_none()
@@ -147,13 +143,13 @@ pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submi
     Ok(())
 }
 
-/// What a message has beside its row.
+/// Finds the details of a message.
 pub(crate) fn find(connection: &Connection, message: MessageRowId) -> Result<Option<Submission>> {
     let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
 }
 
-/// The message of a scheduled send.
+/// Finds the message of a scheduled send.
 pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<MessageRowId>> {
     let found = connection
         .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
@@ -162,8 +158,8 @@ pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Resul
     Ok(found)
 }
 
-/// Whether a message that was promised to be sent never will be: some recipient did not get it, and its mail data is
-/// not there. One that was removed since is not lost.
+/// Returns true if a message accepted for sending can never be sent: some recipient did not get it, and its mail data
+/// is missing. A message that was removed since is not lost.
 pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
     let raw: Option<MailDataRowId> = connection
         .prepare_cached(
@@ -177,7 +173,7 @@ pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId
     raw.map_or(Ok(false), |raw| mail_data::is_whole(connection, objects, raw).map(|whole| !whole))
 }
 
-/// As [`is_lost`], of a scheduled send.
+/// Does the same as [`is_lost`] for a scheduled send.
 pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
     let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
     match messages::find_name(connection, message)? {
@@ -186,7 +182,7 @@ pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: 
     }
 }
 
-/// Says why a message failed.
+/// Records the reason why a message failed.
 pub(crate) fn set_failure(connection: &Connection, message: MessageRowId, failure: &str) -> Result<()> {
     connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! The queue of outbound mail as its operator sees and changes it, beside a server that may run.
+//! The queue of outbound mail for its operator's commands, also while a server is running.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,44 +15,42 @@ use crate::store::jobs::lane_pauses::Pause;
 use crate::store::messages;
 use crate::store::messages::MessageRow;
 
-/// What of a message waits for one destination.
+/// A message waiting for one destination.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueEntry {
-    /// The dispatch.
     pub(crate) dispatch: DispatchRow,
-    /// Its message; none when nothing is stored of it.
+    /// Its message; none when nothing of it is stored.
     pub(crate) message: Option<MessageRow>,
     /// All its recipients.
     pub(crate) recipients: Vec<RecipientRow>,
-    /// When it is attempted next, or released if it is scheduled; none while it is, or when everything is settled.
+    /// Time of the next attempt, or of the release if it is scheduled; none during an attempt, or when everything is
+    /// settled.
     pub(crate) run_at: Option<Timestamp>,
-    /// That its hosts take nothing at the moment.
+    /// Pause of its hosts, while they accept nothing.
     pub(crate) pause: Option<Pause>,
 }
 
-/// Which dispatches are meant.
+/// Selection of dispatches.
 #[derive(Clone, Debug)]
 pub(crate) enum Which {
-    /// One, by its number.
+    /// One, by its row id.
     Dispatch(DispatchRowId),
     /// Those of a message.
     Message(MessageId),
     /// Those of a recipient domain.
     Domain(String),
-    /// All.
     All,
 }
 
-/// How much waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// Dispatches with unsettled recipients, scheduled ones aside.
+    /// Dispatches with unsettled recipients, without the scheduled ones.
     pub(crate) waiting: u64,
-    /// Messages that wait for their time.
+    /// Scheduled messages.
     pub(crate) scheduled: u64,
 }
 
-/// Up to `limit` dispatches that wait, oldest first; with `scheduled`, those of scheduled messages instead.
+/// Lists up to `limit` waiting dispatches, oldest first; with `scheduled`, those of scheduled messages instead.
 pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<QueueEntry>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
@@ -76,7 +74,7 @@ pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Ti
     }
 }
 
-/// Everything of the dispatches that are meant, settled ones too.
+/// Finds the selected dispatches with everything that belongs to them, including settled ones.
 pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<QueueEntry>> {
     let ids: Vec<DispatchRowId> = match which {
         Which::Dispatch(id) => vec![*id],
@@ -127,7 +125,7 @@ fn read_entry(connection: &Connection, dispatch: DispatchRow, now: Timestamp) ->
     Ok(waiting)
 }
 
-/// How much waits.
+/// Counts waiting dispatches and scheduled messages.
 pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
     let count = |kind: &str| {
         connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
@@ -135,7 +133,7 @@ pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
     Ok(Totals { waiting: count("dispatch")?, scheduled: count("release")? })
 }
 
-/// Makes what waits due now; how many were waiting.
+/// Makes the waiting dispatches among the selected due now; returns their number.
 pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which, now)? {
@@ -144,9 +142,10 @@ pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> R
     Ok(hurried)
 }
 
-/// Gives up what waits: its unsettled recipients fail, and a scheduled message is canceled; how many recipients.
+/// Fails the unsettled recipients of the selected dispatches and cancels scheduled messages; returns the number of
+/// recipients.
 ///
-/// An attempt that runs is not recorded any more.
+/// A running attempt is no longer recorded.
 pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut dropped = 0;
     for waiting in find(connection, which, now)? {
@@ -171,7 +170,7 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
 }
 
 impl QueueEntry {
-    /// Whether its message waits for its time.
+    /// Returns true if its message is scheduled for later.
     pub(crate) fn is_scheduled(&self) -> bool {
         self.message.as_ref().is_some_and(|message| message.status == "scheduled")
     }

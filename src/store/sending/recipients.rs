@@ -1,4 +1,4 @@
-//! Recipients of dispatches and how they stand (contract 8.5).
+//! Recipients of dispatches and their state (contract 8.5).
 
 use rusqlite::{Connection, Row, params};
 
@@ -9,24 +9,23 @@ use crate::store::Result;
 /// A recipient as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecipientRow {
-    /// The dispatch.
     pub(crate) dispatch: DispatchRowId,
-    /// Its place in the message, from 0.
+    /// Position in the message, from 0.
     pub(crate) idx: u32,
     /// As written, `local@domain`.
     pub(crate) address: String,
-    /// Contract 8.5.
+    /// State (contract 8.5).
     pub(crate) status: String,
-    /// Reply code that decided it.
+    /// Reply code that decided the state.
     pub(crate) smtp_code: Option<u16>,
-    /// The reply, or our own sentence.
+    /// The reply, or our own explanation.
     pub(crate) diagnostic: Option<String>,
-    /// When it last changed.
+    /// Time of the last change.
     pub(crate) updated_at: Timestamp,
 }
 
 impl RecipientRow {
-    /// Whether it is still to be sent to.
+    /// Returns true while it is still to be delivered.
     pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.status.as_str(), "queued" | "deferred")
     }
@@ -63,7 +62,7 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// The recipients of a dispatch, in their order.
+/// Lists the recipients of a dispatch, in their order.
 pub(crate) fn list(connection: &Connection, dispatch: DispatchRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!("SELECT {COLUMNS} FROM recipient WHERE dispatch_id = ?1 ORDER BY idx");
     let rows =
@@ -71,7 +70,7 @@ pub(crate) fn list(connection: &Connection, dispatch: DispatchRowId) -> Result<V
     Ok(rows)
 }
 
-/// The recipients that a message was sent to, in their order; not those that routes forwarded it to.
+/// Lists the recipients that a message was sent to, in their order, without those that routes forwarded it to.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
@@ -81,18 +80,18 @@ pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) ->
     Ok(rows)
 }
 
-/// How a recipient is to stand.
+/// New state of a recipient.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecipientState<'a> {
-    /// Contract 8.5.
+    /// State (contract 8.5).
     pub(crate) status: &'a str,
     /// Reply code that decided it.
     pub(crate) smtp_code: Option<u16>,
-    /// The reply, or our own sentence.
+    /// The reply, or our own explanation.
     pub(crate) diagnostic: Option<&'a str>,
 }
 
-/// Changes how a recipient stands.
+/// Changes the state of a recipient.
 pub(crate) fn settle(
     connection: &Connection,
     dispatch: DispatchRowId,
@@ -126,7 +125,7 @@ pub(crate) fn set_status_of_message(
     Ok(())
 }
 
-/// What a message's state is by its recipients (contract 8.5).
+/// Derives a message's state from its recipients (contract 8.5).
 pub(crate) fn send_status(connection: &Connection, message: MessageRowId) -> Result<&'static str> {
     let statuses: Vec<String> = connection
         .prepare_cached(

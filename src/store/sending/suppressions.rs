@@ -1,4 +1,4 @@
-//! Addresses that nothing is sent to (contract 8.4), by account; compared in canonical form.
+//! Suppressed addresses (contract 8.4), by account, to which nothing is sent; compared in canonical form.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -14,7 +14,7 @@ pub(crate) struct Suppression {
     pub(crate) email: String,
     /// `manual`, `unsubscribe`, `bounce` or `complaint`.
     pub(crate) reason: String,
-    /// What somebody noted.
+    /// Free text.
     pub(crate) note: Option<String>,
     /// Unique within the account.
     pub(crate) created_at: Timestamp,
@@ -29,7 +29,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
     })
 }
 
-/// An account's suppressions, newest first; with `before`, only older ones.
+/// Lists an account's suppressions, newest first; with `before`, only older ones.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -46,7 +46,7 @@ pub(crate) fn list(
     Ok(rows)
 }
 
-/// Adds or replaces a suppression; whether it is new.
+/// Adds or replaces a suppression; returns true if it is new.
 pub(crate) fn put(
     connection: &Connection,
     account: AccountRowId,
@@ -69,7 +69,7 @@ pub(crate) fn put(
     Ok((row, gone == 0))
 }
 
-/// Adds a suppression unless there is one; whether it is new.
+/// Adds a suppression unless there is one; returns true if it is new.
 pub(crate) fn suppress(
     connection: &Connection,
     account: AccountRowId,
@@ -90,7 +90,7 @@ fn is_suppressed(connection: &Connection, account: AccountRowId, email: &str) ->
     Ok(found)
 }
 
-/// Which of these addresses, in whatever spelling, are suppressed; in canonical form.
+/// Returns the suppressed ones of these addresses, which may have any spelling, in canonical form.
 pub(crate) fn find_suppressed(
     connection: &Connection,
     account: AccountRowId,
@@ -113,7 +113,7 @@ pub(crate) fn delete(connection: &Connection, account: AccountRowId, email: &str
     Ok(())
 }
 
-/// `now`, or the next millisecond that no suppression of the account has.
+/// Returns `now`, or the next millisecond that no suppression of the account has.
 fn free_millisecond(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Timestamp> {
     let mut free = now.as_millis();
     let mut taken =

@@ -6,27 +6,25 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, TemplateId};
 use crate::store::Result;
 
-/// What a template says.
+/// Content of a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TemplateContent {
-    /// What it is called.
     pub(crate) name: String,
-    /// What it is for.
+    /// Free-form category.
     pub(crate) category: Option<String>,
-    /// Subject.
     pub(crate) subject: Option<String>,
     /// HTML body.
     pub(crate) html: Option<String>,
     /// Plain text body.
     pub(crate) text: Option<String>,
-    /// An editor's own.
+    /// Private to the editor that made it.
     pub(crate) json: Option<String>,
-    /// An editor's own.
+    /// Private to the editor that made it.
     pub(crate) theme: Option<String>,
 }
 
 impl TemplateContent {
-    /// Octets of its texts.
+    /// Returns the octets of its texts.
     pub(crate) fn len(&self) -> usize {
         let texts = [&self.html, &self.text, &self.json, &self.theme];
         texts.into_iter().flatten().map(String::len).sum()
@@ -36,13 +34,9 @@ impl TemplateContent {
 /// A template as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct TemplateRow {
-    /// Public id.
     pub(crate) public_id: TemplateId,
-    /// What it says.
     pub(crate) content: TemplateContent,
-    /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// When it last changed.
     pub(crate) updated_at: Timestamp,
 }
 
@@ -94,7 +88,7 @@ pub(crate) fn insert(
     Ok(TemplateRow { public_id, content, created_at: now, updated_at: now })
 }
 
-/// Replaces what a template of the account says; none when there is no such template.
+/// Replaces the content of a template of the account; returns none when there is no such template.
 pub(crate) fn update(
     connection: &Connection,
     account: AccountRowId,
@@ -123,13 +117,13 @@ pub(crate) fn update(
     find(connection, account, id)
 }
 
-/// A template of the account.
+/// Finds a template of the account.
 pub(crate) fn find(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<Option<TemplateRow>> {
     let statement = format!("SELECT {COLUMNS} FROM template WHERE account_id = ?1 AND public_id = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, id], read).optional()?)
 }
 
-/// The templates of an account, newest first, without what they hold: that may be a mebibyte of each.
+/// Lists the templates of an account, newest first, without their content, which may be a mebibyte each.
 pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<TemplateRow>> {
     let rows = connection
         .prepare_cached(
@@ -142,7 +136,7 @@ pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec
     Ok(rows)
 }
 
-/// Removes a template of the account; whether there was one.
+/// Removes a template of the account; returns false if there was none.
 pub(crate) fn delete(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<bool> {
     let gone = connection
         .prepare_cached("DELETE FROM template WHERE account_id = ?1 AND public_id = ?2")?

@@ -1,4 +1,4 @@
-//! Attempts of deliveries: what was sent, what came back (contract 6.3).
+//! Attempts of deliveries: the request and its response (contract 6.3).
 
 use rusqlite::{Connection, params};
 
@@ -6,39 +6,37 @@ use crate::clock::Timestamp;
 use crate::id::{AttemptId, DeliveryRowId};
 use crate::store::Result;
 
-/// Attempts of a delivery that are kept and shown: the newest.
+/// Attempts kept and shown of a delivery: the newest.
 const KEPT: u32 = 200;
 
-/// An attempt, before and after it is stored.
+/// An attempt at a delivery.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    /// Public id.
     pub(crate) public_id: AttemptId,
-    /// Number from 1, manual ones included.
+    /// Number from 1, including manual attempts.
     pub(crate) attempt: u32,
-    /// Whether a person asked for it.
+    /// True if a person requested it.
     pub(crate) manual: bool,
-    /// URL that was tried.
+    /// URL requested.
     pub(crate) request_url: String,
     /// Header name to value, a JSON object.
     pub(crate) request_headers: String,
-    /// HTTP status; none without an answer.
+    /// HTTP status; none without a response.
     pub(crate) status_code: Option<u16>,
-    /// Header name to value, a JSON object; none without an answer.
+    /// Header name to value, a JSON object; none without a response.
     pub(crate) response_headers: Option<String>,
-    /// At most 64 KiB; none without an answer.
+    /// At most 64 KiB; none without a response.
     pub(crate) response_body: Option<Vec<u8>>,
-    /// Whether there was more of the body.
+    /// True if the body was longer.
     pub(crate) response_truncated: bool,
-    /// Why it failed, in the words of contract 6.1.
+    /// Error in the words of contract 6.1.
     pub(crate) error: Option<String>,
-    /// How long it took.
     pub(crate) duration_ms: u64,
-    /// When it began.
+    /// Time at which it began.
     pub(crate) created_at: Timestamp,
 }
 
-/// Stores an attempt of a delivery; one that is too old to be shown goes.
+/// Stores an attempt of a delivery and removes one that is too old to be shown.
 pub(crate) fn insert(connection: &Connection, delivery: DeliveryRowId, new: &Attempt) -> Result<()> {
     connection
         .prepare_cached(
@@ -72,7 +70,7 @@ pub(crate) fn insert(connection: &Connection, delivery: DeliveryRowId, new: &Att
     Ok(())
 }
 
-/// The attempts of a delivery, newest first.
+/// Lists the attempts of a delivery, newest first.
 pub(crate) fn list(connection: &Connection, delivery: DeliveryRowId) -> Result<Vec<Attempt>> {
     let rows = connection
         .prepare_cached(
@@ -100,9 +98,9 @@ pub(crate) fn list(connection: &Connection, delivery: DeliveryRowId) -> Result<V
     Ok(rows)
 }
 
-/// Removes up to `limit` attempts older than `before`; returns how many went.
+/// Removes up to `limit` attempts older than `before`; returns the number removed.
 pub(crate) fn delete_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
-    // Row ids grow with time, so only the old end is looked at.
+    // Row ids grow with time, so only the old end is read.
     let gone = connection
         .prepare_cached(
             "DELETE FROM attempt WHERE id IN

@@ -7,7 +7,7 @@ use crate::id::AccountRowId;
 use crate::mail::address::canonical;
 use crate::store::Result;
 
-/// Blocks a sender for an account; blocking it again changes nothing.
+/// Blocks a sender for an account; no change if it is blocked already.
 pub(crate) fn insert(connection: &Connection, account: AccountRowId, email: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -19,7 +19,7 @@ pub(crate) fn insert(connection: &Connection, account: AccountRowId, email: &str
     Ok(())
 }
 
-/// Whether an account blocked this sender.
+/// Returns true if an account blocked this sender.
 pub(crate) fn is_blocked(connection: &Connection, account: AccountRowId, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
@@ -27,16 +27,16 @@ pub(crate) fn is_blocked(connection: &Connection, account: AccountRowId, email: 
     Ok(found)
 }
 
-/// A sender that an account blocked.
+/// A blocked sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlockedSender {
     /// In canonical form.
     pub(crate) email: String,
-    /// Since when.
+    /// Time at which it was blocked.
     pub(crate) created_at: Timestamp,
 }
 
-/// A blocked sender by address.
+/// Finds a blocked sender by address.
 pub(crate) fn find(connection: &Connection, account: AccountRowId, email: &str) -> Result<Option<BlockedSender>> {
     let email = canonical(email);
     let found = connection
@@ -46,7 +46,7 @@ pub(crate) fn find(connection: &Connection, account: AccountRowId, email: &str) 
     Ok(found.map(|created_at| BlockedSender { email, created_at: Timestamp::from_millis(created_at) }))
 }
 
-/// The senders that an account blocked, by address.
+/// Lists the senders that an account blocked, by address.
 pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<BlockedSender>> {
     let rows = connection
         .prepare_cached("SELECT email, created_at FROM blocked_sender WHERE account_id = ?1 ORDER BY email")?

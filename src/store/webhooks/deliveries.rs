@@ -6,18 +6,16 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
 use crate::store::Result;
 
-/// What a new delivery of a received message is made of.
+/// Data of a new delivery of a received message.
 #[derive(Clone, Debug)]
 pub(crate) struct NewDelivery<'a> {
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The message's row.
     pub(crate) message: MessageRowId,
-    /// The message's public id, which is the event's id too.
+    /// Public id of the message, which is also the event's id.
     pub(crate) message_id: &'a MessageId,
-    /// The route that asks for it.
+    /// Route that requests it.
     pub(crate) route_id: &'a RouteId,
-    /// Its URL at this time.
+    /// URL of the route at this time.
     pub(crate) url: &'a str,
 }
 
@@ -26,52 +24,49 @@ pub(crate) struct NewDelivery<'a> {
 pub(crate) struct DeliveryRow {
     /// Row id.
     pub(crate) id: DeliveryRowId,
-    /// Public id.
     pub(crate) public_id: DeliveryId,
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The message's row; none when the event names no message.
+    /// Row of the message; none when the event refers to no message.
     pub(crate) message: Option<MessageRowId>,
     /// The route; none for a tracking webhook.
     pub(crate) route_id: Option<RouteId>,
-    /// What the receiver de-duplicates on.
+    /// Id by which the receiver detects duplicates.
     pub(crate) event_id: String,
-    /// `email.received` and so on.
+    /// Event type, such as `email.received`.
     pub(crate) event_type: String,
     /// URL of the latest attempt.
     pub(crate) url: String,
     /// `pending`, `delivered` or `failed`.
     pub(crate) status: String,
-    /// Attempts made and recorded.
+    /// Number of recorded attempts.
     pub(crate) attempts: u32,
-    /// HTTP status of the last attempt that was answered.
+    /// HTTP status of the last attempt that got a response.
     pub(crate) last_status_code: Option<u16>,
-    /// Why the last attempt failed (contract 6.1).
+    /// Error of the last attempt (contract 6.1).
     pub(crate) last_error: Option<String>,
-    /// When the next attempt is planned.
+    /// Planned time of the next attempt.
     pub(crate) next_attempt_at: Option<Timestamp>,
-    /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// When it last changed.
+    /// Time of the last change.
     pub(crate) updated_at: Timestamp,
 }
 
-/// How an attempt left its delivery.
+/// State of a delivery after an attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress<'a> {
     /// `pending`, `delivered` or `failed`.
     pub(crate) status: &'static str,
-    /// URL that was tried.
+    /// URL requested.
     pub(crate) url: &'a str,
-    /// HTTP status, if there was an answer.
+    /// HTTP status, if there was a response.
     pub(crate) status_code: Option<u16>,
-    /// Why it failed.
+    /// Error, if it failed.
     pub(crate) error: Option<&'a str>,
-    /// When the next one is planned.
+    /// Planned time of the next attempt.
     pub(crate) next_attempt_at: Option<Timestamp>,
 }
 
-/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+/// Reads [`COLUMNS`] by position: finding each by its name would take as long as the query.
 pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: row.get(0)?,
@@ -133,9 +128,9 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
     })
 }
 
-/// The delivery of a stored message to a route that asks for it later (contract 6.4); returns its row id.
+/// Inserts the delivery of a stored message to a route that requests it later (contract 6.4); returns its row id.
 ///
-/// It has no job, so nothing attempts it by itself: until an attempt succeeds it is `failed`.
+/// It has no job, so nothing attempts it automatically: it is `failed` until an attempt succeeds.
 pub(crate) fn insert_replayed(
     connection: &Connection,
     new: &NewDelivery<'_>,
@@ -148,19 +143,19 @@ pub(crate) fn insert_replayed(
     Ok(id)
 }
 
-/// A delivery by row id.
+/// Finds a delivery by row id.
 pub(crate) fn find_by_row(connection: &Connection, id: DeliveryRowId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// A delivery by public id.
+/// Finds a delivery by public id.
 pub(crate) fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// A delivery of an account by public id; with a `domain`, only if its message belongs to that.
+/// Finds a delivery of an account by public id; with a `domain`, only if its message belongs to that domain.
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &DeliveryId,
@@ -175,7 +170,7 @@ pub(crate) fn find_in_scope(
     Ok(connection.prepare_cached(&statement)?.query_row(params![id, account, domain], read).optional()?)
 }
 
-/// The latest delivery of a message to each route, oldest first.
+/// Lists the latest delivery of a message to each route, oldest first.
 pub(crate) fn list_latest(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
@@ -185,7 +180,7 @@ pub(crate) fn list_latest(connection: &Connection, message: MessageRowId) -> Res
     Ok(rows)
 }
 
-/// The delivery of a received message to a route.
+/// Finds the delivery of a received message to a route.
 pub(crate) fn find_received(
     connection: &Connection,
     message: MessageRowId,
@@ -198,14 +193,14 @@ pub(crate) fn find_received(
     Ok(connection.prepare_cached(&statement)?.query_row(params![message, route], read).optional()?)
 }
 
-/// The deliveries of a message, oldest first.
+/// Lists the deliveries of a message, oldest first.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// Writes down how an attempt left the delivery.
+/// Records the result of an attempt in its delivery.
 pub(crate) fn record_attempt(
     connection: &Connection,
     id: DeliveryRowId,
@@ -233,7 +228,7 @@ pub(crate) fn record_attempt(
     Ok(())
 }
 
-/// Ends a delivery without an attempt: its route or its message is gone.
+/// Ends a delivery without an attempt, when its route or its message was removed.
 pub(crate) fn end(connection: &Connection, id: DeliveryRowId, error: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -244,7 +239,7 @@ pub(crate) fn end(connection: &Connection, id: DeliveryRowId, error: &str, now: 
     Ok(())
 }
 
-/// Ends the pending deliveries of a message; their jobs find them ended and go.
+/// Ends the pending deliveries of a message; their jobs find them ended and finish.
 pub(crate) fn end_by_message(
     connection: &Connection,
     message: MessageRowId,
@@ -260,18 +255,17 @@ pub(crate) fn end_by_message(
     Ok(())
 }
 
-/// How the deliveries of a message stand, and the latest of them (contract 5.3).
+/// Numbers of a message's deliveries by state, and the latest delivery (contract 5.3).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
-    /// Delivered.
     pub(crate) delivered: u64,
-    /// Failed for good.
+    /// Failed permanently.
     pub(crate) failed: u64,
-    /// Still tried.
+    /// Still being attempted.
     pub(crate) pending: u64,
-    /// Attempts of the latest; none without a delivery.
+    /// Attempts of the latest delivery, if there is one.
     pub(crate) latest_attempts: Option<u32>,
-    /// HTTP status of the latest.
+    /// HTTP status of the latest delivery.
     pub(crate) latest_status_code: Option<u16>,
 }
 
@@ -303,9 +297,10 @@ pub(crate) fn tallies(connection: &Connection, messages: &[MessageRowId]) -> Res
     Ok(tallies)
 }
 
-/// Up to `limit` pending deliveries of these routes with their jobs, by job id after `after`: pairs of job and delivery.
+/// Lists up to `limit` pending deliveries of these routes with their jobs, whose job id is above `after`, as pairs of
+/// job and delivery.
 ///
-/// Walks the job table from there, so it is for readers.
+/// Walks the job table from there, so it belongs on a reader's connection.
 pub(crate) fn list_pending_of_routes(
     connection: &Connection,
     routes: &[RouteId],
@@ -325,7 +320,7 @@ pub(crate) fn list_pending_of_routes(
     Ok(rows)
 }
 
-/// The row ids of these messages' deliveries.
+/// Lists the row ids of these messages' deliveries.
 pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<DeliveryRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
@@ -334,7 +329,8 @@ pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[MessageR
     Ok(rows)
 }
 
-/// Parts the deliveries of a message from it: the pending ones end as `message_gone`, and captures go (contract 5.5).
+/// Detaches the deliveries of a message from it: pending ones end as `message_gone`, and captured bodies are removed
+/// (contract 5.5).
 pub(crate) fn detach_from_message(connection: &Connection, message: MessageRowId, now: Timestamp) -> Result<()> {
     end_by_message(connection, message, "message_gone", now)?;
     connection
@@ -344,7 +340,8 @@ pub(crate) fn detach_from_message(connection: &Connection, message: MessageRowId
     Ok(())
 }
 
-/// Removes up to `limit` ended deliveries without a message that last changed before `before`; returns how many went.
+/// Removes up to `limit` ended deliveries without a message whose last change was before `before`; returns the number
+/// removed.
 pub fn delete_detached(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(

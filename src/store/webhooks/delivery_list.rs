@@ -1,4 +1,4 @@
-//! Deliveries of an account, newest first, by state, domain, route and time.
+//! Lists of an account's deliveries, newest first, filtered by state, domain, route and time.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,10 +7,10 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use crate::store::Result;
 
-/// Deliveries that one page looks at; a filter that few pass gives shorter pages.
+/// Deliveries examined for one page; a filter that matches few gives shorter pages.
 const LOOKED_AT: usize = 20_000;
 
-/// Which deliveries are listed.
+/// Filter of a list of deliveries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     /// Only in this state.
@@ -23,45 +23,42 @@ pub(crate) struct Filter {
     pub(crate) since: Option<Timestamp>,
     /// Only of events before this time.
     pub(crate) until: Option<Timestamp>,
-    /// Only those that follow this one.
+    /// Only those after this one in the list.
     pub(crate) before: Option<DeliveryRow>,
-    /// At most so many.
+    /// Maximum number of deliveries.
     pub(crate) limit: usize,
 }
 
 /// A delivery with its message.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    /// The delivery.
     pub(crate) delivery: DeliveryRow,
-    /// Its message, while that is stored.
+    /// Its message, while it is stored.
     pub(crate) message: Option<About>,
 }
 
-/// What a list says of a message.
+/// Summary of a message for a list.
 #[derive(Debug)]
 pub(crate) struct About {
-    /// Public id.
     pub(crate) public_id: String,
-    /// Subject.
     pub(crate) subject: Option<String>,
-    /// Author.
+    /// From address.
     pub(crate) from_addr: String,
     /// Recipient.
     pub(crate) to_addr: String,
     /// Row id of its domain.
     pub(crate) domain: Option<DomainRowId>,
-    /// When it arrived.
+    /// Time of receipt.
     pub(crate) received_at: Timestamp,
 }
 
-/// A page, and after which delivery the next one begins; none when there is no more.
+/// Returns a page and the delivery after which the next page begins; none at the end.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
     filter: &Filter,
 ) -> Result<(Vec<Listed>, Option<String>)> {
-    // The literal term lets the partial index be used.
+    // The literal term lets SQLite use the partial index.
     let state = match filter.status {
         Some("delivered") => "AND status = 'delivered'",
         Some("failed") => "AND status = 'failed' AND status <> 'delivered'",
@@ -100,7 +97,7 @@ pub(crate) fn list(
     Ok((page, last.filter(|_| looked_at == LOOKED_AT)))
 }
 
-/// What a list says of a message, if it is stored.
+/// Finds the summary of a message, if it is stored.
 pub(crate) fn about(connection: &Connection, message: MessageRowId) -> Result<Option<About>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, subject, from_addr, to_addr, domain_id, received_at FROM message WHERE id = ?1",

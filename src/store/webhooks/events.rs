@@ -6,24 +6,22 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, EventId, MessageRowId, RouteId};
 use crate::store::Result;
 
-/// What the delivery of a sending event is made of.
+/// Data of a sending event's delivery.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEvent<'a> {
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The message's row.
     pub(crate) message: MessageRowId,
-    /// The route that gets it; none for a tracking webhook.
+    /// Route that receives it; none for a tracking webhook.
     pub(crate) route_id: Option<&'a RouteId>,
-    /// The domain whose tracking webhook gets it; none for a route.
+    /// Domain whose tracking webhook receives it; none for a route.
     pub(crate) domain: Option<DomainRowId>,
-    /// What the receiver de-duplicates on.
+    /// Id by which the receiver detects duplicates.
     pub(crate) event_id: &'a EventId,
-    /// `email.sent` and so on.
+    /// Event type, such as `email.sent`.
     pub(crate) event_type: &'a str,
-    /// The URL at this time.
+    /// URL of the webhook at this time.
     pub(crate) url: &'a str,
-    /// The whole body.
+    /// The whole request body.
     pub(crate) payload: &'a str,
 }
 
@@ -50,7 +48,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp
     Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
-/// Whether an event of this type about a recipient of a message was raised to a webhook before.
+/// Returns true if an event of this type about a recipient of a message was sent to a webhook before.
 pub(crate) fn was_raised(connection: &Connection, message: MessageRowId, event_type: &str, to: &str) -> Result<bool> {
     let found = connection
         .prepare_cached(
@@ -62,7 +60,7 @@ pub(crate) fn was_raised(connection: &Connection, message: MessageRowId, event_t
     Ok(found)
 }
 
-/// The stored payload of a delivery; none when it is made from the message.
+/// Returns the stored payload of a delivery; none when it is made from the message.
 pub(crate) fn payload_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT payload FROM delivery WHERE id = ?1")?
@@ -71,7 +69,7 @@ pub(crate) fn payload_of(connection: &Connection, delivery: DeliveryRowId) -> Re
     Ok(found.flatten())
 }
 
-/// Whose tracking webhook a delivery goes to.
+/// Returns the domain whose tracking webhook a delivery goes to.
 pub(crate) fn domain_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<DomainRowId>> {
     let found = connection
         .prepare_cached("SELECT domain_id FROM delivery WHERE id = ?1")?
@@ -80,7 +78,7 @@ pub(crate) fn domain_of(connection: &Connection, delivery: DeliveryRowId) -> Res
     Ok(found.flatten())
 }
 
-/// Removes up to `limit` payloads of deliveries made before `before`; how many.
+/// Removes up to `limit` payloads of deliveries made before `before`; returns the number removed.
 pub(crate) fn forget_payloads(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(

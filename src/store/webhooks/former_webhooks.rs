@@ -1,5 +1,5 @@
-//! Ids that the webhook of a domain had and has no more. A delivery is the domain's, whichever row its webhook is in: it is
-//! attempted with the webhook that the domain has (contract 3.6, 6.2).
+//! Former ids of each domain's webhook. A delivery belongs to the domain, whichever row holds its webhook: it is
+//! attempted with the domain's present webhook (contract 3.6, 6.2).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,10 +8,10 @@ use crate::clock::Timestamp;
 use crate::id::{DomainRowId, RouteId};
 use crate::store::Result;
 
-/// Ids that are kept of each domain, the newest.
+/// Ids kept for each domain, the newest.
 const MOST: u32 = 20;
 
-/// Notes that a domain's webhook goes.
+/// Records the id of a domain's webhook that is being removed.
 pub(crate) fn note(connection: &Connection, route: &RouteId, domain: DomainRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -28,7 +28,7 @@ pub(crate) fn note(connection: &Connection, route: &RouteId, domain: DomainRowId
     Ok(())
 }
 
-/// Takes the id that the webhook of a domain had last, for the one that it gets now.
+/// Takes the last id of a domain's webhook, for reuse by its new webhook.
 pub(crate) fn take(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteId>> {
     let taken = connection
         .prepare_cached(
@@ -42,8 +42,8 @@ pub(crate) fn take(connection: &Connection, domain: DomainRowId) -> Result<Optio
     Ok(taken)
 }
 
-/// The route that a delivery goes to: the one it was made for, or the present webhook of the domain whose webhook that
-/// was.
+/// Finds the route of a delivery: the one it was made for, or, if that was a domain's webhook, the domain's present
+/// webhook.
 pub(crate) fn find_route(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
     if let Some(route) = routes::find(connection, id)? {
         return Ok(Some(route));

@@ -1,4 +1,4 @@
-//! Tables of webhooks: routes, deliveries, their attempts, and what is posted once and not kept.
+//! Tables of webhooks: routes, deliveries, their attempts, and zero-retention mail that is posted once and not kept.
 
 pub(crate) mod attempts;
 pub(crate) mod blocked_senders;

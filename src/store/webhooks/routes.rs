@@ -6,24 +6,24 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, RouteId};
 use crate::store::Result;
 
-/// What `secret_sealed` is sealed for.
+/// Sealing purpose of `secret_sealed`.
 pub const SECRET_PURPOSE: &str = "route-secret";
 
-/// What a route does with a message.
+/// Action of a route on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Post it to a URL.
     Webhook,
-    /// Send it on to one address.
+    /// Forward it to one address.
     Forward,
-    /// Keep it.
+    /// Store it.
     Store,
     /// Accept and discard it.
     Drop,
 }
 
 impl Action {
-    /// The contract's word.
+    /// Returns the contract's word.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -33,7 +33,7 @@ impl Action {
         }
     }
 
-    /// The action that a word of the contract names, if it names one.
+    /// Returns the action that a word of the contract names, if any.
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Webhook, Self::Forward, Self::Store, Self::Drop].into_iter().find(|action| action.as_str() == word)
     }
@@ -48,18 +48,18 @@ impl Action {
     }
 }
 
-/// What a forward route does with mail whose author is not authenticated (contract 4.6).
+/// Handling of mail with an unauthenticated author by a forward route (contract 4.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnAuthFail {
     /// Store it, and forward nothing.
     #[default]
     Refuse,
-    /// Forward it with a From of the recipient's domain.
+    /// Forward it with a From address of the recipient's domain.
     Rewrite,
 }
 
 impl OnAuthFail {
-    /// The contract's word.
+    /// Returns the contract's word.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
@@ -67,7 +67,7 @@ impl OnAuthFail {
         }
     }
 
-    /// The policy that a word of the contract names, if it names one.
+    /// Returns the policy that a word of the contract names, if any.
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Refuse, Self::Rewrite].into_iter().find(|policy| policy.as_str() == word)
     }
@@ -78,56 +78,53 @@ impl OnAuthFail {
 pub struct RouteRow {
     /// Public id.
     pub(crate) public_id: RouteId,
-    /// The account it belongs to.
+    /// Account that owns it.
     pub(crate) account_id: AccountRowId,
-    /// The domain its match lies on; none for a regex.
+    /// Domain of its match; none for a regex.
     pub(crate) domain_id: Option<DomainRowId>,
     /// The match as written (contract 4.1).
     pub(crate) match_pattern: String,
-    /// What it does.
     pub(crate) action: Action,
     /// URL or address, by action.
     pub(crate) destination: Option<String>,
     /// `lenient`, `ack` or `control`; only webhooks have one.
     pub(crate) ack_mode: Option<String>,
-    /// Whether it runs.
     pub(crate) active: bool,
     /// The signing secret, sealed; only webhooks have one.
     pub(crate) secret_sealed: Option<Vec<u8>>,
     /// The secret before the last rotation, sealed.
     pub(crate) previous_secret_sealed: Option<Vec<u8>>,
-    /// Until when the previous secret signs too.
+    /// End of the time in which the previous secret signs too.
     pub(crate) previous_valid_until: Option<Timestamp>,
-    /// Whether it is the one that `PUT webhook` keeps (contract 4.2).
+    /// True for the webhook managed by `PUT webhook` (contract 4.2).
     pub(crate) is_domain_webhook: bool,
-    /// The latest outcome.
+    /// Result of the latest run.
     pub(crate) last_status: Option<String>,
-    /// The HTTP or SMTP code of that outcome.
+    /// HTTP or SMTP code of that result.
     pub(crate) last_status_code: Option<u16>,
-    /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// When it was last changed.
+    /// Time of the last change.
     pub(crate) updated_at: Timestamp,
-    /// What becomes of mail whose author is not authenticated; only forward routes ask.
+    /// Handling of mail with an unauthenticated author; only for forward routes.
     pub(crate) on_auth_fail: OnAuthFail,
 }
 
-/// What a new route is made of.
+/// Data of a new route.
 #[derive(Clone, Debug)]
 pub struct NewRoute {
-    /// The account it belongs to.
+    /// Account that owns it.
     pub account_id: AccountRowId,
-    /// The domain its match lies on; none for a regex.
+    /// Domain of its match; none for a regex.
     pub domain_id: Option<DomainRowId>,
-    /// The match.
+    /// The match (contract 4.1).
     pub match_pattern: String,
-    /// What it does.
+    /// Action on a message.
     pub action: Action,
     /// URL or address.
     pub destination: Option<String>,
     /// Acknowledgement mode of a webhook.
     pub ack_mode: Option<String>,
-    /// Whether it is the one that `PUT webhook` keeps.
+    /// True for the webhook managed by `PUT webhook`.
     pub is_domain_webhook: bool,
     /// The signing secret of a webhook, sealed.
     pub secret_sealed: Option<Vec<u8>>,
@@ -165,15 +162,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
 /// Stores a new, active route.
 ///
 /// # Errors
-/// [`crate::store::Error::Conflict`] when the domain has its webhook already.
+/// [`crate::store::Error::Conflict`] when the domain has a webhook already.
 pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
     insert_as(connection, RouteId::new(now), new, now)
 }
 
-/// As [`insert`], under an id that is known already.
+/// Does the same as [`insert`], with a given id.
 ///
 /// # Errors
-/// As [`insert`].
+/// Those of [`insert`].
 pub(crate) fn insert_as(
     connection: &Connection,
     public_id: RouteId,
@@ -201,14 +198,14 @@ pub(crate) fn insert_as(
     Ok(public_id)
 }
 
-/// The active routes of an account, oldest first.
+/// Lists the active routes of an account, oldest first.
 pub(crate) fn list_active(connection: &Connection, account: AccountRowId) -> Result<Vec<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// The routes of an account, oldest first; with `domain`, those whose match lies on it.
+/// Lists the routes of an account, oldest first; with `domain`, those whose match is on it.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -223,7 +220,7 @@ pub(crate) fn list(
     Ok(rows)
 }
 
-/// A route of the account with this match (in whatever case), action and destination.
+/// Finds a route of the account with this match (in any case), action and destination.
 pub(crate) fn find_same(
     connection: &Connection,
     account: AccountRowId,
@@ -242,27 +239,25 @@ pub(crate) fn find_same(
         .optional()?)
 }
 
-/// What may change in a route.
+/// New values of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    /// The domain its match lies on; none for a regex.
+    /// Domain of its match; none for a regex.
     pub(crate) domain_id: Option<DomainRowId>,
-    /// The match.
     pub(crate) match_pattern: String,
     /// URL or address.
     pub(crate) destination: Option<String>,
     /// Acknowledgement mode of a webhook.
     pub(crate) ack_mode: Option<String>,
-    /// Whether it runs.
     pub(crate) active: bool,
-    /// Whether it is the one that `PUT webhook` keeps.
+    /// True for the webhook managed by `PUT webhook`.
     pub(crate) is_domain_webhook: bool,
 }
 
-/// Changes a route; its action, id and secret stay.
+/// Updates a route; its action, id and secret stay.
 ///
 /// # Errors
-/// [`crate::store::Error::Conflict`] when the domain has another webhook of its own.
+/// [`crate::store::Error::Conflict`] when the domain has another webhook already.
 pub(crate) fn update(connection: &Connection, id: &RouteId, change: &Change, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -289,19 +284,19 @@ pub(crate) fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
     Ok(())
 }
 
-/// A route by its public id.
+/// Finds a route by its public id.
 pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// The webhook that a domain keeps for all its addresses.
+/// Finds the webhook of a domain for all its addresses.
 pub(crate) fn find_domain_webhook(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
     Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
 }
 
-/// Gives a webhook another URL; its secret and id stay.
+/// Replaces the URL of a webhook; its secret and id stay.
 pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET destination = ?2, updated_at = ?3 WHERE public_id = ?1")?
@@ -309,7 +304,7 @@ pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str,
     Ok(())
 }
 
-/// Replaces a webhook's secret; the one it had signs beside it until `previous_valid_until` (contract 9.3).
+/// Replaces a webhook's secret; the previous one signs too until `previous_valid_until` (contract 9.3).
 pub fn rotate_secret(
     connection: &Connection,
     id: &RouteId,
@@ -327,7 +322,7 @@ pub fn rotate_secret(
     Ok(())
 }
 
-/// Says what becomes of mail whose author is not authenticated.
+/// Sets the handling of mail with an unauthenticated author.
 pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
@@ -335,7 +330,7 @@ pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: On
     Ok(())
 }
 
-/// Starts or stops a route.
+/// Activates or deactivates a route.
 pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = ?2, updated_at = ?3 WHERE public_id = ?1")?
@@ -343,7 +338,7 @@ pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Time
     Ok(())
 }
 
-/// Stops every route of an account; its mail is stored meanwhile.
+/// Deactivates all routes of an account; its mail is stored meanwhile.
 pub(crate) fn pause_all(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
@@ -351,7 +346,7 @@ pub(crate) fn pause_all(connection: &Connection, account: AccountRowId, now: Tim
     Ok(())
 }
 
-/// Notes the latest outcome; an unchanged one writes nothing.
+/// Records the result of the latest run; writes nothing if it is unchanged.
 pub(crate) fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
     connection
         .prepare_cached(

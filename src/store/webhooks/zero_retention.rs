@@ -1,4 +1,4 @@
-//! Mail on its way to one webhook that nothing is stored of (contract 3.8); each row has its job and its raw copy.
+//! Zero-retention mail on its way to one webhook (contract 3.8); each row has its job and its raw copy.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -7,33 +7,30 @@ use crate::id::{AccountRowId, MailDataRowId, RouteId, ZeroRetentionRowId};
 use crate::store::Result;
 use crate::store::messages::mail_data;
 
-/// What a new row is made of.
+/// Data of a new row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewPassing<'a> {
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The route that asks for it.
+    /// Route that requests it.
     pub(crate) route_id: &'a RouteId,
-    /// JSON: what the payload says beside the mail's own content.
+    /// JSON: the payload without the mail's own content.
     pub(crate) event: &'a str,
-    /// The raw copy's row.
+    /// Row of the raw copy.
     pub(crate) raw_id: MailDataRowId,
 }
 
 /// A row as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct ZeroRetentionRow {
-    /// Row id.
     pub(crate) id: ZeroRetentionRowId,
-    /// The account.
     pub(crate) account_id: AccountRowId,
-    /// The route that asks for it.
+    /// Route that requests it.
     pub(crate) route_id: RouteId,
-    /// JSON: what the payload says beside the mail's own content.
+    /// JSON: the payload without the mail's own content.
     pub(crate) event: String,
-    /// The raw copy's row.
+    /// Row of the raw copy.
     pub(crate) raw_id: MailDataRowId,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub(crate) created_at: Timestamp,
 }
 
@@ -59,7 +56,7 @@ pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestam
     Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
-/// A row by its id.
+/// Finds a row by its id.
 pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Option<ZeroRetentionRow>> {
     let found = connection
         .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
@@ -68,7 +65,7 @@ pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Op
     Ok(found)
 }
 
-/// Up to `limit` rows that were accepted before `before`, oldest first.
+/// Lists up to `limit` rows accepted before `before`, oldest first.
 pub(crate) fn list_created_before(
     connection: &Connection,
     before: Timestamp,
@@ -83,9 +80,9 @@ pub(crate) fn list_created_before(
     Ok(rows.into_iter().filter(|row| row.created_at < before).collect())
 }
 
-/// Removes a row and, with the last one that names it, the raw copy; returns the file to remove after the commit.
+/// Removes a row and, with the last row that names it, the raw copy; returns the file to remove after the commit.
 ///
-/// A row that took the id of one that was gone already stays.
+/// A row that reused the id of one already removed stays.
 pub(crate) fn finish(connection: &Connection, row: &ZeroRetentionRow) -> Result<Option<String>> {
     let removed = connection
         .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?

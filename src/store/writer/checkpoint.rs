@@ -1,7 +1,7 @@
-//! When the WAL is moved into the database file, so that it begins anew: in the background first, so that commits go
-//! on, then the short rest between two commits.
+//! Checkpoints: the WAL is moved into the database file so that it can be reset, in the background first, so that
+//! commits go on, then the short rest between two commits.
 //!
-//! How large it may grow follows the room on the disk: what it holds has to fit into the database file.
+//! The limit of its size follows the free room on the disk: its content has to fit into the database file.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,26 +13,26 @@ use tokio::sync::watch;
 
 use super::mark;
 
-/// The size at which the WAL is moved, where there is room …
+/// WAL size at which a checkpoint runs, where there is plenty of room …
 pub(super) const MARK_MAX: u64 = 64 << 20;
 /// … and where there is nearly none.
 const MARK_MIN: u64 = 256 << 10;
-/// Else, this share of the free room.
+/// In between, this share of the free room.
 const ROOM_SHARE: u64 = 16;
-/// What the file keeps of its length when it begins anew: transactions that fit need no room on a full disk.
+/// Length that the file keeps when the WAL is reset: transactions that fit need no room on a full disk.
 const KEPT_MIN: u64 = 1 << 20;
-/// Between two tries, and how many times as long it becomes while readers keep the WAL from beginning anew.
+/// Delay between two attempts, and the factor by which it grows while readers prevent the reset.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_GROWTH: u32 = 5;
-/// The same after an error.
+/// Delay after an error.
 const ERROR_RETRY: Duration = Duration::from_secs(1);
-/// Rounds in the background, until the rest is done whatever its size.
+/// Rounds in the background before the rest is moved whatever its size.
 const ROUNDS: u32 = 3;
 
-/// How much of the WAL was moved.
+/// Progress of a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moved {
-    /// Pages in the WAL, and how many of them are in the database file.
+    /// Pages in the WAL, and the number of them that are in the database file.
     pub(crate) pages: u64,
     pub(crate) moved: u64,
 }
@@ -43,40 +43,40 @@ impl Moved {
     }
 }
 
-/// Moves nothing and tells how much there is.
+/// Reports the size of the WAL without moving anything.
 pub(super) fn wal_frames(connection: &Connection) -> rusqlite::Result<Moved> {
     run(connection, "PRAGMA wal_checkpoint(NOOP)")
 }
 
-/// Moves what can be moved without waiting for anybody.
+/// Moves the pages that can be moved without waiting for anybody.
 pub(super) fn passive(connection: &Connection) -> rusqlite::Result<Moved> {
     run(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 }
 
-/// The same, and waits for readers of the WAL as long as the connection does.
+/// Does the same, and waits for readers of the WAL as long as the connection's busy timeout.
 pub(super) fn restart(connection: &Connection) -> rusqlite::Result<Moved> {
     run(connection, "PRAGMA wal_checkpoint(RESTART)")
 }
 
 fn run(connection: &Connection, statement: &str) -> rusqlite::Result<Moved> {
     connection.prepare_cached(statement)?.query_row([], |row| {
-        // A database that is not in WAL mode says -1.
+        // A database that is not in WAL mode reports -1.
         let pages = |column| row.get(column).map(|pages: i64| u64::try_from(pages).unwrap_or(0));
         Ok(Moved { pages: pages(1)?, moved: pages(2)? })
     })
 }
 
-/// Octets of WAL at which it is moved, with so much room on the disk.
+/// Returns the WAL size in octets at which a checkpoint runs, with this much free room.
 pub(super) fn mark(free: u64) -> u64 {
     (free / ROOM_SHARE).clamp(MARK_MIN, MARK_MAX)
 }
 
-/// The length that the file keeps when it begins anew.
+/// Returns the length that the file keeps when the WAL is reset.
 pub(super) fn kept(mark: u64) -> u64 {
     mark.max(KEPT_MIN)
 }
 
-/// What to do next.
+/// Next step of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Nothing,
@@ -86,14 +86,14 @@ pub(super) enum Step {
     Rest,
 }
 
-/// Where the moving of the WAL stands.
+/// State of the checkpoints.
 #[derive(Debug)]
 pub(super) struct Progress {
     running: bool,
     rounds: u32,
-    /// Nothing is tried before.
+    /// No attempt is made before this time.
     next: Option<Instant>,
-    /// Tries that readers, or another process, kept from moving all.
+    /// Attempts in a row in which readers, or another process, prevented a complete checkpoint.
     held_back: u32,
 }
 
@@ -102,7 +102,7 @@ impl Progress {
         Self { running: false, rounds: 0, next: None, held_back: 0 }
     }
 
-    /// After a commit that left the WAL so large.
+    /// Decides after a commit that left the WAL this large.
     pub(super) fn grown(&mut self, octets: u64, mark: u64, now: Instant) -> Step {
         if octets < mark {
             if octets < mark / 2 {
@@ -118,7 +118,7 @@ impl Progress {
         Step::Background
     }
 
-    /// The background thread is done; the WAL has so many pages by now.
+    /// Decides after the background thread finished; the WAL has `pages` pages by now.
     pub(super) fn moved(&mut self, moved: Moved, pages: u64) -> Step {
         let rest = pages.saturating_sub(moved.moved);
         if rest > pages / 8 && self.rounds < ROUNDS {
@@ -129,37 +129,38 @@ impl Progress {
         Step::Rest
     }
 
-    /// The rest was moved, or not all of it.
+    /// Records that the rest was moved, or not all of it.
     pub(super) fn rested(&mut self, moved: Moved, now: Instant) {
         self.running = false;
         self.held_back = if moved.is_all() { 0 } else { self.held_back.saturating_add(1) };
         self.next = Some(now + RETRY * self.held_back.clamp(1, RETRY_GROWTH));
     }
 
-    /// Something failed that may go away.
+    /// Records a failure that may be temporary.
     pub(super) fn failed(&mut self, now: Instant) {
         self.running = false;
         self.next = Some(now + ERROR_RETRY);
     }
 
-    /// How often in a row readers kept the WAL from beginning anew.
+    /// Returns how often in a row readers prevented the reset of the WAL.
     pub(super) const fn held_back(&self) -> u32 {
         self.held_back
     }
 }
 
-/// The background thread, which ends with this value.
+/// The background thread, which ends when this is dropped.
 pub(super) struct Background {
-    /// None once it ends.
+    /// None once it is ending.
     asks: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Background {
-    /// Starts it over the database at `path`; `tell` hears of each end. Once storage failed it moves nothing.
+    /// Starts the thread for the database at `path`; `tell` is called after each run. Once storage failed it moves
+    /// nothing.
     ///
     /// # Errors
-    /// No thread can be started.
+    /// The thread cannot be started.
     pub(super) fn start(
         path: &Path,
         failure: watch::Receiver<bool>,
@@ -172,7 +173,7 @@ impl Background {
         Ok(Self { asks: Some(asks), thread: Some(thread) })
     }
 
-    /// Asks for one; false when nobody is there to do it.
+    /// Requests a run; returns false when the thread has ended.
     pub(super) fn ask(&self) -> bool {
         self.asks.as_ref().is_some_and(|asks| asks.send(()).is_ok())
     }
@@ -181,7 +182,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         self.asks = None;
-        // A thread that panicked told of it in its own words.
+        // A thread that panicked has reported it itself.
         drop(self.thread.take().map(JoinHandle::join));
     }
 }
@@ -205,7 +206,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     mark::keep_wal(&connection)?;
-    // It fsyncs the WAL before it copies, and the database before the WAL may begin anew.
+    // It fsyncs the WAL before it copies, and the database before the WAL may be reset.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -256)?;
     connection.pragma_update(None, "mmap_size", 0)?;

@@ -1,4 +1,4 @@
-//! What is counted of the writer and noted for others: commits, the WAL, when the last commit became durable or failed.
+//! Counters of the writer for other threads: commits, the WAL, times of the last durable and the last failed commit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use super::Event;
 use super::mark::Keeper;
 use super::sync::Listener;
 
-/// What is counted of the writer, and when it last did what.
+/// Counters of the writer, and times of its last events.
 #[derive(Debug)]
 pub(in crate::store) struct Counts {
     pub(super) commits: AtomicU64,
@@ -23,10 +23,10 @@ pub(in crate::store) struct Counts {
     pub(super) good_at: AtomicU64,
     pub(super) bad_at: AtomicU64,
     pub(super) wal_octets: AtomicU64,
-    /// The size at which it is moved.
+    /// WAL size at which a checkpoint runs.
     pub(super) wal_mark: AtomicU64,
     pub(super) wal_written: AtomicU64,
-    /// The number of the last commit that wants an fsync, and of the last durable one that wrote anything.
+    /// Number of the last commit that needs an fsync, and of the last durable one that wrote anything.
     pub(super) made: AtomicU64,
     pub(super) proven: AtomicU64,
 }
@@ -56,23 +56,23 @@ impl Counts {
         what.store(self.now().saturating_add(1), Ordering::Release);
     }
 
-    /// Octets that commits have written to the WAL since the start.
+    /// Returns the octets that commits have written to the WAL since the start.
     pub(in crate::store) fn wal_written(&self) -> u64 {
         self.wal_written.load(Ordering::Relaxed)
     }
 
-    /// Octets of the WAL that are in use.
+    /// Returns the octets of the WAL that are in use.
     pub(in crate::store) fn wal_octets(&self) -> u64 {
         self.wal_octets.load(Ordering::Relaxed)
     }
 
-    /// How many times the size at which it is moved it has: readers keep it from beginning anew.
+    /// Returns the WAL's size as a multiple of the size for a checkpoint: large while readers prevent its reset.
     pub(in crate::store) fn wal_marks(&self) -> u64 {
         self.wal_octets() / self.wal_mark.load(Ordering::Relaxed).max(1)
     }
 }
 
-/// Hears of fsyncs, on their threads.
+/// Listener for fsyncs, called on their threads.
 pub(super) struct Announced {
     pub(crate) events: Sender<Event>,
     pub(crate) counts: Arc<Counts>,
@@ -84,7 +84,7 @@ impl Listener for Announced {
     fn synced(&self, durable: u64, proven: u64) {
         self.counts.synced.fetch_max(durable, Ordering::Release);
         self.counts.proven.fetch_max(proven, Ordering::Release);
-        // Before anybody is answered.
+        // Before any caller is answered.
         self.mark.durable(durable);
         self.counts.note(&self.counts.good_at);
         drop(self.events.send(Event::Synced));

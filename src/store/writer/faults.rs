@@ -1,6 +1,6 @@
-//! Commits that fail on purpose, at a chosen moment: what the tests of unknown outcomes walk through.
+//! Commits that fail on purpose, at a chosen moment, for tests of unknown outcomes.
 //!
-//! Nothing arms it but a test that holds the [`Db`](crate::store::Db); a commit asks one atomic.
+//! Only a test that holds the [`Db`](crate::store::Db) arms it; otherwise it costs a commit one atomic load.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,7 +8,7 @@ use rusqlite::ffi;
 
 use super::Durability;
 
-/// When a commit fails, and what the disk holds then.
+/// Moment at which a commit fails, and the resulting content of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
@@ -16,19 +16,19 @@ pub enum Fault {
     Before = 1,
     /// The fsync failed, and the frames never reached the disk.
     SyncLost = 2,
-    /// The fsync failed, but the disk holds all of it.
+    /// The fsync failed, but the disk holds everything.
     SyncKept = 3,
-    /// The fsync was done; the index of the WAL could not grow.
+    /// The fsync succeeded; the index of the WAL could not grow.
     After = 4,
-    /// The fsync was done; the writer's thread ends before it answers.
+    /// The fsync succeeded; the writer's thread ends before it answers.
     Panic = 5,
 }
 
 impl Fault {
-    /// Every one of them.
+    /// All faults.
     pub const ALL: [Self; 5] = [Self::Before, Self::SyncLost, Self::SyncKept, Self::After, Self::Panic];
 
-    /// Ends the open transaction as a COMMIT with this fault does.
+    /// Ends the open transaction as a COMMIT with this fault would.
     pub(crate) fn commit(self, execute: impl Fn(&str) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
         let (statement, code) = match self {
             Self::Before => ("ROLLBACK", ffi::SQLITE_FULL),
@@ -44,17 +44,17 @@ impl Fault {
     }
 }
 
-/// The fault of the next commit that is fsynced, if one is armed.
+/// Fault of the next commit that is fsynced, if one is armed.
 #[derive(Debug, Default)]
 pub struct Faults(AtomicU8);
 
 impl Faults {
-    /// Makes the next commit fail that is fsynced.
+    /// Makes the next fsynced commit fail.
     pub fn arm(&self, fault: Fault) {
         self.0.store(fault as u8, Ordering::Release);
     }
 
-    /// Whether the fault that was armed has not come yet.
+    /// Returns true until the armed fault has occurred.
     pub fn is_armed(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
     }

@@ -1,40 +1,40 @@
-//! How the database does: whether commits are made, who waits and reads for how long, how large the WAL is.
+//! Health of the database: progress of commits, longest waits and reads, size of the WAL.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::store::{Db, Result};
 
-/// A commit that takes longer stands still.
+/// Commits that take longer count as stalled.
 const STALLED: Duration = Duration::from_secs(3);
-/// A commit this long ago says that the next would be made too.
+/// A commit no longer ago than this shows that the next would succeed too.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long an answer is waited for, where nothing says so.
+/// Default time limit for a probe.
 const PROBE_MAX: Duration = Duration::from_secs(2);
 
 impl Db {
-    /// How long the transaction has waited that waits longest for its commit.
+    /// Returns the longest time that a waiting transaction has waited for its commit.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.inner.writer.longest_wait()
     }
 
-    /// How long the reader has read that reads longest: as long the WAL keeps what it reads.
+    /// Returns the duration of the longest running read: for that long the WAL keeps what it reads.
     pub(crate) fn longest_read(&self) -> Duration {
         self.inner.reading.longest()
     }
 
-    /// Octets of the WAL that are in use.
+    /// Returns the octets of the WAL that are in use.
     pub(crate) fn wal_octets(&self) -> u64 {
         self.inner.writer.counts().wal_octets()
     }
 
-    /// Octets that commits have written to the WAL since the start.
+    /// Returns the octets that commits have written to the WAL since the start.
     pub(crate) fn wal_written(&self) -> u64 {
         self.inner.writer.counts().wal_written()
     }
 
-    /// Whether commits are made: one was a moment ago, or an empty one is, in a few seconds. An fsync that does not
-    /// return, a full disk and another process's lock are in the way of both.
+    /// Returns true if commits succeed: one did a moment ago, or an empty one does within a few seconds. An fsync that
+    /// does not return, a full disk and another process's lock prevent both.
     pub(crate) async fn is_committing(&self) -> bool {
         let fresh = || self.inner.writer.committed_within(FRESH);
         if !self.is_healthy() || self.longest_wait() > STALLED {
@@ -50,15 +50,15 @@ impl Db {
         tokio::time::timeout(PROBE_MAX, probe).await.unwrap_or(false)
     }
 
-    /// Returns once everything that was committed before is durable: a reader may see it earlier.
+    /// Returns once everything committed before is durable: a reader may see it earlier.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// Those of [`Db::write`].
     pub(crate) async fn until_durable(&self) -> Result<()> {
         self.write_removal(|_| Ok(())).await
     }
 
-    /// The figures in the text format of Prometheus.
+    /// Returns the figures in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         let figures = [
             (

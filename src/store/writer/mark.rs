@@ -1,12 +1,12 @@
-//! The high-water mark: a small file beside the lock that says how far the database had come when it was promised.
+//! The high-water mark: a small file beside the lock that records the state of the database as of its last promise.
 //!
-//! SQLite takes a database without its WAL, with a cut or an older one, or an older file, for the whole truth. The mark
-//! is written after each commit and promises what was fsynced, never before, so a power cut or `kill -9` leaves it at
-//! or below what the disk holds, and a start that finds less refuses. It is fsynced when the WAL begins anew, and at
-//! the orderly end.
+//! SQLite accepts a database without its WAL, with a truncated or an older one, or an older file, as complete. The mark
+//! is written after each commit and promises what was fsynced, never earlier, so a power cut or `kill -9` leaves it at
+//! or below the state on disk, and a start that finds less refuses. It is fsynced when the WAL is reset, and at an
+//! orderly shutdown.
 //!
-//! What it names: the database's own number; a generation, a row that is raised at each start, each time the WAL begins
-//! anew and at each stop; the generation that the database file itself held when the present WAL began; and the last
+//! It contains the database's own number; a generation, a row that is raised at each start, each time the WAL is reset
+//! and at each stop; the generation that the database file itself held when the present WAL began; and the last
 //! committed frames of the WAL with the checksums of their pages.
 
 use std::collections::VecDeque;
@@ -22,42 +22,42 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::clock::Clock;
 use crate::store::{Error, FILE_NAME, Result};
 
-/// The file name of the mark inside the data directory.
+/// File name of the mark inside the data directory.
 pub(crate) const MARK_NAME: &str = "mailkite.mark";
 
-/// Octets of one of the two places in the file; they are written in turn, so that a torn one leaves the other.
+/// Octets of one of the two slots in the file; they are written alternately, so that a torn write leaves the other.
 const PLACE: usize = 512;
-/// Octets of the WAL's header and of that of each frame (SQLite's file format, section 4).
+/// Octets of the WAL's header and of each frame's header (SQLite's file format, section 4).
 const WAL_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
-/// How often a WAL may have begun anew since the mark was written: each time, its first salt grows by one.
+/// Maximum number of resets of the WAL since the mark was written: each increments its first salt by one.
 const MAX_RESETS: u32 = 1 << 16;
 
 /// A committed frame of the WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Frame {
-    /// They tell one WAL from the next.
+    /// Random values that distinguish one WAL from the next.
     salts: (u32, u32),
-    /// Which frame, from 1.
+    /// Frame number, from 1.
     number: u32,
-    /// Which page of the database it holds, and the CRC-32 of that.
+    /// Page of the database that it holds, and the CRC-32 of that.
     page: u32,
     checksum: u32,
 }
 
-/// How far the database had come.
+/// State of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mark {
     sequence: u64,
     database: i64,
     generation: i64,
-    /// What the database file held, without its WAL, when that WAL began.
+    /// Generation that the database file held, without its WAL, when that WAL began.
     base: i64,
-    /// Milliseconds of the epoch at which it was written.
+    /// Time of writing in milliseconds of the epoch.
     at: i64,
-    /// The last one that was fsynced; `None`: everything was in the database file.
+    /// The last frame that was fsynced; `None`: everything was in the database file.
     frame: Option<Frame>,
-    /// The last one: no promise, but it tells that nothing is missing when the WAL was moved into the database file.
+    /// The last frame: no promise, but it shows that nothing is missing when the WAL was moved into the database file.
     seen: Option<Frame>,
 }
 
@@ -92,10 +92,10 @@ impl Mark {
         Some(Self { sequence: u64::try_from(sequence).ok()?, database, generation, base, at, frame, seen })
     }
 
-    /// The later of the two places; `None` without the file.
+    /// Reads the later of the two slots; `None` without the file.
     ///
     /// # Errors
-    /// There is one, and it cannot be read, or both places are damaged.
+    /// The file cannot be read, or both slots are damaged.
     fn read(data_dir: &Path) -> std::result::Result<Option<Self>, Missing> {
         match fs::read(data_dir.join(MARK_NAME)) {
             Ok(bytes) => {
@@ -108,32 +108,32 @@ impl Mark {
     }
 }
 
-/// What the files say before SQLite opens them: a file that this process closes later would take SQLite's locks along.
+/// State of the files before SQLite opens them: closing a file later in this process would release SQLite's locks.
 #[derive(Debug)]
 pub(crate) struct Evidence {
     mark: Option<Mark>,
-    /// There is a mark that cannot be read.
+    /// True if there is a mark that cannot be read.
     unreadable: bool,
-    /// Generation of the database file without its WAL; `None`: it cannot be read so.
+    /// Generation of the database file without its WAL; `None` if it cannot be read that way.
     file: Option<i64>,
-    /// Whether the database file holds the page of the last frame, or of the last one that was fsynced.
+    /// True if the database file holds the page of the last frame, or of the last one that was fsynced.
     has_page: bool,
-    /// Of the WAL beside it, if there is one.
+    /// Salts of the WAL beside it, if there is one.
     salts: Option<(u32, u32)>,
 }
 
-/// What is missing of a database.
+/// Missing part of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// All of it.
+    /// Everything.
     Database,
-    /// It is an older one, or another.
+    /// Newer data: it is an older database, or another.
     Older,
-    /// The WAL is not there, or is another one.
+    /// The WAL: there is none, or it is another one.
     Wal,
-    /// The WAL ends too early: frames that are there, and that were.
+    /// The end of the WAL: frames that exist, and that existed.
     WalEnd(u32, u32),
-    /// What says whether anything is.
+    /// The mark, which shows whether anything is missing.
     Mark,
 }
 
@@ -158,12 +158,12 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// How a database stands to its mark.
+/// Result of comparing a database with its mark.
 #[derive(Clone, Debug)]
 pub(crate) struct MarkFile {
-    /// When the mark was written, in milliseconds of the epoch; `None`: there is no mark.
+    /// Time at which the mark was written, in milliseconds of the epoch; `None`: there is no mark.
     pub(crate) promised_at: Option<i64>,
-    /// What is missing, if anything is.
+    /// Missing part, if any.
     pub(crate) missing: Option<Missing>,
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn inspect(data_dir: &Path) -> Result<MarkFile> {
     Ok(MarkFile { promised_at, missing: evidence.missing(&connection)? })
 }
 
-/// Removes the mark: the next start takes the database as it is, and makes another.
+/// Removes the mark: the next start accepts the database as it is, and creates a new mark.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -200,8 +200,8 @@ pub(crate) fn forget(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// Leaves the WAL where it is when the last connection closes; every connection asks for it. SQLite would move it into
-/// the file and remove it, frames whose fsync failed as well, and what reads must not change what the next start finds.
+/// Leaves the WAL in place when the last connection closes; every connection sets this. SQLite would move it into the
+/// file and remove it, including frames whose fsync failed, and a mere read must not change what the next start finds.
 ///
 /// # Errors
 /// SQLite refuses.
@@ -232,10 +232,10 @@ impl Evidence {
         }
     }
 
-    /// Refuses a database that is less than its mark says.
+    /// Refuses a database that is behind its mark.
     ///
     /// # Errors
-    /// A sentence with the way out.
+    /// An explanation with the way out.
     pub(crate) fn check(&self, data_dir: &Path, connection: Option<&Connection>) -> Result<()> {
         let missing = match connection {
             None => (self.mark.is_some() || self.unreadable).then_some(Missing::Database),
@@ -253,7 +253,7 @@ impl Evidence {
 
     fn missing(&self, connection: &Connection) -> Result<Option<Missing>> {
         let Some(mark) = self.mark else { return Ok(self.unreadable.then_some(Missing::Mark)) };
-        // Reading brings the WAL in.
+        // Reading the row also reads the WAL.
         let (database, generation) = read_row(connection)?.unwrap_or_default();
         if (mark.database != 0 && database != mark.database) || generation < mark.generation {
             return Ok(Some(match (mark.frame, self.salts) {
@@ -273,11 +273,11 @@ impl Evidence {
                 let have = frames(connection)?;
                 (have < frame.number).then_some(Missing::WalEnd(have, frame.number))
             }
-            // It began anew, which it does once all of it is in the database file.
+            // The WAL was reset, which happens only once all of it is in the database file.
             Some((first, _)) if (1..=MAX_RESETS).contains(&first.wrapping_sub(frame.salts.0)) => {
                 self.file.is_some_and(|file| file < mark.generation).then_some(Missing::Wal)
             }
-            // Whoever closed the database last moved all of it into the file, or it is lost.
+            // The last process to close the database moved all of it into the file, or it is lost.
             _ => (!self.has_page).then_some(Missing::Wal),
         })
     }
@@ -310,7 +310,7 @@ fn page_checksum(database: &Path, page: u32) -> Option<u32> {
     Some(crc32fast::hash(&bytes))
 }
 
-/// The generation in the database file, whatever its WAL says; 0 before there was a mark.
+/// Returns the generation in the database file, regardless of its WAL; 0 before there was a mark.
 fn file_generation(path: &Path) -> Option<i64> {
     let connection = crate::store::open_immutable(path).ok()?;
     read_row(&connection).ok().map(|row| row.map_or(0, |(_, generation)| generation))
@@ -328,7 +328,7 @@ fn read_row(connection: &Connection) -> Result<Option<(i64, i64)>> {
     Ok(row)
 }
 
-/// Committed frames in the WAL.
+/// Returns the number of committed frames in the WAL.
 fn frames(connection: &Connection) -> rusqlite::Result<u32> {
     let frames: i64 = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
     Ok(u32::try_from(frames).unwrap_or(0))
@@ -342,25 +342,25 @@ pub(crate) struct Keeper(Mutex<State>);
 struct State {
     data_dir: PathBuf,
     mark: Mark,
-    /// The same as it was at the last commit that is durable: what is written.
+    /// The mark as of the last durable commit, which is the one written.
     promised: Mark,
-    /// The mark at each commit that waits for its fsync, and whether it is worth one of its own.
+    /// The mark at each commit that waits for its fsync, with true if the mark itself is worth an fsync.
     waiting: VecDeque<(u64, Mark, bool)>,
     file: Option<File>,
     wal: Option<File>,
     page_size: usize,
-    /// The next transaction raises the generation.
+    /// True if the next transaction raises the generation.
     is_due: bool,
-    /// The generation that the transaction raised which is being committed.
+    /// Database number and generation set by the transaction that is being committed.
     raised: Option<(i64, i64)>,
-    /// Told of once.
+    /// True once a failure was reported.
     failed: bool,
 }
 
 impl Keeper {
-    /// The mark of a database that was just opened, checked and brought to its schema.
+    /// Starts the mark of a database that was just opened, checked and upgraded to the present schema.
     ///
-    /// Neither a full disk nor one that cannot be written keeps it from opening: the mark stays where it was.
+    /// Neither a full nor a read-only disk prevents opening: the mark stays as it was.
     pub(crate) fn begin(connection: &Connection, data_dir: &Path, evidence: &Evidence) -> Result<Self> {
         let known = evidence.mark.unwrap_or_default();
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
@@ -382,7 +382,7 @@ impl Keeper {
             transaction.commit()
         });
         match raised {
-            // It was fsynced: the writer did not take over yet.
+            // It was fsynced: the writer has not taken over yet.
             Ok(()) => {
                 state.committed(connection, Some(0));
                 state.durable(0);
@@ -395,37 +395,37 @@ impl Keeper {
         Ok(Self(Mutex::new(state)))
     }
 
-    /// Raises the generation in a transaction that was begun, when it is time.
+    /// Raises the generation in the open transaction, when that is due.
     pub(crate) fn raise(&self, connection: &Connection) -> rusqlite::Result<()> {
         self.lock(|state| state.raise(connection))
     }
 
-    /// Tells that a transaction was committed: the number of its fsync, which is not done yet; `None`: it wants none.
+    /// Records a committed transaction with the number of its fsync, which is still pending; `None`: it needs none.
     pub(crate) fn committed(&self, connection: &Connection, number: Option<u64>) {
         self.lock(|state| state.committed(connection, number));
     }
 
-    /// Tells up to which number fsyncs are done.
+    /// Records that all fsyncs up to this number are done.
     pub(crate) fn durable(&self, number: u64) {
         self.lock(|state| state.durable(number));
     }
 
-    /// Tells that the transaction was not committed.
+    /// Records that the transaction was not committed.
     pub(crate) fn rolled_back(&self) {
         self.lock(|state| state.raised = None);
     }
 
-    /// The next transaction raises the generation.
+    /// Makes the next transaction raise the generation.
     pub(crate) fn raise_next(&self) {
         self.lock(|state| state.is_due = true);
     }
 
-    /// Writes what the last commit left, as no promise: the writer takes no more.
+    /// Writes the state after the last commit, without a promise: the writer accepts no more.
     pub(crate) fn end(&self) {
         self.lock(|state| state.write(true));
     }
 
-    /// Writes the last mark of an orderly end: all is in the database file, and its WAL is empty.
+    /// Writes the last mark of an orderly shutdown: everything is in the database file, and the WAL is empty.
     pub(crate) fn seal(&self) {
         self.lock(|state| {
             if is_empty(&wal_path(&state.data_dir.join(FILE_NAME))) {
@@ -465,7 +465,7 @@ impl State {
         };
         let anew = self.mark.seen.is_some_and(|last| last.salts != frame.salts);
         if anew && raised.is_none() {
-            // All of the WAL before is in the database file, with the generation that was raised in it.
+            // The whole previous WAL is in the database file, with the generation that was raised in it.
             self.mark.base = self.mark.generation;
             self.is_due = true;
         }
@@ -490,7 +490,7 @@ impl State {
         }
     }
 
-    /// The last committed frame.
+    /// Reads the last committed frame.
     fn read_frame(&mut self, connection: &Connection) -> Result<Frame> {
         let number = frames(connection)?;
         let io = |error| Error::io("reading the WAL", error);
@@ -524,7 +524,7 @@ impl State {
             Some(file) => Ok(file),
             None => OpenOptions::new().write(true).open(&path),
         };
-        // A new one is whole before it has its name: one that is there and cannot be read was damaged.
+        // A new file is complete before it gets its name: one that exists and cannot be read was damaged.
         let (file, fresh) = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let mut new = OpenOptions::new();

@@ -1,9 +1,10 @@
 //! The one thread that writes, with group commit.
 //!
-//! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction, and commits
-//! once. The fsync of the WAL is made by [`sync`], while the next transactions run; only after it are those answered
-//! that were promised it. So many sessions share one fsync and each still gets its promise. What nobody waits for goes
-//! along with the next commit that somebody does wait for, or soon alone.
+//! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction, and
+//! commits once. The fsync of the WAL is made by [`sync`], while the next transactions run; only after it are the
+//! callers answered that were promised it. So many sessions share one fsync and each still gets its promise.
+//! Transactions that nobody waits for join the next commit that somebody does wait for, or are committed alone soon
+//! after.
 
 pub(crate) mod faults;
 pub(crate) mod health;
@@ -41,18 +42,18 @@ use reserve::Reserve;
 use sync::Syncs;
 pub(super) use waiting::Queue;
 
-/// Transactions that share one commit at most; it bounds how long the first of them waits.
+/// Maximum number of transactions that share one commit; it bounds how long the first of them waits.
 const BATCH: usize = 512;
 
-/// So many transactions that wait for one commit make a crowd …
+/// From this many transactions waiting for one commit the writer counts as contended …
 const CONTENTION_THRESHOLD: usize = 4;
-/// … and so long after it the writer still counts as busy.
+/// … and for this long afterwards.
 const CROWDED: Duration = Duration::from_millis(100);
 
-/// How long a statement waits for another process's lock.
+/// Maximum wait of a statement for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// What a committed transaction survives.
+/// Failure that a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Durability {
     /// The end of the process (the commit is in the page cache).
@@ -61,7 +62,7 @@ pub(crate) enum Durability {
     Power,
 }
 
-/// When a transaction is to be committed.
+/// Time by which a transaction is to be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     /// At once: somebody waits.
@@ -70,28 +71,28 @@ pub(crate) enum Urgency {
     Soon,
 }
 
-/// What a transaction may use when the disk is full.
+/// Part of the reserve that a transaction may use when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Room {
     /// Nothing: it adds content.
     Free,
-    /// The reserve, but for its rest: it settles what was begun.
+    /// The reserve except for its rest: it settles what was begun.
     Reserve,
-    /// All of it: it removes content, or lets somebody in who will.
+    /// All of it: it removes content, or signs somebody in to do so.
     Rest,
 }
 
 /// Answers one caller, once it is known whether the shared commit succeeded.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
-/// Runs inside a savepoint and tells whether to keep it and how to answer; or, given an error, answers with that.
+/// Runs inside a savepoint and returns whether to keep it and how to answer; or, given an error, answers with that.
 type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(Savepoint, Answer)> + Send>;
 
-/// What becomes of one caller's part of the transaction.
+/// End of one caller's part of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Savepoint {
     Kept,
     Undone,
-    /// Undone because there was no room.
+    /// Rolled back because there was no room.
     NoRoom,
 }
 
@@ -103,18 +104,18 @@ struct Request {
     work: Work,
 }
 
-/// What the thread hears.
+/// Event that the thread waits for.
 enum Event {
     Request(Request),
     /// An fsync ended.
     Synced,
-    /// The background thread moved what it could of the WAL.
+    /// The background thread moved as much of the WAL as it could.
     Moved(rusqlite::Result<Moved>),
-    /// Nobody writes any more.
+    /// No writers are left.
     End,
 }
 
-/// The handle to the thread.
+/// Handle of the thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     events: Sender<Event>,
@@ -122,17 +123,17 @@ pub(crate) struct Writer {
     faults: Arc<Faults>,
     waiting: Queue,
     failure: watch::Receiver<bool>,
-    /// None once somebody waited for its end.
+    /// None once its end was awaited.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Why a shared commit failed, told to each caller in turn.
+/// Reason why a shared commit failed, for each caller's answer.
 #[derive(Clone, Debug)]
 enum CommitError {
     Full(String),
     Busy,
     Stopped,
-    /// COMMIT had begun: the disk may hold the transaction all the same.
+    /// COMMIT had begun: the disk may hold the transaction nevertheless.
     Begun(Box<CommitError>),
 }
 
@@ -158,7 +159,7 @@ impl Writer {
         mark: Arc<Keeper>,
         reserve: Arc<Reserve>,
     ) -> Result<Self> {
-        // A commit writes its frames; the fsync is ours, and a checkpoint fsyncs both files in their order.
+        // A commit writes its frames; the fsync is done here, and a checkpoint fsyncs both files in their order.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let (events, heard) = channel();
         let (failed, failure) = watch::channel(false);
@@ -242,57 +243,58 @@ impl Writer {
         });
         let request = Request { durability, urgency, room, came: Instant::now(), work };
         self.events.send(Event::Request(request)).map_err(|_| Error::Stopped)?;
-        // The thread ended with the request in hand.
+        // The thread ended while it held the request.
         answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped))))
     }
 
-    /// Commits so far, and how many that wanted an fsync had it.
+    /// Returns the number of commits so far, and of those whose fsync is done.
     pub(crate) fn commits(&self) -> (u64, u64) {
         (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Acquire))
     }
 
-    /// Whether many transactions waited for one commit a moment ago: the machine has more to write than it can.
+    /// Returns true if many transactions waited for one commit a moment ago: the machine has more to write than it can.
     pub(crate) fn is_contended(&self) -> bool {
         let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
         crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
     }
 
-    /// The number of the last commit that wants an fsync, and of the last durable one that wrote anything: when the second
-    /// is greater than the first was when a commit failed, that commit's place in the WAL was taken by another.
+    /// Returns the number of the last commit that needs an fsync, and of the last durable one that wrote anything: when
+    /// the second is greater than the first was when a commit failed, that commit's place in the WAL was overwritten by
+    /// another.
     pub(crate) fn progress(&self) -> (u64, u64) {
         (self.counts.made.load(Ordering::Acquire), self.counts.proven.load(Ordering::Acquire))
     }
 
-    /// How long the transaction has waited that waits longest.
+    /// Returns the longest time that a waiting transaction has waited.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.waiting.longest()
     }
 
-    /// Whether the last that was heard of a commit is that it became durable, no longer ago than `within`.
+    /// Returns true if the last commit to finish became durable, no longer ago than `within`.
     pub(crate) fn committed_within(&self, within: Duration) -> bool {
         let (good, bad) = (self.counts.good_at.load(Ordering::Acquire), self.counts.bad_at.load(Ordering::Acquire));
         good > bad && u128::from(self.counts.now().saturating_sub(good - 1)) <= within.as_millis()
     }
 
-    /// What is counted.
+    /// Returns the counters.
     pub(super) const fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 
-    /// The faults of its commits, for tests.
+    /// Returns the faults of its commits, for tests.
     pub(crate) fn faults(&self) -> &Faults {
         &self.faults
     }
 
-    /// Ends the thread, and waits until it and those that it started have closed the database. Blocks.
+    /// Ends the thread, and waits until it and the threads it started have closed the database. Blocks.
     pub(crate) fn end(&self) {
         drop(self.events.send(Event::End));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A thread that panicked told of it in its own words.
+        // A thread that panicked has reported it itself.
         drop(thread.map(JoinHandle::join));
     }
 
-    /// Becomes true when the writer stopped for good.
+    /// Becomes true when the writer stopped permanently.
     pub(crate) fn failure(&self) -> watch::Receiver<bool> {
         self.failure.clone()
     }
@@ -307,10 +309,10 @@ impl Drop for Writer {
 /// Octets before each page in the WAL.
 const FRAME_HEADER: u64 = 24;
 
-/// Descriptors of the WAL, which lives as long as any connection does. Closing one takes no lock away: SQLite's are on
-/// the other two files.
+/// Opens descriptors of the WAL, which exists as long as any connection does. Closing one releases no lock: SQLite's
+/// are on the other two files.
 fn open_wal(connection: &Connection, path: &Path) -> Result<Vec<File>> {
-    // The first look at the database makes the file.
+    // The first read of the database creates the file.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     let wal = path.with_extension("db-wal");
     let open = || File::open(&wal).map_err(|error| Error::io(wal.display().to_string(), error));
@@ -320,7 +322,7 @@ fn open_wal(connection: &Connection, path: &Path) -> Result<Vec<File>> {
 struct Thread {
     connection: Connection,
     path: PathBuf,
-    /// Octets that a page takes in the WAL.
+    /// Octets per page in the WAL.
     frame: u64,
     /// Pages in the WAL after the last commit.
     pages: u64,
@@ -333,14 +335,14 @@ struct Thread {
     pace: Pace,
     progress: Progress,
     background: Background,
-    /// Told of each commit, and of its fsync.
+    /// Notified of each commit, and of its fsync.
     mark: Arc<Keeper>,
     reserve: Arc<Reserve>,
-    /// What `PRAGMA journal_size_limit` stands at.
+    /// Present value of `PRAGMA journal_size_limit`.
     kept: u64,
-    /// While the disk is full: when to make room again.
+    /// While the disk is full: time at which to make room again.
     reclaim_at: Cell<Option<Instant>>,
-    /// When a large WAL was last told of.
+    /// Time of the last report of a large WAL.
     told_at: Option<Instant>,
 }
 
@@ -364,12 +366,12 @@ impl Thread {
         self.mark.end();
     }
 
-    /// Whether storage failed: from then on nothing writes, and nothing moves the WAL.
+    /// Returns true once storage failed: from then on nothing writes, and nothing moves the WAL.
     fn has_failed(&self) -> bool {
         *self.failed.borrow()
     }
 
-    /// Waits for the next event, as long as nothing is to be done; then takes all that are there. False: it is the end.
+    /// Waits for the next event while there is nothing to do, then takes all that are queued. Returns false at the end.
     fn hear(&mut self) -> bool {
         let due = match self.due() {
             Some(Due::At(at)) => Some(at),
@@ -400,7 +402,7 @@ impl Thread {
         }
     }
 
-    /// When what waits is to be committed.
+    /// Returns the time at which the waiting transactions are to be committed.
     fn due(&self) -> Option<Due> {
         let waiting = waiting(&self.batch)?;
         let (running, takes) = self.syncs.load();
@@ -419,7 +421,7 @@ impl Thread {
         self.mind_wal(Instant::now());
     }
 
-    /// Those of a batch that there is room for; the others are answered.
+    /// Returns the requests of a batch that there is room for; the others are answered.
     fn admit(&self, batch: Vec<Request>) -> Vec<Request> {
         self.reserve.check_free_space();
         self.reserve.restore();
@@ -481,7 +483,7 @@ impl Thread {
         self.syncs.commit(sync, wrote, tell);
     }
 
-    /// Only with commits that are fsynced: what the mark says is promised.
+    /// Raises it only with commits that are fsynced, because the mark is a promise.
     fn raise_mark(&self, durability: Durability) -> rusqlite::Result<()> {
         if durability == Durability::Power { self.mark.raise(&self.connection) } else { Ok(()) }
     }
@@ -495,7 +497,7 @@ impl Thread {
         self.mark.rolled_back();
     }
 
-    /// One caller's work; an error is of the whole transaction.
+    /// Runs one caller's work; an error affects the whole transaction.
     fn run_in_savepoint(&self, work: Work) -> (Option<Answer>, std::result::Result<(), CommitError>) {
         if let Err(error) = self.execute("SAVEPOINT one") {
             let error = self.judge(&error);
@@ -505,13 +507,13 @@ impl Thread {
         let Some((savepoint, answer)) = work(Ok(&self.connection)) else {
             return (None, Ok(()));
         };
-        // When there is no room, or reading fails, SQLite undoes the whole transaction, not only the statement.
+        // When there is no room, or reading fails, SQLite rolls back the whole transaction, not only the statement.
         if self.connection.is_autocommit() {
             let undone = match savepoint {
                 Savepoint::NoRoom => CommitError::Full("the transaction was undone".to_owned()),
                 Savepoint::Undone => CommitError::Busy,
                 Savepoint::Kept => {
-                    // It went on after the error, and what it wrote then was committed statement by statement.
+                    // The work went on after the error, and its later statements were committed one by one.
                     answer(Err(&CommitError::Begun(Box::new(CommitError::Busy))));
                     return (None, Err(CommitError::Busy));
                 }
@@ -523,7 +525,7 @@ impl Thread {
         (Some(answer), closed)
     }
 
-    /// Commits what the batch left. However this fails, the frames may be on disk, and a restart may find them whole.
+    /// Commits the batch. However this fails, the frames may be on disk, and a restart may find them complete.
     fn commit(&self, durability: Durability) -> std::result::Result<(), CommitError> {
         let commit = || match self.faults.take(durability) {
             None => self.execute("COMMIT"),
@@ -542,7 +544,7 @@ impl Thread {
         self.connection.prepare_cached(statement)?.raw_execute().map(drop)
     }
 
-    /// What an error before the COMMIT means: a full disk may be freed, and another process lets the lock go.
+    /// Classifies an error before the COMMIT: a full disk may be freed, and another process releases its lock.
     fn judge(&self, error: &rusqlite::Error) -> CommitError {
         match error.sqlite_error() {
             Some(failure) if super::is_busy(*failure) => {
@@ -554,9 +556,9 @@ impl Thread {
         }
     }
 
-    /// What an error of the COMMIT means. A frame that could not be written is written again by the next commit, in its
-    /// place. Whatever fails later, the fsync or the index of the WAL after it, leaves a whole transaction in the file:
-    /// only a restart can tell what the disk holds.
+    /// Classifies an error of the COMMIT. A frame that could not be written is written again by the next commit, in its
+    /// place. Any later failure, of the fsync or of the WAL's index after it, leaves a complete transaction in the
+    /// file: only a restart can tell what the disk holds.
     fn judge_commit(&self, error: &rusqlite::Error) -> CommitError {
         match error.sqlite_error() {
             Some(failure) if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => self.stop(error),
@@ -583,7 +585,7 @@ impl Thread {
     }
 }
 
-/// What waits in a batch; `None`: nothing.
+/// Summarizes a batch; `None` if it is empty.
 fn waiting(batch: &[Request]) -> Option<WaitingCommits> {
     let urgent = || batch.iter().filter(|request| request.urgency == Urgency::Now);
     Some(WaitingCommits {
@@ -595,7 +597,7 @@ fn waiting(batch: &[Request]) -> Option<WaitingCommits> {
     })
 }
 
-/// Answers everybody with an error; nothing was begun.
+/// Answers all requests with an error; nothing was begun.
 fn refuse(batch: Vec<Request>, error: &CommitError) {
     batch.into_iter().for_each(|request| drop((request.work)(Err(error))));
 }

@@ -1,29 +1,29 @@
-//! When a commit is made: soon enough for those who wait, seldom enough that many share it.
+//! Timing of commits: soon enough for those who wait, seldom enough that many share one.
 
 use std::time::{Duration, Instant};
 
 use super::sync;
 
-/// How long transactions that have time are kept for a commit that has to be made anyway …
+/// Time for which transactions that are not urgent are held for a commit that has to be made anyway …
 const LAZY_LINGER: Duration = Duration::from_millis(50);
-/// … unless there are so many of them.
+/// … unless there are this many of them.
 const PATIENT: usize = 128;
 /// While an fsync runs, the next commit is at least this much later than the last.
 const SPACING: Duration = Duration::from_millis(2);
-/// How long one transaction that somebody waits for is kept for a second, where one is likely to come: two in one commit
+/// Time for which a single urgent transaction is held for a second, where one is likely to come: two in one commit
 /// write little more than one.
 const LINGER: Duration = Duration::from_millis(7);
-/// How many commits pass, after the second did not come, before it is expected again; twice as many each time.
+/// Maximum number of commits made without waiting after the second did not come; the number doubles each time.
 const SKIP_MAX: u32 = 512;
 
-/// What waits for a commit.
+/// Transactions waiting for a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitingCommits {
     pub(crate) transactions: usize,
-    /// Of these, how many somebody waits for, and how many of those want an fsync.
+    /// Of these, the number that somebody waits for, and the number of those that need an fsync.
     pub(crate) urgent: usize,
     pub(crate) promises: usize,
-    /// When the first came, and the first that somebody waits for.
+    /// Arrival of the first, and of the first that somebody waits for.
     pub(crate) since: Instant,
     pub(crate) urgent_since: Option<Instant>,
 }
@@ -34,19 +34,19 @@ impl WaitingCommits {
     }
 }
 
-/// When to commit it.
+/// Time of the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     At(Instant),
-    /// Once one of the fsyncs that run has ended.
+    /// After one of the running fsyncs has ended.
     AfterSync,
 }
 
-/// What is remembered of the last commits.
+/// History of the last commits.
 #[derive(Debug)]
 pub(super) struct Pace {
     last: Option<Instant>,
-    /// Commits of one transaction that are made without waiting for a second.
+    /// Number of single-transaction commits still to be made without waiting for a second.
     skip: u32,
     skip_next: u32,
 }
@@ -56,7 +56,8 @@ impl Pace {
         Self { last: None, skip: 0, skip_next: 1 }
     }
 
-    /// When what waits is to be committed, while so many fsyncs run that take so long each.
+    /// Returns the time at which the waiting transactions are to be committed, while `running` fsyncs run that take
+    /// `takes` each.
     pub(super) fn due(&self, waiting: WaitingCommits, running: usize, takes: Duration) -> Due {
         let earliest = match waiting.urgent_since {
             None if waiting.transactions < PATIENT => return Due::At(waiting.since + LAZY_LINGER),
@@ -70,7 +71,7 @@ impl Pace {
         }
     }
 
-    /// A commit is made.
+    /// Records a commit.
     pub(super) fn committed(&mut self, waiting: WaitingCommits, now: Instant) {
         self.last = Some(now);
         let Some(since) = waiting.urgent_since else { return };

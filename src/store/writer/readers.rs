@@ -1,15 +1,15 @@
-//! Which other processes read the WAL, as the system's table of locks tells: SQLite's readers hold locks on the shared
-//! memory file. Opening that file here would be wrong: closing it would drop the locks of this process.
+//! Other processes that read the WAL, according to the system's table of locks: SQLite's readers hold locks on the
+//! shared memory file. Opening that file here would be wrong: closing it would release the locks of this process.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// The first octet that a reader of the WAL locks, and the last (SQLite's WAL_READ_LOCK); a reader of the database file
-/// alone holds the one before.
+/// First and last octet that a reader of the WAL locks (SQLite's WAL_READ_LOCK); a reader of the database file alone
+/// locks the octet before.
 const FIRST: u64 = 124;
 const LAST: u64 = 127;
 
-/// Processes that read the WAL beside this one, as `name (pid)`.
+/// Lists other processes that read the WAL, as `name (pid)`.
 pub(super) fn others(database: &Path) -> Vec<String> {
     let Ok(shared) = std::fs::metadata(database.with_extension("db-shm")) else { return Vec::new() };
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -25,7 +25,7 @@ pub(super) fn others(database: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Who holds a read lock on a file: `1: POSIX  ADVISORY  READ 4711 fe:00:131090 124 124`.
+/// Finds the holders of read locks on a file: `1: POSIX  ADVISORY  READ 4711 fe:00:131090 124 124`.
 fn holders(locks: &str, inode: u64) -> Vec<u32> {
     let holder = |line: &str| {
         let mut words = line.split_whitespace().skip_while(|word| *word != "READ").skip(1);

@@ -1,7 +1,7 @@
-//! Room that is kept for a full disk, so that what removes can be written down when nothing else can.
+//! Room reserved for a full disk, so that removals can be written when nothing else can.
 //!
-//! A file of some MiB stands beside the database. Before the disk is full the writer gives its room back and refuses
-//! what adds content, until there is room for the file again.
+//! A file of some MiB lies beside the database. Before the disk is full the writer frees its room and refuses
+//! transactions that add content, until there is room for the file again.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -29,7 +29,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Lays it in, as far as there is room.
+    /// Allocates the reserve, as far as there is room.
     pub(crate) fn open(data_dir: &Path) -> Self {
         let total = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
         let size = (total / SHARE).clamp(SIZE_MIN, SIZE_MAX);
@@ -39,24 +39,24 @@ impl Reserve {
         reserve
     }
 
-    /// Whether the disk is full and its room was given back: nothing may be added.
+    /// Returns true if the disk is full and the reserve was freed: nothing may be added.
     pub(crate) fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Acquire)
     }
 
-    /// Whether it is spent and little of it is left.
+    /// Returns true if it was freed and little of it is left.
     pub(crate) fn is_nearly_used(&self) -> bool {
         self.is_spent() && self.free() < self.size / 4
     }
 
-    /// Gives its room back if the disk is about to be full.
+    /// Frees the reserve if the disk is about to be full.
     pub(crate) fn check_free_space(&self) {
         if !self.is_spent() && self.free() < LOW {
             self.spend();
         }
     }
 
-    /// Gives its room back: something found none.
+    /// Frees the reserve because a write found no room.
     pub(crate) fn spend(&self) {
         if self.spent.swap(true, Ordering::AcqRel) {
             return;
@@ -67,7 +67,7 @@ impl Reserve {
         }
     }
 
-    /// Lays it in again once there is room for it and more.
+    /// Allocates it again once there is room for it and more.
     pub(crate) fn restore(&self) {
         if self.is_spent() && self.free() >= self.size.saturating_add(2 * LOW) {
             self.lay_in();
@@ -82,7 +82,8 @@ impl Reserve {
             Ok(()) => false,
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOSPC | Errno::DQUOT) => true,
-                // Without one, on a file system that keeps no room or for a process whose files may not be as large.
+                // Continue without one, on a file system that cannot allocate, or under a file size limit of the
+                // process.
                 _ => {
                     tracing::debug!(%error, path = %self.path.display(), "no room is reserved for a full disk");
                     false
@@ -101,14 +102,14 @@ impl Reserve {
         file.set_len(0)?;
         let allocated = fallocate(&file, FallocateFlags::empty(), 0, self.size);
         if allocated.is_err() {
-            // Some file systems keep the part that they found, which is what is left of a full disk.
+            // Some file systems keep the part that they could allocate, which is all that is left of a full disk.
             file.set_len(0)?;
         }
         Ok(allocated?)
     }
 
     fn free(&self) -> u64 {
-        // Of the folder: somebody may have removed the file.
+        // Free room of the folder's file system: somebody may have removed the file.
         let folder = self.path.parent().unwrap_or(&self.path);
         rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }

@@ -1,9 +1,9 @@
-//! The fsyncs of the WAL, on threads of their own, so that the next transactions run while the last are made durable.
+//! Fsyncs of the WAL, on threads of their own, so that the next transactions run while the last are made durable.
 //!
-//! A commit has written its frames when it comes here; an fsync of the file that begins after that covers it and all
-//! before it. A checkpoint in between takes nothing away: SQLite fsyncs the WAL before it copies pages and the database
-//! before the WAL begins anew. Several fsyncs may run at once, each with a descriptor of its own, so that each hears of
-//! an error of the file.
+//! A commit has written its frames when it arrives here; an fsync of the file that begins after that covers it and all
+//! before it. A checkpoint in between does no harm: SQLite fsyncs the WAL before it copies pages and the database
+//! before the WAL is reset. Several fsyncs may run at once, each with its own descriptor, so that each gets the errors
+//! of the file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,25 +11,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Fsyncs at the same time at most.
+/// Maximum number of concurrent fsyncs.
 pub(super) const MAX: usize = 6;
-/// The same, to divide by.
+/// The same, for divisions.
 pub(super) const MAX_U32: u32 = 6;
-/// Stack of a thread that only waits for the disk and answers.
+/// Stack size of a thread that only waits for the disk and answers.
 const STACK: usize = 256 * 1024;
 
-/// Told of every commit's end: `true` is durable, `false` is not known to be.
+/// Called at the end of every commit: `true` is durable, `false` is not known to be.
 pub(super) type Answers = Box<dyn FnOnce(bool) + Send>;
 
-/// Hears of the end of an fsync and of the first that failed.
+/// Listener for the end of each fsync and for the first failure.
 pub(super) trait Listener: Send + Sync + 'static {
-    /// An fsync ended well; the numbers of the last durable commit, and of the last of these that wrote anything.
+    /// Called after a successful fsync, with the numbers of the last durable commit and of the last of these that wrote
+    /// anything.
     fn synced(&self, durable: u64, proven: u64);
-    /// One failed; nothing that waits may be believed.
+    /// Called when one failed; nothing that waits can be trusted.
     fn failed(&self, error: &std::io::Error);
 }
 
-/// Commits whose fsync is under way or about to be.
+/// Commits whose fsync is running or about to run.
 pub(super) struct Syncs {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -43,19 +44,19 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Commits that want an fsync, counted.
+    /// Number of commits that need an fsync.
     committed: u64,
-    /// Of these, up to which an fsync has begun …
+    /// Of these, the last that a started fsync covers …
     covered: u64,
-    /// … and up to which they are durable.
+    /// … and the last that is durable.
     durable: u64,
-    /// Numbers of commits that wrote something and are not durable yet, and the last that is.
+    /// Commits that wrote something and are not durable yet; `proven` is the last one that is.
     wrote: VecDeque<u64>,
     proven: u64,
     running: usize,
-    /// In the order of the commits: how many of them must be durable first.
+    /// In the order of the commits: the number that must be durable first, and the answers.
     waiting: VecDeque<(u64, Answers)>,
-    /// How long an fsync takes, on average of the last.
+    /// Moving average of an fsync's duration.
     takes: Duration,
     failed: bool,
     ended: bool,
@@ -81,7 +82,7 @@ impl Syncs {
     /// Starts a thread for each of these descriptors of the WAL.
     ///
     /// # Errors
-    /// Not even one thread can be started.
+    /// Not a single thread can be started.
     pub(super) fn start(files: Vec<File>, listener: Box<dyn Listener>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), listener });
         let mut threads = Vec::new();
@@ -95,15 +96,15 @@ impl Syncs {
                     started = Ok(());
                 }
                 Err(error) if started.is_err() => started = Err(error),
-                // Fewer at a time do as well.
+                // Fewer at a time are enough.
                 Err(_) => break,
             }
         }
         started.map(|()| Self { shared, threads })
     }
 
-    /// Takes over a commit that was made; `answers` hear of it when it is durable, or, without `sync`, when all before
-    /// it are. Commits that want one are numbered from 1.
+    /// Takes over a commit; `answers` are called when it is durable or, without `sync`, when all before it are. Commits
+    /// that need an fsync are numbered from 1.
     pub(super) fn commit(&self, sync: bool, wrote: bool, answers: Answers) {
         let mut state = self.shared.lock();
         state.committed += u64::from(sync);
@@ -123,7 +124,7 @@ impl Syncs {
         }
     }
 
-    /// How many run or are about to, and how long one takes.
+    /// Returns the number of fsyncs running or about to run, and the duration of one.
     pub(super) fn load(&self) -> (usize, Duration) {
         let state = self.shared.lock();
         (state.running + usize::from(state.committed > state.covered), state.takes)
@@ -134,7 +135,7 @@ impl Drop for Syncs {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.shared.work.notify_all();
-        // A thread that panicked told of it in its own words.
+        // A thread that panicked has reported it itself.
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn after_a_failed_fsync_nothing_is_durable_any_more() {
         let (ends, ended) = channel();
-        // A pipe has nothing to be synced.
+        // A pipe cannot be fsynced.
         let (pipe, _other) = std::io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(pipe));
         let syncs = Syncs::start(vec![file], Box::new(Ends(Mutex::new(ends)))).unwrap();

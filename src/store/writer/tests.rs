@@ -1,4 +1,4 @@
-//! What shares a commit, and what waits for which fsync.
+//! Tests of sharing a commit, and of waiting for the right fsync.
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::mark::Evidence;
@@ -21,7 +21,7 @@ fn insert(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Runs transactions of these urgencies that all wait before the first of them begins; how many commits they took.
+/// Runs transactions of these urgencies that all wait before the first of them begins; returns the number of commits.
 async fn commits(urgencies: &[Urgency]) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let writer = Arc::new(writer(&dir));
@@ -40,7 +40,7 @@ async fn commits(urgencies: &[Urgency]) -> u64 {
     let before = writer.commits().0;
     let all = urgencies.iter().map(|urgency| writer.run(Durability::Process, *urgency, Room::Free, insert));
     let mut all = Box::pin(futures_util::future::join_all(all));
-    // The first look at them sends them all.
+    // The first poll sends all of them.
     assert!(futures_util::poll!(&mut all).is_pending());
     drop(release);
     holding.await.unwrap().unwrap();

@@ -1,10 +1,10 @@
-//! Who waits for a commit, and since when: what tells that storage stands still.
+//! Callers waiting for a commit, with their start times: they show that storage is stalled.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Those who wait; clones share it.
+/// The waiting callers; clones share the set.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Queue(Arc<Mutex<Entered>>);
 
@@ -14,7 +14,7 @@ struct Entered {
     since: BTreeMap<u64, Instant>,
 }
 
-/// One who waits, until this value goes.
+/// A waiting caller, until this value is dropped.
 #[derive(Debug)]
 pub(in crate::store) struct Ticket {
     queue: Queue,
@@ -22,7 +22,7 @@ pub(in crate::store) struct Ticket {
 }
 
 impl Queue {
-    /// Enters somebody.
+    /// Adds a caller.
     pub(in crate::store) fn enter(&self) -> Ticket {
         let mut entered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entered.next += 1;
@@ -31,7 +31,7 @@ impl Queue {
         Ticket { queue: self.clone(), number }
     }
 
-    /// How long the first of them has waited.
+    /// Returns the time that the first of them has waited.
     pub(in crate::store) fn longest(&self) -> Duration {
         let entered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entered.since.first_key_value().map_or(Duration::ZERO, |(_, since)| since.elapsed())

@@ -1,4 +1,4 @@
-//! The length of the WAL: when it is moved into the database file, on a full disk too, and who is told that it is large.
+//! Length of the WAL: when to checkpoint it, on a full disk too, and when to report that it is large.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -8,18 +8,18 @@ use super::checkpoint::{self, Moved, Step};
 use super::{LOCK_WAIT, Thread, readers};
 use crate::store::{is_busy, is_no_room};
 
-/// How long a checkpoint waits for readers, once they kept so many before it from beginning the WAL anew.
+/// Time that a checkpoint waits for readers, once this many before it could not reset the WAL because of them.
 const READERS_WAIT: Duration = Duration::from_millis(50);
 const HELD_BACK: u32 = 4;
-/// On a full disk, how often the WAL is moved out of the way.
+/// Interval of checkpoints that free room on a full disk.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
-/// A WAL of so many times the size at which it is moved is told of …
+/// A WAL of this many times the checkpoint's size is reported …
 const WAL_LARGE: u64 = 2;
-/// … this often.
+/// … at this interval.
 const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Thread {
-    /// Moves the WAL into the database when it has grown.
+    /// Starts or continues a checkpoint when the WAL has grown.
     pub(super) fn mind_wal(&mut self, now: Instant) {
         match checkpoint::wal_frames(&self.connection) {
             Ok(moved) => self.pages = moved.pages,
@@ -27,7 +27,7 @@ impl Thread {
         }
         let octets = self.pages * self.frame;
         let before = self.counts.wal_octets.swap(octets, Ordering::Relaxed);
-        // It began anew when there is less in it than before.
+        // It was reset when there is less in it than before.
         let written = octets.checked_sub(before).unwrap_or(octets);
         self.counts.wal_written.fetch_add(written, Ordering::Relaxed);
         let mark = checkpoint::mark(free(&self.path));
@@ -66,7 +66,7 @@ impl Thread {
         }
     }
 
-    /// Moves the rest while nobody writes, so that the next commit begins the WAL anew unless somebody reads it.
+    /// Moves the rest while nobody writes, so that the next commit resets the WAL unless somebody reads it.
     fn move_rest(&mut self) {
         let moved = if self.progress.held_back() < HELD_BACK {
             checkpoint::passive(&self.connection)
@@ -96,7 +96,7 @@ impl Thread {
         }
     }
 
-    /// On a full disk: what the WAL holds goes into the database file, and its room is used again, or given back.
+    /// Moves the WAL into the database file on a full disk, so that its room is reused or freed.
     pub(super) fn reclaim(&mut self) {
         if self.has_failed() {
             return self.reclaim_at.set(None);
@@ -107,9 +107,9 @@ impl Thread {
         self.move_rest();
     }
 
-    /// How long the file of the WAL stays when it begins anew.
+    /// Sets the length that the WAL's file keeps when it is reset.
     fn keep_length(&mut self, octets: u64) {
-        // A little more or less is not worth a statement.
+        // A small difference is not worth a statement.
         if octets / 2 < self.kept && self.kept / 2 < octets {
             return;
         }
@@ -120,7 +120,7 @@ impl Thread {
     }
 }
 
-/// Free octets of the file system that holds a file.
+/// Returns the free octets of the file system that holds a file.
 fn free(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -1,4 +1,4 @@
-//! What the overview shows of an account: counts by time, kept by minute, and samples of the newest deliveries.
+//! Figures for an account's overview: counts by time, maintained by minute, and samples of the newest deliveries.
 
 use rusqlite::{Connection, params};
 
@@ -8,17 +8,16 @@ use crate::store::Result;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
 
-/// Deliveries that samples are made of at most.
+/// Maximum number of deliveries in a sample.
 const SAMPLE: u32 = 2_000;
 
-/// A range of time in equal steps.
+/// A time range divided into equal steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
-    /// Its beginning.
     pub(crate) from: Timestamp,
-    /// Milliseconds of a step.
+    /// Length of a step in milliseconds.
     pub(crate) step_ms: i64,
-    /// How many steps.
+    /// Number of steps.
     pub(crate) count: usize,
 }
 
@@ -28,26 +27,26 @@ impl Steps {
     }
 }
 
-/// What happened in a step of time; also their sum.
+/// Events within one step of time; also their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Messages that arrived.
+    /// Messages received.
     pub(crate) received: u64,
-    /// Messages that were taken to be sent.
+    /// Messages accepted for sending.
     pub(crate) sent: u64,
-    /// Of these, those that came back or were refused for good.
+    /// Of these, those that bounced or were refused permanently.
     pub(crate) bounced: u64,
-    /// Deliveries of its events that were acknowledged.
+    /// Webhook deliveries that were acknowledged.
     pub(crate) delivered: u64,
-    /// Deliveries of its events that failed for good.
+    /// Webhook deliveries that failed permanently.
     pub(crate) failed: u64,
 }
 
 const MINUTE_MS: i64 = 60_000;
-/// Minutes older than this are in no screen's range.
+/// No screen shows minutes older than this.
 const KEPT_MILLIS: i64 = 8 * 86_400_000;
 
-/// Counts by step, which is whole minutes long; the cost goes by the minutes, not by what happened in them.
+/// Counts by step, whose length is whole minutes; the cost depends on the minutes, not on the events in them.
 pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps) -> Result<Vec<Counts>> {
     let mut counts = vec![Counts::default(); steps.count];
     let mut statement = connection.prepare_cached(COUNT)?;
@@ -68,12 +67,12 @@ pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps
 const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM tally
      WHERE account_id = ?1 AND minute >= ?2 AND minute < ?3";
 
-/// A minute that the sweep removed may count what is removed of it later below zero.
+/// Clamps a count at zero: removing rows of a minute that the sweep removed leaves it negative.
 fn positive(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// Removes up to `limit` minutes that are in no range any more and of which nothing waits; returns how many went.
+/// Removes up to `limit` minutes that are out of every range and have nothing waiting; returns the number removed.
 pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
@@ -86,18 +85,18 @@ pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32)
     Ok(gone)
 }
 
-/// What waits, and since when the oldest of it.
+/// Numbers of waiting rows, and the age of the oldest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueCounts {
-    /// Deliveries of webhooks.
+    /// Webhook deliveries.
     pub(crate) webhooks: u64,
-    /// Messages with recipients that are not settled.
+    /// Messages with unsettled recipients.
     pub(crate) outbound: u64,
-    /// The oldest of both.
+    /// Time of the oldest of both.
     pub(crate) oldest_at: Option<Timestamp>,
 }
 
-/// What of an account waits.
+/// Counts an account's waiting deliveries and messages.
 pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<QueueCounts> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
@@ -120,7 +119,7 @@ pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<
     Ok(QueueCounts { webhooks: positive(webhooks), outbound: positive(outbound), oldest_at })
 }
 
-/// The newest deliveries since then, at most two thousand.
+/// Lists the newest deliveries since then, at most two thousand.
 pub(crate) fn sample(connection: &Connection, account: AccountRowId, since: Timestamp) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {} FROM delivery WHERE account_id = ?1 AND created_at >= ?2 ORDER BY created_at DESC, id DESC LIMIT ?3",

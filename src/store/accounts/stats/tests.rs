@@ -1,4 +1,4 @@
-//! The figures against what plain queries over every row give, and what they cost.
+//! The figures compared with plain queries over every row, and their cost.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -48,7 +48,7 @@ fn insert_delivery(connection: &Connection, id: i64, account: AccountRowId, stat
         .unwrap();
 }
 
-/// One number of the rows themselves.
+/// Computes one figure from the rows themselves.
 fn truth(connection: &Connection, source: &str, account: AccountRowId) -> u64 {
     connection
         .query_row(&format!("SELECT count(*) FROM {source} AND account_id = ?1"), [account], |row| row.get(0))
@@ -168,7 +168,7 @@ fn minutes_out_of_range_go_unless_something_of_them_waits() {
     assert_eq!(forget_before(&connection, now, 100).unwrap(), 1);
     assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);
     assert_eq!(truth(&connection, "tally WHERE true", RowId::new(2)), 1);
-    // What is removed later of a minute that went takes nothing from another.
+    // Removing a row of a minute that the sweep took does not reduce another minute.
     connection.execute("DELETE FROM delivery WHERE id = 2", []).unwrap();
     assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);
     connection.execute("UPDATE delivery SET status = 'failed' WHERE id = 1", []).unwrap();

@@ -1,8 +1,8 @@
-//! Lists of an account's messages: newest first, by filters, by a cursor that skips and repeats nothing (contract 1.8,
+//! Lists of an account's messages: newest first, filtered, with a cursor that neither skips nor repeats (contract 1.8,
 //! 5.3).
 //!
-//! Each list names the index that gives its order. A search walks the account's blocks of text ([`crate::store::search`]) or,
-//! where a filter leaves few rows, those rows.
+//! Each list names the index that gives its order. A search walks the account's blocks of text
+//! ([`crate::store::search`]) or, where a filter leaves few rows, those rows.
 
 use std::collections::BTreeMap;
 
@@ -14,41 +14,41 @@ use crate::store::Result;
 use crate::store::search;
 use crate::store::search::{Collect, Entry, Needle};
 
-/// Up to so many rows are looked at themselves rather than found by the blocks of text.
+/// Up to this many rows are read directly instead of being searched in the blocks of text.
 const FEW: u32 = 4_000;
 
-/// Which way a message went.
+/// Direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// It was received.
     Inbound,
-    /// It was, or is to be, sent.
+    /// Sent, or to be sent.
     Outbound,
 }
 
-/// Which of an account's messages a list shows.
+/// Filter of a list of an account's messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     /// The account.
     pub(crate) account: AccountRowId,
-    /// Only older ones than this millisecond.
+    /// Only those received before this millisecond.
     pub(crate) before: Option<i64>,
-    /// Only younger ones than this millisecond.
+    /// Only those received after this millisecond.
     pub(crate) after: Option<i64>,
-    /// How many.
+    /// Maximum number of messages.
     pub(crate) limit: u32,
-    /// Substring of sender, recipient or subject, whatever its case.
+    /// Substring of sender, recipient or subject, case-insensitive.
     pub(crate) search: Option<String>,
     /// Only those of this domain.
     pub(crate) domain: Option<DomainRowId>,
-    /// Only those that went this way.
+    /// Only those of this direction.
     pub(crate) direction: Option<Direction>,
     /// Only those in this state.
     pub(crate) status: Option<String>,
 }
 
 impl Filter {
-    /// Both ends, excluded.
+    /// Returns the range of milliseconds, both ends excluded.
     fn range(&self) -> (i64, i64) {
         (self.after.unwrap_or(i64::MIN), self.before.unwrap_or(i64::MAX))
     }
@@ -59,21 +59,21 @@ impl Filter {
     }
 }
 
-/// The index that a list follows.
+/// Index that a list follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     All,
-    /// All but what the index of outbound messages has, whose rows are not looked at.
+    /// Everything except the rows in the index of outbound messages, which are not read.
     Inbound,
     Outbound,
-    /// Outbound messages in a state that few are in.
+    /// Outbound messages in a rare state.
     Unsent,
     Domain,
     Dropped,
 }
 
 impl Order {
-    /// The index and what it is asked for; `?1` is the account, `?5` the domain.
+    /// Returns the FROM and WHERE with the index; `?1` is the account, `?5` the domain.
     fn source(self) -> &'static str {
         match self {
             Self::All => "message INDEXED BY message_by_time WHERE account_id = ?1",
@@ -103,7 +103,7 @@ impl Order {
         )
     }
 
-    /// The one that leaves the fewest rows, and whether these are few.
+    /// Chooses the index that leaves the fewest rows; true if these are few.
     fn choose(connection: &Connection, filter: &Filter) -> Result<(Self, bool)> {
         let is_dropped = filter.status.as_deref() == Some("dropped");
         let status = filter.status.as_deref();
@@ -124,7 +124,7 @@ impl Order {
         })
     }
 
-    /// Of a whole account, whatever was dropped or is unsent.
+    /// Chooses among the indexes of a whole account, regardless of dropped or unsent messages.
     fn of_account(filter: &Filter) -> Self {
         let sent = filter.status.as_deref() == Some("sent");
         let received = filter.status.as_deref() == Some("received");
@@ -159,14 +159,14 @@ impl Order {
     }
 }
 
-/// An account's messages, newest first, without [`MessageRow::trace`] and [`MessageRow::body`].
+/// Lists an account's messages, newest first, without [`MessageRow::trace`] and [`MessageRow::body`].
 pub(crate) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
     let (order, is_few) = Order::choose(connection, filter)?;
     match filter.search.as_deref().filter(|text| !text.is_empty()).map(Needle::new) {
         None => scan(connection, filter, order, |_| true),
         Some(needle) if is_few => scan(connection, filter, order, |row| holds(row, &needle)),
         Some(needle) => {
-            // One state of the database for all statements: between two of them, messages move into blocks.
+            // All statements see one state of the database: between two of them, messages move into blocks.
             let snapshot = if connection.is_autocommit() { Some(connection.unchecked_transaction()?) } else { None };
             let found = find(connection, filter, &needle)?;
             drop(snapshot);
@@ -180,7 +180,7 @@ fn holds(row: &MessageRow, needle: &Needle) -> bool {
     [row.from_addr.as_str(), &row.to_addr, subject].into_iter().any(|text| needle.is_in(text))
 }
 
-/// Reads rows in order until a page of those that are kept is full.
+/// Reads rows in order until a page of matching ones is full.
 fn scan(
     connection: &Connection,
     filter: &Filter,
@@ -189,7 +189,7 @@ fn scan(
 ) -> Result<Vec<MessageRow>> {
     let (after, before) = filter.range();
     let mut statement = connection.prepare_cached(&order.statement())?;
-    // The limit is this loop's, so that it counts what is kept.
+    // The limit is applied in this loop, so that it counts matching rows.
     let outbound = filter.direction.map(|direction| direction == Direction::Outbound);
     let mut rows =
         statement.query(params![filter.account, after, before, -1, filter.domain, filter.status, outbound])?;
@@ -205,7 +205,7 @@ fn scan(
     Ok(page)
 }
 
-/// The newest rows of those that were found so far.
+/// The newest matching rows found so far.
 struct Page<'a> {
     filter: &'a Filter,
     row: CachedStatement<'a>,
@@ -241,12 +241,12 @@ impl Collect for Page<'_> {
     }
 }
 
-/// The rows that are in no block yet; `?4` is the domain.
+/// Rows that are in no block yet; `?4` is the domain.
 const TAIL: &str = "message NOT INDEXED
      WHERE id > (SELECT indexed_to FROM search_state)
        AND account_id = ?1 AND received_at > ?2 AND received_at < ?3 AND (?4 IS NULL OR domain_id = ?4)";
 
-/// Searches the tail that is in no block yet, and the blocks.
+/// Searches the rows that are in no block yet, then the blocks.
 fn find(connection: &Connection, filter: &Filter, needle: &Needle) -> Result<Vec<MessageRow>> {
     let row = format!("SELECT {LIST_COLUMNS} FROM message WHERE account_id = ?1 AND received_at = ?2");
     let mut page = Page { filter, row: connection.prepare_cached(&row)?, found: BTreeMap::new() };

@@ -1,4 +1,4 @@
-//! Lists against what plain queries give, and the plans of their statements.
+//! Lists compared with the results of plain queries, and the plans of their statements.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageId, MessageRowId, RowId};
 use crate::store::{messages, migrate};
 
-/// Two accounts with a domain each.
+/// Creates two accounts with a domain each.
 fn database() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(migrate::SCHEMA).unwrap();
@@ -58,7 +58,7 @@ fn everything(account: AccountRowId) -> Filter {
     Filter { account, before: None, after: None, limit: 7, search: None, domain: None, direction: None, status: None }
 }
 
-/// Follows the cursor to the end; the subjects in that order.
+/// Follows the cursor to the end; returns the subjects in that order.
 fn pages(connection: &Connection, mut filter: Filter) -> Vec<String> {
     let mut subjects = Vec::new();
     loop {
@@ -83,7 +83,7 @@ fn plan(connection: &Connection, statement: &str) -> String {
 fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_ends() {
     let connection = database();
     for n in 0..90 {
-        // Now and then the clock goes back by hours, and another account's mail comes between.
+        // Now and then the clock goes back by hours, and mail of another account arrives in between.
         let at = if n % 20 == 7 { 5_000_000 + n } else { 100_000_000 + n * 1_000 };
         let id = store(
             &connection,
@@ -161,7 +161,7 @@ fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
     assert_eq!(secrets("secret"), ["secret 1", "secret 0"]);
     let texts: Vec<u8> = connection.query_row("SELECT texts FROM search_block", [], |row| row.get(0)).unwrap();
     assert!(memchr::memmem::find(&texts, b"secret 3").is_none(), "its text is gone with it");
-    // It gets the row id of one that was indexed.
+    // It gets the row id of a message that was indexed.
     assert_eq!(ids.get(2), Some(&store(&connection, RowId::new(1), None, "another secret", 99)));
     assert_eq!(secrets("another"), ["another secret"]);
     search::fill(&connection, 100).unwrap();
