@@ -1,0 +1,8 @@
+//! The rules of the source tree, the README, the packaging and the test scripts themselves.
+//!
+//! These tests read files of the project; a new rule goes to `rules`.
+
+mod readme;
+mod rules;
+mod systemd_unit;
+mod test_scripts;
