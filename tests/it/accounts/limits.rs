@@ -168,7 +168,7 @@ async fn a_control_answer_blocks_no_more_senders_than_may_be() {
     for from in ["one@example.com", "two@example.com"] {
         let message = format!("From: {from}\r\nSubject: {from}\r\n\r\nHello.\r\n");
         assert_eq!(server.mail("a@inbox.test", &message).await.code, 250);
-        assert_eq!(server.attempted().await.status, "delivered");
+        assert_eq!(server.next_attempt().await.status, "delivered");
     }
     assert_eq!(server.query::<String>("SELECT group_concat(email) FROM blocked_sender").await, "one@example.com");
     server.stop().await;
@@ -215,7 +215,7 @@ async fn recipients_whose_routes_are_too_many_together_come_in_another_transacti
     for n in 0..20 {
         owner.post("/api/routes", route("*@inbox.test", "webhook", &format!("{URL}?{n}"))).await.expect(201);
     }
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     client.expect("MAIL FROM:<ada@example.com>", 250).await;
     let mut codes = Vec::new();
     for n in 0..27 {
@@ -351,7 +351,7 @@ async fn an_account_that_is_full_stores_nothing_more_until_something_goes() {
     assert_eq!(reply.code, 250, "{reply:?}");
     let full = used(&ada).await;
     assert!(full > 300_000, "{full}");
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     client.expect("MAIL FROM:<ada@example.com>", 250).await;
     assert!(client.command("RCPT TO:<a@other.test>").await.text().starts_with("452 4.2.2 "));
     client.expect("RCPT TO:<a@inbox.test>", 250).await;
@@ -392,7 +392,7 @@ async fn what_is_stored_is_counted_exactly_and_all_of_it_given_back() {
     let mut wanted = 1500;
     for subject in ["one", "two", "three"] {
         assert_eq!(server.mail("a@other.test", &message(subject)).await.code, 250);
-        assert_eq!(server.attempted().await.status, "delivered");
+        assert_eq!(server.next_attempt().await.status, "delivered");
         wanted += 2048 + message(subject).len() as u64;
         server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
         assert_eq!(used(&ada).await, wanted + captured(&server).await, "{subject}");
@@ -403,7 +403,7 @@ async fn what_is_stored_is_counted_exactly_and_all_of_it_given_back() {
     server.clock.set(Timestamp::from_millis(1_785_196_800_000 - 86_400_000));
     assert_eq!(server.mail("a@other.test", &message("back")).await.code, 250);
     for _ in 0..2 {
-        assert_eq!(server.attempted().await.status, "delivered");
+        assert_eq!(server.next_attempt().await.status, "delivered");
     }
     server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
     wanted += 2 * 2048 + message("back").len() as u64;
@@ -449,7 +449,7 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
     .await;
     ada.put("/api/domains/other.test/webhook", json!({"url": receiver.url()})).await.expect(200);
     assert_eq!(server.mail("a@other.test", &message("one")).await.code, 250);
-    assert_eq!(server.attempted().await.status, "pending");
+    assert_eq!(server.next_attempt().await.status, "pending");
     let (without, first) = (used(&ada).await - captured(&server).await, captured(&server).await);
     assert!((12_000..16_000).contains(&first), "{first}");
     let delivery = server.query::<String>("SELECT public_id FROM delivery").await;
@@ -501,7 +501,7 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
 async fn of_mail_that_is_dropped_the_one_id_that_was_told_is_remembered() {
     let server = Server::start().await;
     server.plain_route("*@inbox.test", store::webhooks::routes::Action::Drop).await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let to: Vec<String> = (0..50).map(|number| format!("<{number}@inbox.test>")).collect();
     let to: Vec<&str> = to.iter().map(|to| to.trim_matches(['<', '>'])).collect();
     let reply = client.mail("ada@example.com", &to, message("dropped")).await;
@@ -531,7 +531,7 @@ async fn an_account_whose_email_is_not_proven_has_its_settings_only() {
     ada.put("/api/domains/other.test/webhook", json!({"url": URL})).await.expect(200);
     ada.post_nothing("/api/domains/other.test/webhook/test").await.expect_error(403, "email_not_verified");
     let rcpt = async || {
-        let mut client = SmtpClient::greeted(server.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         client.command("RCPT TO:<a@other.test>").await.code
     };

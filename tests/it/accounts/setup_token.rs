@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::support::api::Api;
-use crate::support::served::Served;
+use crate::support::serve_process::ServeProcess;
 
 async fn setup_token(folder: &std::path::Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
@@ -16,8 +16,8 @@ async fn setup_token(folder: &std::path::Path) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_the_log_and_of_the_command_line_makes_the_owner_and_is_spent() {
     let folder = tempfile::tempdir().unwrap();
-    let mut served = Served::start(folder.path()).await;
-    let told = served.said("nobody owns this server yet").await["setup_token"].as_str().unwrap().to_owned();
+    let mut served = ServeProcess::start(folder.path()).await;
+    let told = served.wait_for_log("nobody owns this server yet").await["setup_token"].as_str().unwrap().to_owned();
     assert_eq!(told.len(), 32);
     assert!(told.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{told}");
     let printed = setup_token(folder.path()).await;

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::api::Api;
-use crate::support::served::Served;
+use crate::support::serve_process::ServeProcess;
 use crate::support::server::Server;
 
 const STUCK: &str = "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
@@ -59,11 +59,8 @@ async fn thousands_of_stuck_connections_keep_nobody_out() {
     mailkite::testing::process::host::raise_file_limit();
     let count = usize::try_from(mailkite::testing::process::host::file_limit() / 2).unwrap().min(2450);
     let folder = tempfile::tempdir().unwrap();
-    let data_dir = folder.path().join("data");
-    let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
-    let key = seeded.owner().await.credential.clone().unwrap();
-    seeded.stop().await;
-    let served = Served::start(folder.path()).await;
+    let (served, owner) = ServeProcess::start_owned(folder.path(), "").await;
+    let key = owner.credential.unwrap();
     let stuck = stick(served.http, count).await;
     let login = json!({"email": "nobody@example.com", "password": "correct horse battery"}).to_string();
     let login = format!(

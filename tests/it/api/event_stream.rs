@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -11,8 +10,9 @@ use tokio::time::timeout;
 
 use crate::support::api::Api;
 use crate::support::dns::DnsServer;
+use crate::support::outbound::deliver_to_loopback;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::remote::{Act, Remote};
+use crate::support::remote_host::{HostAction, RemoteHost};
 use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
 
@@ -139,17 +139,14 @@ async fn mail_and_its_deliveries_are_told_as_webhooks_have_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sent_is_told_without_any_opt_in() {
     let script = |command: &str, _: usize| {
-        (command == "RCPT TO:<gone@remote.test>").then(|| Act::Say("550 5.1.1 no such user\r\n".to_owned()))
+        (command == "RCPT TO:<gone@remote.test>").then(|| HostAction::Send("550 5.1.1 no such user\r\n".to_owned()))
     };
-    let remote = Remote::scripted(script).await;
+    let remote = RemoteHost::scripted(script).await;
     let dns = DnsServer::start().await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-    let (servers, port) = (vec![dns.address], remote.address.port());
+    let port = remote.address.port();
     let server = Server::start_with(Clock::System, |config| {
-        config.dns.servers = servers;
-        config.outbound.smarthost = None;
-        config.outbound.port = port;
-        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        deliver_to_loopback(config, &dns, port);
     })
     .await;
     let owner = server.owner().await;
@@ -194,13 +191,7 @@ async fn a_stream_goes_on_where_it_ended() {
 async fn a_stream_holds_what_its_credential_may_see() {
     let server = Server::start().await;
     let owner = server.owner().await;
-    server
-        .write(|tx, _, now| {
-            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
-            Ok(())
-        })
-        .await;
+    server.add_domain("shop.test").await;
     let domains = owner.get("/api/domains").await.expect(200);
     let shop = domains.as_array().unwrap().iter().find(|one| one["domain"] == "shop.test").unwrap()["id"].clone();
     let scoped = owner.post("/api/keys/scoped", json!({"domainId": shop, "name": "shop"})).await.expect(201);
@@ -309,7 +300,7 @@ async fn an_account_has_twenty_streams() {
     }
     owner.exchange("GET", "/v1/realtime", &[], None).await.expect_error(429, "rate_limited");
     // A thousand mails later all of them have had all events.
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     for number in 0..100 {
         let mail = crate::support::server::message(&format!("{number}"));
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);
@@ -342,13 +333,7 @@ async fn another_accounts_mail_in_the_row_of_a_removed_one_is_not_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
     let server = Server::start().await;
-    server
-        .write(|tx, _, now| {
-            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
-            Ok(())
-        })
-        .await;
+    server.add_domain("shop.test").await;
     let owner = server.owner().await;
     let stalled = Events::open(&owner, "/v1/realtime", &[]).await;
     let mut others = Vec::new();
@@ -357,11 +342,11 @@ async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
     }
     owner.exchange("GET", "/v1/realtime", &[], None).await.expect_error(429, "rate_limited");
     // More than the sockets between the two hold, and more than a thousand events.
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let text = "A line of a mail that nobody reads.\r\n".repeat(400);
     for number in 0..1_500 {
         if number % 100 == 0 {
-            client = SmtpClient::greeted(server.smtp).await;
+            client = SmtpClient::connect_and_greet(server.smtp).await;
         }
         let mail = format!("{}{text}", crate::support::server::message(&format!("{number}")));
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);

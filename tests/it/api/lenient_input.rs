@@ -4,25 +4,25 @@
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::post::Post;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::remote::{Remote, Taken};
+use crate::support::remote_host::{ReceivedMail, RemoteHost};
+use crate::support::sending_server::SendingServer;
 use crate::support::server::Server;
 
 /// 2026-07-28T00:00:00Z
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-async fn post() -> Post {
-    Post::start(Clock::manual(NOW), Remote::start().await).await
+async fn start() -> SendingServer {
+    SendingServer::start(Clock::manual(NOW), RemoteHost::start().await).await
 }
 
-impl Post {
+impl SendingServer {
     /// Sends a good request with these changes; its id, and what the remote host got.
     async fn sent(&mut self, changes: Value) -> (String, String) {
         let answer = self.owner.post("/v1/send", with(&changes)).await;
         assert_eq!(answer.status, 202, "{changes}: {}", String::from_utf8_lossy(&answer.body));
         let id = answer.expect(202)["id"].as_str().unwrap().to_owned();
-        (id, text(&self.remote.taken().await))
+        (id, text(&self.remote.next_mail().await))
     }
 }
 
@@ -34,7 +34,7 @@ fn with(changes: &Value) -> Value {
     body
 }
 
-fn text(taken: &Taken) -> String {
+fn text(taken: &ReceivedMail) -> String {
     String::from_utf8(taken.data()).unwrap()
 }
 
@@ -50,9 +50,9 @@ fn field<'m>(mail: &'m str, name: &'m str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_says_how_a_message_is_made_is_made_anew_and_a_valid_date_and_id_are_kept() {
-    let mut post = post().await;
+    let mut setup = start().await;
     // What plugins forward of a message that they once would have made.
-    let (_, mail) = post
+    let (_, mail) = setup
         .sent(json!({"headers": {"mime-version": "9.9", "Content-Type": "text/html; charset=x", "x-mailer": "WP",
             "content-transfer-encoding": "8bit", "Content-Disposition": "inline", "date": "now", "Message-Id": "x"}}))
         .await;
@@ -67,33 +67,33 @@ async fn what_says_how_a_message_is_made_is_made_anew_and_a_valid_date_and_id_ar
     assert!(id.len() == 1 && id[0].ends_with("@inbox.test>"), "{id:?}");
 
     let own = json!({"headers": {"date": "Mon, 27 Jul 2026 12:30:00 -0700", "MESSAGE-ID": "<order-1017@shop.test>"}});
-    let (first, mail) = post.sent(own.clone()).await;
+    let (first, mail) = setup.sent(own.clone()).await;
     assert_eq!(field(&mail, "Date"), ["Mon, 27 Jul 2026 12:30:00 -0700"]);
     assert_eq!(field(&mail, "Message-ID"), ["<order-1017@shop.test>"]);
     let signature = field(&mail, "DKIM-Signature").concat().to_lowercase();
     assert!(signature.contains("message-id") && signature.contains("date"), "{signature}");
 
     // It is the message's everywhere; a second one with it is another message.
-    let shown = post.owner.get(&format!("/api/messages/{first}")).await.expect(200);
+    let shown = setup.owner.get(&format!("/api/messages/{first}")).await.expect(200);
     assert_eq!(shown["message"]["message_id_header"], "<order-1017@shop.test>");
     assert_eq!(shown["message"]["thread_id"], "<order-1017@shop.test>");
-    let (second, _) = post.sent(own).await;
+    let (second, _) = setup.sent(own).await;
     assert_ne!(first, second);
-    let (_, answer) = post.sent(json!({"inReplyTo": first})).await;
+    let (_, answer) = setup.sent(json!({"inReplyTo": first})).await;
     assert_eq!(field(&answer, "In-Reply-To"), ["<order-1017@shop.test>"]);
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_gives_each_message_its_own_id_and_merges_what_is_left_of_the_headers() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let batch = json!({"from": "hi@inbox.test", "subject": "Hi", "text": "x", "templateData": [], "replyTo": ["a@inbox.test", ""],
         "headers": {"Message-ID": "<shared@shop.test>", "X-Run": 7, "MIME-Version": "1.0"},
         "recipients": [{"to": "a@remote.test", "headers": []}, {"to": "Fuller, Jo <b@remote.test>", "templateData": "",
             "headers": {"Message-ID": "<own@shop.test>", "X-Run": true, "Content-Type": "a/b"}}]});
-    let answer = post.owner.post("/v1/send/batch", batch).await.expect(200);
+    let answer = setup.owner.post("/v1/send/batch", batch).await.expect(200);
     assert_eq!((&answer["sent"], &answer["failed"]), (&json!(2), &json!(0)), "{answer}");
-    let mut mails = [text(&post.remote.taken().await), text(&post.remote.taken().await)];
+    let mut mails = [text(&setup.remote.next_mail().await), text(&setup.remote.next_mail().await)];
     mails.sort_by_key(|mail| field(mail, "To"));
     let [jo, a] = mails;
     assert_eq!(field(&jo, "To"), ["\"Fuller, Jo\" <b@remote.test>"]);
@@ -103,12 +103,12 @@ async fn a_batch_gives_each_message_its_own_id_and_merges_what_is_left_of_the_he
     );
     assert_eq!(field(&a, "X-Run"), ["7"]);
     assert!(field(&a, "Message-ID")[0].ends_with("@inbox.test>"), "an id is one message's");
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_needs_no_quotes() {
-    let mut post = post().await;
+    let mut setup = start().await;
     for (given, name) in [
         ("Acme, Inc. <hi@inbox.test>", "Acme, Inc."),
         ("a < b <hi@inbox.test>", "a < b"),
@@ -119,16 +119,16 @@ async fn a_display_name_needs_no_quotes() {
         ("Shop: Sales; EU <hi@inbox.test>", "Shop: Sales; EU"),
     ] {
         let (id, mail) =
-            post.sent(json!({"from": given, "replyTo": given, "to": given.replace("hi@inbox", "ada@remote")})).await;
+            setup.sent(json!({"from": given, "replyTo": given, "to": given.replace("hi@inbox", "ada@remote")})).await;
         for (field_name, address) in
             [("From", "hi@inbox.test"), ("Reply-To", "hi@inbox.test"), ("To", "ada@remote.test")]
         {
             assert_eq!(field(&mail, field_name), [format!("\"{name}\" <{address}>")], "{given}");
         }
-        let shown = post.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+        let shown = setup.owner.get(&format!("/api/messages/{id}")).await.expect(200);
         assert_eq!(shown["message"]["from"], json!({"address": "hi@inbox.test", "name": name.replace('\\', "")}));
     }
-    let (_, mail) = post
+    let (_, mail) = setup
         .sent(json!({"to": "Fuller, Jo <jo@remote.test>", "replyTo": ["Acme, Inc. <a@inbox.test>", "b@inbox.test, c@inbox.test"]}))
         .await;
     assert_eq!(field(&mail, "To"), ["\"Fuller, Jo\" <jo@remote.test>"]);
@@ -142,22 +142,22 @@ async fn a_display_name_needs_no_quotes() {
     ] {
         let mut changes = json!({});
         changes[name] = json!(bad);
-        post.owner.post("/v1/send", with(&changes)).await.expect_field(400, "bad_address", name);
+        setup.owner.post("/v1/send", with(&changes)).await.expect_field(400, "bad_address", name);
     }
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let empty = json!({"cc": "", "bcc": [""], "html": "", "replyTo": "", "inReplyTo": "", "headers": [], "attachments": "",
         "templateId": "", "templateData": [], "scheduledAt": "", "metadata": [], "trackOpens": "", "trackClicks": ""});
-    let (_, mail) = post.sent(empty).await;
+    let (_, mail) = setup.sent(empty).await;
     assert_eq!((field(&mail, "Cc").len(), field(&mail, "Reply-To").len()), (0, 0));
     assert!(field(&mail, "Content-Type")[0].starts_with("text/plain"));
     let blank = json!({"templateId": " ", "scheduledAt": " ", "inReplyTo": " ", "replyTo": [" "], "headers": "", "metadata": ""});
-    post.sent(blank).await;
-    let (_, mail) = post
+    setup.sent(blank).await;
+    let (_, mail) = setup
         .sent(json!({"replyTo": ["a@inbox.test", "B <b@inbox.test>"], "headers": {"X-Number": 17, "X-Part": 1.5, "X-Yes": true,
             "X-None": null, "X-Empty": "", "X-List": ["one"], "Content-Length": 5}}))
         .await;
@@ -173,8 +173,8 @@ async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
         12345678901234567890123, "X-Price": 1.10, "X-Far": [-1E400], "X-Same": 0, "X-Same": 2}, "templateData": {"total": 10.00}}"#;
     let none = [("idempotency-key", "")];
     for _ in 0..2 {
-        post.owner.send("POST", "/v1/send", &none, Some(body.as_bytes())).await.expect(202);
-        let mail = text(&post.remote.taken().await);
+        setup.owner.send("POST", "/v1/send", &none, Some(body.as_bytes())).await.expect(202);
+        let mail = text(&setup.remote.next_mail().await);
         for (name, value) in [
             ("X-Order", "12345678901234567890123"),
             ("X-Price", "1.10"),
@@ -200,9 +200,9 @@ async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
         (json!({"headers": {"X-A": [[1]]}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": [1, 2]}}), "bad_header", "headers"),
     ] {
-        post.owner.post("/v1/send", with(&changes)).await.expect_field(400, code, name);
+        setup.owner.post("/v1/send", with(&changes)).await.expect_field(400, code, name);
     }
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,19 +285,19 @@ async fn times_are_numbers_with_a_fraction_or_texts_of_digits_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_with_a_byte_order_mark_or_half_a_character_is_read() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let body = "\u{feff}{\"from\":\"hi@inbox.test\",\"to\":\"ada@remote.test\",\"subject\":\"cut \\ud83d\",\"text\":\"a\\uDE00b\\ud83d\\ude00\"}";
-    let sent = post.owner.send("POST", "/v1/send", &[], Some(body.as_bytes())).await.expect(202);
-    post.remote.taken().await;
-    let shown = post.owner.get(&format!("/api/messages/{}", sent["id"].as_str().unwrap())).await.expect(200);
+    let sent = setup.owner.send("POST", "/v1/send", &[], Some(body.as_bytes())).await.expect(202);
+    setup.remote.next_mail().await;
+    let shown = setup.owner.get(&format!("/api/messages/{}", sent["id"].as_str().unwrap())).await.expect(200);
     assert_eq!(shown["message"]["subject"], "cut \u{fffd}");
     assert_eq!(shown["message"]["text_body"].as_str().unwrap().trim_end(), "a\u{fffd}b\u{1f600}");
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_may_be_empty_and_base64_has_many_spellings() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let spellings = [
         ("padded", "+/8=", 2),
@@ -316,8 +316,8 @@ async fn files_may_be_empty_and_base64_has_many_spellings() {
         .map(|(name, content, _)| json!({"filename": name, "content": content, "url": "", "contentType": ""}))
         .collect();
     files.push(json!({"filename": "fetched", "url": receiver.url(), "content": ""}));
-    let (id, mail) = post.sent(json!({"attachments": files})).await;
-    let shown = post.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let (id, mail) = setup.sent(json!({"attachments": files})).await;
+    let shown = setup.owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let sizes: Vec<_> =
         shown["attachments"].as_array().unwrap().iter().map(|file| (&file["filename"], &file["size"])).collect();
     let names: Vec<Value> = spellings.iter().map(|(name, _, _)| json!(name)).chain([json!("fetched")]).collect();
@@ -327,13 +327,13 @@ async fn files_may_be_empty_and_base64_has_many_spellings() {
 
     // Uploads likewise, by their links too.
     let empty = [("Content-Type", "text/plain"), ("Content-Length", "0")];
-    let made = post.owner.send("POST", "/v1/attachments?filename=none.txt", &empty, None).await.expect(201);
+    let made = setup.owner.send("POST", "/v1/attachments?filename=none.txt", &empty, None).await.expect(201);
     assert_eq!((&made["size"], &made["filename"]), (&json!(0), &json!("none.txt")));
-    let made = post.owner.post("/v1/attachments", json!({"content": "", "filename": "none"})).await.expect(201);
-    let (_, mail) = post.sent(json!({"attachments": [{"filename": "again", "url": made["url"]}]})).await;
+    let made = setup.owner.post("/v1/attachments", json!({"content": "", "filename": "none"})).await.expect(201);
+    let (_, mail) = setup.sent(json!({"attachments": [{"filename": "again", "url": made["url"]}]})).await;
     assert!(mail.contains("again"));
     assert_eq!(
-        post.owner.post("/v1/attachments", json!({"content": "-_8", "filename": "u"})).await.expect(201)["size"],
+        setup.owner.post("/v1/attachments", json!({"content": "-_8", "filename": "u"})).await.expect(201)["size"],
         2
     );
     for bad in [
@@ -342,9 +342,9 @@ async fn files_may_be_empty_and_base64_has_many_spellings() {
         json!({"content": "+/8=="}),
         json!({"content": "%"}),
     ] {
-        post.owner.post("/v1/attachments", bad).await.expect_error(400, "bad_attachment");
+        setup.owner.post("/v1/attachments", bad).await.expect_error(400, "bad_attachment");
     }
-    post.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::process::{http_get, http_get_with};
+use crate::support::dev_process::{http_get, http_get_with};
 use crate::support::server::Server;
 
 async fn server_with_mail(count: usize) -> Server {

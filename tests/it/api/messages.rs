@@ -4,7 +4,7 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, leftovers};
+use crate::support::server::{Server, orphaned_objects};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const WITH_FILE: &str = "From: Ada <ada@example.com>\r\nSubject: With a file\r\nMessage-ID: <one@example.com>\r\n\
@@ -23,7 +23,7 @@ async fn a_message_is_listed_shown_and_removed_with_everything_of_it() {
     server.webhook(&receiver.url()).await;
     assert_eq!(server.mail("a@inbox.test", WITH_FILE).await.code, 250);
     receiver.next_request().await;
-    server.attempted().await;
+    server.next_attempt().await;
     let rows = owner.get("/api/messages?direction=inbound&status=received&domain=inbox.test").await.expect(200);
     let keys: Vec<&String> = rows[0].as_object().unwrap().keys().collect();
     assert_eq!(
@@ -89,7 +89,7 @@ async fn a_message_is_listed_shown_and_removed_with_everything_of_it() {
     owner.delete(&path).await.expect_error(404, "not_found");
     server.anonymous().get(&link).await.expect_error(404, "not_found");
     assert_eq!(owner.get("/api/messages").await.expect(200), json!([]));
-    assert_eq!(leftovers(server.data_dir()), Vec::<String>::new(), "no file of it is left");
+    assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new(), "no file of it is left");
     owner.post_nothing(&format!("/api/deliveries/{delivery}/retry")).await.expect_error(409, "message_expired");
     server.stop().await;
 }
@@ -142,7 +142,7 @@ async fn a_delivery_is_retried_alone_and_with_others() {
     .await;
     server.webhook(&receiver.url()).await;
     let id = server.accepted("a@inbox.test", "one").await;
-    assert_eq!(server.attempted().await.status, "failed");
+    assert_eq!(server.next_attempt().await.status, "failed");
     let detail = owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let delivery = text(&detail["deliveries"][0]["id"]);
     let path = format!("/api/deliveries/{delivery}");
@@ -182,7 +182,7 @@ async fn an_endpoint_that_gives_no_answer_is_a_bad_gateway() {
     let receiver = Receiver::start(|_| Reply::close_before_headers()).await;
     server.webhook(&receiver.url()).await;
     let id = server.accepted("a@inbox.test", "one").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let detail = owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let path = format!("/api/deliveries/{}/retry", text(&detail["deliveries"][0]["id"]));
     owner.post_nothing(&path).await.expect_error(502, "delivery_failed");

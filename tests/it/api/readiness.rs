@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::dev_process::{DevProcess, http_get};
 use crate::support::machine::preload;
-use crate::support::process::{Process, http_get};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::{assert_sound, message, open_database};
 use crate::support::smtp::SmtpClient;
@@ -16,7 +16,7 @@ use crate::support::smtp::SmtpClient;
 const SEEN: Duration = Duration::from_secs(30);
 
 /// Asks until the answer has this status; its body.
-async fn until_ready_says(process: &Process, wanted: u16) -> Value {
+async fn until_ready_says(process: &DevProcess, wanted: u16) -> Value {
     let deadline = Instant::now() + SEEN;
     loop {
         let (status, head, body) = http_get(&process.http, "/api/ready").await;
@@ -38,12 +38,12 @@ fn ready() -> Value {
     json!({"ok": true, "checks": {"storage": true, "smtp": true, "queue": true}})
 }
 
-async fn send(process: &Process, subject: &str) -> u16 {
-    let mut client = SmtpClient::greeted(process.smtp).await;
+async fn send(process: &DevProcess, subject: &str) -> u16 {
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     client.try_mail("ada@example.com", "a@inbox.test", message(subject).as_bytes()).await.unwrap().code
 }
 
-async fn stored(data_dir: &Path, process: Process, wanted: u64) {
+async fn stored(data_dir: &Path, process: DevProcess, wanted: u64) {
     process.terminate().await;
     assert_sound(data_dir);
     let count: u64 = open_database(data_dir).query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap();
@@ -55,7 +55,7 @@ async fn a_write_lock_of_another_process_is_seen_and_its_end_too() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     assert_eq!(until_ready_says(&process, 200).await, ready());
     let other = open_database(&data_dir);
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -80,11 +80,11 @@ async fn an_fsync_that_does_not_return_is_seen_and_its_end_too() {
     let (data_dir, stall) = (dir.path().join("data"), dir.path().join("stall"));
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let wrapper = ["env", &format!("LD_PRELOAD={library}"), &format!("STALL_SYNC={}", stall.display())];
-    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let process = DevProcess::start_under(&wrapper, &data_dir, &receiver.url()).await;
     assert_eq!(send(&process, "Before").await, 250);
     assert_eq!(until_ready_says(&process, 200).await, ready());
     fs::write(&stall, b"").unwrap();
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     client.envelope("ada@example.com", &["a@inbox.test"]).await;
     client.expect("DATA", 354).await;
     client.send(&format!("{}.\r\n", message("Stalled"))).await;

@@ -92,7 +92,7 @@ async fn the_rust_sdk_goes_from_a_new_account_to_a_retried_delivery() {
 
     assert_eq!(server.mail("support@flow.test", MAIL).await.code, 250);
     let request = receiver.next_request().await;
-    server.attempted().await;
+    server.next_attempt().await;
     let body = String::from_utf8(request.body.to_vec()).unwrap();
     let signature = request.header("x-mailkite-signature").to_owned();
     assert!(mailkite_sdk::verify_webhook(&signature, &body, &secret));
@@ -282,12 +282,12 @@ async fn a_webhook_is_repeated_with_the_same_body_until_its_ack_mode_is_content(
     let mut requests = Vec::new();
     for (status, error) in [("pending", "http_status"), ("pending", "http_status"), ("pending", "no_ack")] {
         requests.push(receiver.next_request().await);
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!((attempted.status, attempted.error), (status, Some(error)));
         server.advance(Duration::from_secs(3 * 3600), &url);
     }
     requests.push(receiver.next_request().await);
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     let first = &requests[0];
     for (number, request) in (1..).zip(&requests) {
         assert_eq!(request.header("x-mailkite-attempt"), number.to_string());
@@ -308,7 +308,7 @@ async fn gone_ends_the_ladder_at_once() {
     let receiver = Receiver::start(|_| Reply::status(410)).await;
     let api = set_up(&server, &receiver.url(), "lenient").await;
     server.mail("support@flow.test", MAIL).await;
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!((attempted.status, attempted.error), ("failed", Some("gone")));
     let id = api.get("/api/messages").await.expect(200)[0]["id"].as_str().unwrap().to_owned();
     let detail = api.get(&format!("/api/messages/{id}")).await.expect(200);

@@ -129,7 +129,7 @@ async fn owned(server: &mut Server, receiver: &Receiver) -> (Tenant, Things) {
     let hook = server.webhook(&receiver.url()).await;
     let owner = tenant(server, "owner@inbox.invalid", "inbox.test").await;
     let message = server.accepted("a@inbox.test", "private").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let detail = owner.key.get(&format!("/api/messages/{message}")).await.expect(200);
     let domains = owner.key.get("/api/domains").await.expect(200);
     let keys = owner.key.get("/api/keys/scoped").await.expect(200);

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::dev_process::http_get;
 use crate::support::machine::own_address;
-use crate::support::process::http_get;
-use crate::support::served::Served;
+use crate::support::serve_process::ServeProcess;
 use crate::support::server::{DEADLINE, Server};
 use crate::support::smtp::{SmtpClient, any_certificate};
 
@@ -98,8 +98,8 @@ async fn from_another_machine_the_api_wants_https() {
     server.stop().await;
 }
 
-async fn encrypted_smtp(served: &Served) -> SmtpClient {
-    let mut client = SmtpClient::greeted(served.smtp).await.starttls().await;
+async fn encrypted_smtp(served: &ServeProcess) -> SmtpClient {
+    let mut client = SmtpClient::connect_and_greet(served.smtp).await.starttls().await;
     client.expect("EHLO client.test", 250).await;
     client
 }
@@ -116,20 +116,20 @@ fn renew(folder: &Path) -> CertificateDer<'static> {
 async fn sighup_replaces_the_certificate_and_no_connection_notices() {
     let folder = tempfile::tempdir().unwrap();
     let first = renew(folder.path());
-    let mut served = Served::start(folder.path()).await;
+    let mut served = ServeProcess::start(folder.path()).await;
     let mut old_smtp = encrypted_smtp(&served).await;
     let mut old_https = https(served.http, &["http/1.1"]).await;
     assert_eq!((old_smtp.certificate.as_ref(), certificate(&old_https)), (Some(&first), first.clone()));
 
     let second = renew(folder.path());
     served.signal(Signal::HUP);
-    served.said("the certificate was read again").await;
+    served.wait_for_log("the certificate was read again").await;
     assert_eq!(encrypted_smtp(&served).await.certificate, Some(second.clone()));
     assert_eq!(certificate(&https(served.http, &["http/1.1"]).await), second);
 
     std::fs::write(folder.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     served.signal(Signal::HUP);
-    served.said("the new certificate cannot be used").await;
+    served.wait_for_log("the new certificate cannot be used").await;
     assert_eq!(encrypted_smtp(&served).await.certificate, Some(second.clone()));
     assert_eq!(certificate(&https(served.http, &["http/1.1"]).await), second);
 

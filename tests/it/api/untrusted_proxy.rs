@@ -8,7 +8,7 @@ use mailkite::testing::config::Signup;
 use serde_json::json;
 
 use crate::support::api::{Answer, Api};
-use crate::support::served::Served;
+use crate::support::serve_process::ServeProcess;
 use crate::support::server::Server;
 
 const NOW: mailkite::testing::clock::Timestamp = mailkite::testing::clock::Timestamp::from_millis(1_785_196_800_000);
@@ -114,13 +114,13 @@ async fn what_it_claims_is_believed_in_nothing_else() {
 
 /// Asks through it and stops the server; the warnings about proxies.
 async fn warnings(folder: &Path, sections: &str, fields: &[&[(&str, &str)]]) -> Vec<String> {
-    let served = Served::start_with(folder, sections).await;
+    let served = ServeProcess::start_with(folder, sections).await;
     let api = Api::anonymous(served.http);
     for headers in fields {
         api.exchange("GET", "/api/health", headers, None).await;
     }
     served.signal(rustix::process::Signal::TERM);
-    let (mut child, log) = served.watched();
+    let (mut child, log) = served.into_child_and_log();
     child.wait().await.unwrap();
     let log = log.lock().unwrap();
     log.iter().filter(|line| line.contains("http.trusted_proxies")).cloned().collect()

@@ -9,7 +9,8 @@ use mailkite::testing::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::dns::DnsServer;
-use crate::support::remote::{Act, Remote};
+use crate::support::outbound::deliver_to_loopback;
+use crate::support::remote_host::{HostAction, RemoteHost};
 use crate::support::server::Server;
 
 /// Runs the command on a data directory: whether it succeeded, and what it said.
@@ -27,17 +28,14 @@ async fn what_waits_is_shown_tried_and_given_up() {
     let greylists = Arc::clone(&greylisting);
     let script = move |command: &str, _: usize| {
         let busy = command.starts_with("RCPT") && greylists.load(Ordering::Relaxed);
-        busy.then(|| Act::Say("451 4.7.1 greylisted\r\n".to_owned()))
+        busy.then(|| HostAction::Send("451 4.7.1 greylisted\r\n".to_owned()))
     };
-    let mut remote = Remote::scripted(script).await;
+    let mut remote = RemoteHost::scripted(script).await;
     let dns = DnsServer::start().await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-    let (servers, port) = (vec![dns.address], remote.address.port());
+    let port = remote.address.port();
     let mut server = Server::start_with(Clock::System, |config| {
-        config.dns.servers = servers;
-        config.outbound.smarthost = None;
-        config.outbound.port = port;
-        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        deliver_to_loopback(config, &dns, port);
     })
     .await;
     let data_dir = server.data_dir().to_owned();
@@ -54,11 +52,11 @@ async fn what_waits_is_shown_tried_and_given_up() {
         answer[if later { "messageId" } else { "id" }].as_str().unwrap().to_owned()
     };
     let first = send("First", false).await;
-    server.sent().await;
-    server.sent().await;
+    server.next_recipient().await;
+    server.next_recipient().await;
     let second = send("Second", false).await;
-    server.sent().await;
-    server.sent().await;
+    server.next_recipient().await;
+    server.next_recipient().await;
     let third = send("Third", true).await;
     let (_, list) = queue(&data_dir, &["list"]).await;
     assert!(list.contains("hi@inbox.test") && list.contains("451 4.7.1 greylisted"), "{list}");
@@ -88,7 +86,7 @@ async fn what_waits_is_shown_tried_and_given_up() {
     greylisting.store(false, Ordering::Relaxed);
     let (_, retried) = queue(&data_dir, &["retry", "--domain", "Remote.test"]).await;
     assert!(retried.starts_with("2 will be attempted"), "{retried}");
-    let mut taken = [remote.taken().await.recipients(), remote.taken().await.recipients()];
+    let mut taken = [remote.next_mail().await.recipients(), remote.next_mail().await.recipients()];
     taken.sort();
     assert_eq!(taken, [["ada@remote.test"], ["bob@remote.test"]]);
     server.until("SELECT count(*) FROM job", 0_i64).await;

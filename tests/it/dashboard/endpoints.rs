@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
@@ -96,13 +95,7 @@ async fn deliveries_are_listed_by_state_domain_route_and_time() {
     let server = Server::start_with(clock.clone(), |config| config.webhook.retry = Vec::new()).await;
     let receiver =
         Receiver::start(|request| Reply::status(if request.json()["subject"] == "bad" { 500 } else { 200 })).await;
-    server
-        .write(|tx, _, now| {
-            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
-            Ok(())
-        })
-        .await;
+    server.add_domain("shop.test").await;
     let first = server.route("*@inbox.test", "lenient", &receiver.url()).await;
     server.route("*@shop.test", "lenient", &receiver.url()).await;
     let mut times = Vec::new();

@@ -99,7 +99,7 @@ impl Bench {
 
     /// The code that a recipient gets at the door.
     pub(crate) async fn rcpt(&self, to: &str) -> u16 {
-        let mut client = SmtpClient::greeted(self.server.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(self.server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         client.command(&format!("RCPT TO:<{to}>")).await.code
     }

@@ -391,7 +391,7 @@ async fn zero_retention_stores_nothing_from_the_next_mail_on() {
     let reply = bench.server.mail("a@inbox.test", &message("Passing")).await;
     assert_eq!(reply.code, 250);
     assert_eq!(receiver.next_request().await.json()["subject"], "Passing");
-    assert_eq!(bench.server.passed().await.0, "delivered");
+    assert_eq!(bench.server.next_zero_retention_attempt().await.0, "delivered");
     assert_eq!(bench.server.query::<i64>(count).await, 2, "what was stored before stays");
     bench.owner.get(&format!("/api/messages/{before}")).await.expect(200);
     bench.owner.put(RETENTION, json!({"zeroRetention": false})).await.expect(200);

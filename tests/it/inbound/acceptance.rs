@@ -122,7 +122,7 @@ async fn received_at_is_unique_within_an_account() {
         |_| {},
     )
     .await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     for number in 0..20 {
         let reply =
             client.mail("ada@example.com", &["a@inbox.test", "b@inbox.test"], message(&number.to_string())).await;
@@ -140,7 +140,7 @@ async fn no_secret_of_a_hook_is_stored_in_the_clear() {
     let mut server = Server::start().await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Sealed").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let data_dir = server.data_dir().to_owned();
     let bare = hook.secret.trim_start_matches("whsec_").to_owned();
     for name in ["mailkite.db", "mailkite.db-wal"] {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::forwards::{GOOD, House, forward, from};
+use crate::support::forwarding_server::{ForwardingServer, GOOD, forward, from};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
@@ -89,8 +89,8 @@ async fn a_sender_with_dots_is_blocked_in_either_spelling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarding_makes_a_short_and_proper_envelope_of_any_sender() {
-    let mut house = House::open().await;
-    forward(&house.owner, "*@inbox.test", "boss@remote.test").await;
+    let mut setup = ForwardingServer::start_with_policies().await;
+    forward(&setup.owner, "*@inbox.test", "boss@remote.test").await;
     let long = format!("{}@good.test", "x".repeat(200));
     for (author, sender) in [
         ("ada@good.test", "ilo.@good.test"),
@@ -100,17 +100,17 @@ async fn forwarding_makes_a_short_and_proper_envelope_of_any_sender() {
         ("nas@lan.test", "scanner"),
         ("nas@lan.test", "\"scan ner\""),
     ] {
-        assert_eq!(house.deliver(GOOD, sender, "a@inbox.test", &from(author, "scan")).await, 250, "{sender}");
-        assert_eq!(house.remote.taken().await.sender(), "postmaster@mx.mailkite.test", "{sender}");
+        assert_eq!(setup.deliver(GOOD, sender, "a@inbox.test", &from(author, "scan")).await, 250, "{sender}");
+        assert_eq!(setup.remote.next_mail().await.sender(), "postmaster@mx.mailkite.test", "{sender}");
     }
     // Nobody vouches for a name without a domain.
-    assert_eq!(house.deliver(GOOD, "scanner", "a@inbox.test", &from("ada@good.test", "scan")).await, 250);
-    house.settled().await;
-    assert!(house.remote.try_taken().is_none());
-    assert_eq!(house.deliver(GOOD, "ada@good.test", "a@inbox.test", &from("ada@good.test", "short")).await, 250);
-    assert!(house.remote.taken().await.sender().starts_with("SRS0="));
-    house.settled().await;
-    house.server.stop().await;
+    assert_eq!(setup.deliver(GOOD, "scanner", "a@inbox.test", &from("ada@good.test", "scan")).await, 250);
+    setup.until_idle().await;
+    assert!(setup.remote.try_next_mail().is_none());
+    assert_eq!(setup.deliver(GOOD, "ada@good.test", "a@inbox.test", &from("ada@good.test", "short")).await, 250);
+    assert!(setup.remote.next_mail().await.sender().starts_with("SRS0="));
+    setup.until_idle().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

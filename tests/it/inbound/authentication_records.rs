@@ -4,7 +4,7 @@ use mail_auth::common::headers::HeaderWriter as _;
 use mailkite::testing::mail::trace::Verdict;
 
 use super::authentication::{Bench, MESSAGE};
-use crate::support::forwards::{GOOD, House, forward, from, text_of};
+use crate::support::forwarding_server::{ForwardingServer, GOOD, forward, from, text_of};
 
 const KEY: &str = "s1._domainkey.example.com";
 
@@ -136,22 +136,22 @@ async fn two_policies_of_a_subdomain_leave_it_to_the_domain_above() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seal_needs_a_key_that_is_for_it() {
-    let mut house = House::open().await;
-    forward(&house.owner, "*@inbox.test", "boss@remote.test").await;
-    assert_eq!(house.deliver(GOOD, "ada@good.test", "a@inbox.test", &from("ada@good.test", "Hi")).await, 250);
-    let taken = house.remote.taken().await;
+    let mut setup = ForwardingServer::start_with_policies().await;
+    forward(&setup.owner, "*@inbox.test", "boss@remote.test").await;
+    assert_eq!(setup.deliver(GOOD, "ada@good.test", "a@inbox.test", &from("ada@good.test", "Hi")).await, 250);
+    let taken = setup.remote.next_mail().await;
     let name = "mailkite._domainkey.inbox.test";
-    let key = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
+    let key = setup.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
     for (tags, verdict) in [
         ("", Verdict::Pass),
         ("h=sha256; s=email; ", Verdict::Pass),
         ("s=tlsrpt; ", Verdict::PermError),
         ("h=sha1; ", Verdict::PermError),
     ] {
-        house.dns.remove(name).txt(name, &format!("v=DKIM1; k=rsa; {tags}p={key}"));
-        let found = house.verify(&taken.sender(), &text_of(&taken)).await;
+        setup.dns.remove(name).txt(name, &format!("v=DKIM1; k=rsa; {tags}p={key}"));
+        let found = setup.verify(&taken.sender(), &text_of(&taken)).await;
         assert_eq!(found.verdicts.arc, Some(verdict), "{tags}");
     }
-    house.settled().await;
-    house.server.stop().await;
+    setup.until_idle().await;
+    setup.server.stop().await;
 }

@@ -157,7 +157,7 @@ async fn a_route_is_changed_paused_resumed_and_removed() {
     let path = format!("/api/routes/{}", text(&made["id"]));
     server.accepted("a@inbox.test", "one").await;
     receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "pending");
+    assert_eq!(server.next_attempt().await.status, "pending");
     let row = owner.get("/api/routes").await.expect(200)[0].clone();
     assert_eq!((&row["last_status"], &row["last_status_code"]), (&json!("failed"), &json!(500)));
 
@@ -212,7 +212,7 @@ async fn every_matching_route_runs_and_a_drop_beats_them_all() {
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(receiver.next_request().await.json()["id"].clone());
-        server.attempted().await;
+        server.next_attempt().await;
     }
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "one event for all: {ids:?}");
     server.accepted("noise@inbox.test", "noise").await;
@@ -273,7 +273,7 @@ async fn a_message_is_handed_to_a_route_as_if_it_had_arrived_by_mail() {
         .expect(202);
     assert_eq!((&handed["routed"], &handed["action"]), (&json!(true), &json!("webhook")));
     let event = receiver.next_request().await.json();
-    server.attempted().await;
+    server.next_attempt().await;
     assert_eq!(event["id"], handed["id"]);
     assert_eq!(event["to"], json!([{"address": "ticket+route@inbox.test"}]));
     assert_eq!(event["from"], json!({"address": "ada@example.com", "name": "Ada L\u{f6}ve"}));
@@ -286,7 +286,7 @@ async fn a_message_is_handed_to_a_route_as_if_it_had_arrived_by_mail() {
         owner.post("/v1/route", json!({"from": "a@b.example", "address": "Ticket+7@inbox.test", "text": "x"})).await;
     by_address.expect(202);
     assert_eq!(receiver.next_request().await.json()["to"][0]["address"], "Ticket+7@inbox.test");
-    server.attempted().await;
+    server.next_attempt().await;
 
     let regex = create(&owner, json!({"match": "/^r/", "action": "store"})).await;
     owner.post("/v1/route", json!({"from": "a@b.example", "routeId": regex["id"]})).await.expect_field(

@@ -7,13 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::retention::{Retention, Swept};
-use mailkite::testing::store::blobs::objects::Objects;
+use mailkite::testing::retention::Swept;
 use mailkite::testing::store::webhooks::routes::Action;
 
-use crate::support::process::Process;
+use crate::support::dev_process::DevProcess;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, leftovers, message, open_database};
+use crate::support::server::{Server, message, open_database, orphaned_objects};
 use crate::support::smtp::SmtpClient;
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery)
@@ -88,7 +87,7 @@ async fn the_webhook_holds_the_attachments_and_nothing_stays() {
     assert_eq!((request.header("x-mailkite-attempt"), request.header("webhook-id")), ("1", id.as_str()));
     assert!(request.header("webhook-signature").starts_with("v1,"));
 
-    assert_eq!(server.passed().await, ("delivered", Some(200), None));
+    assert_eq!(server.next_zero_retention_attempt().await, ("delivered", Some(200), None));
     assert_no_trace(&server).await;
     assert_eq!(server.api(&format!("/api/messages/{id}")).await.0, 404);
     server.stop().await;
@@ -107,7 +106,7 @@ async fn a_large_file_arrives_whole() {
     let event = receiver.next_request().await.json();
     assert_eq!(event["attachments"][0]["size"], file.len());
     assert!(event["attachments"][0]["content"] == plain.as_str(), "the content differs");
-    assert_eq!(server.passed().await, ("delivered", Some(200), None));
+    assert_eq!(server.next_zero_retention_attempt().await, ("delivered", Some(200), None));
     assert_no_trace(&server).await;
     server.stop().await;
 }
@@ -120,7 +119,7 @@ async fn there_is_one_attempt_whatever_the_answer_and_a_repeat_is_a_new_mail() {
     for _ in 0..2 {
         assert_eq!(server.mail("a@inbox.test", &message("Refused")).await.code, 250);
         receiver.next_request().await;
-        assert_eq!(server.passed().await, ("failed", Some(500), Some("http_status")));
+        assert_eq!(server.next_zero_retention_attempt().await, ("failed", Some(500), Some("http_status")));
         assert_no_trace(&server).await;
     }
     let last: (String, i64) = (
@@ -145,13 +144,13 @@ async fn every_webhook_gets_its_own_and_the_mail_goes_with_the_last() {
     let (first, second, third) = (quick.next_request().await, quick.next_request().await, slow.next_request().await);
     assert_eq!((&first.body, &second.body), (&second.body, &third.body));
     assert_ne!(first.header("x-mailkite-delivery"), second.header("x-mailkite-delivery"));
-    let mut outcomes = [server.passed().await, server.passed().await];
+    let mut outcomes = [server.next_zero_retention_attempt().await, server.next_zero_retention_attempt().await];
     outcomes.sort_unstable();
     assert_eq!(outcomes, [("delivered", Some(200), None), ("failed", Some(200), Some("no_ack"))]);
     assert_eq!(server.query::<i64>("SELECT count(*) FROM passing JOIN raw ON raw.id = passing.raw_id").await, 1);
     assert_eq!(walk(&server.data_dir().join("objects")).len(), 1, "the last one needs it");
     drop(slow);
-    assert_eq!(server.passed().await.0, "failed");
+    assert_eq!(server.next_zero_retention_attempt().await.0, "failed");
     assert_no_trace(&server).await;
     server.stop().await;
 }
@@ -162,7 +161,7 @@ async fn recipients_on_an_ordinary_domain_are_stored_as_ever() {
     let mut server = server().await;
     server.webhook(&receiver.url()).await;
     server.other_account("other.test", &receiver.url()).await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let to = ["a@inbox.test", "b@other.test", "b@inbox.test"];
     let mail = with_files(&[("a.csv", "7bit", "a,b")]);
     assert_eq!(client.mail("ada@example.com", &to, &mail).await.code, 250);
@@ -174,13 +173,13 @@ async fn recipients_on_an_ordinary_domain_are_stored_as_ever() {
     }
     seen.sort();
     assert_eq!(seen, [("a@inbox.test".into(), true), ("b@inbox.test".into(), true), ("b@other.test".into(), false)]);
-    server.passed().await;
-    server.passed().await;
+    server.next_zero_retention_attempt().await;
+    server.next_zero_retention_attempt().await;
     server.until("SELECT count(*) FROM job", 0_i64).await;
     assert_eq!(server.query::<String>("SELECT group_concat(to_addr) FROM message").await, "b@other.test");
     assert_eq!(server.query::<i64>("SELECT count(*) FROM raw JOIN message ON message.raw_id = raw.id").await, 1);
     assert_eq!(server.query::<i64>("SELECT count(*) FROM delivery").await, 1);
-    assert_eq!(leftovers(server.data_dir()), Vec::<String>::new());
+    assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new());
     server.stop().await;
 }
 
@@ -210,7 +209,7 @@ async fn a_control_answer_can_block_the_sender_and_nothing_else() {
     server.route("*@inbox.test", "control", &receiver.url()).await;
     assert_eq!(server.mail("a@inbox.test", &message("First")).await.code, 250);
     receiver.next_request().await;
-    assert_eq!(server.passed().await.0, "delivered");
+    assert_eq!(server.next_zero_retention_attempt().await.0, "delivered");
     assert_eq!(server.query::<String>("SELECT email FROM blocked_sender").await, "ada@example.com");
     assert_eq!(server.mail("a@inbox.test", &message("Second")).await.code, 250);
     assert_no_trace(&server).await;
@@ -225,18 +224,12 @@ async fn the_sweep_leaves_mail_on_its_way_alone_for_seven_days() {
     server.webhook(&receiver.url()).await;
     assert_eq!(server.mail("a@inbox.test", &with_files(&[("a.csv", "7bit", "a,b")])).await.code, 250);
     receiver.next_request().await;
-    let retention = Retention {
-        db: server.db.clone(),
-        objects: Objects::open(server.data_dir()).unwrap(),
-        clock: server.clock.clone(),
-        default_days: 30,
-    };
     let day = Duration::from_secs(86_400);
     server.clock.advance(6 * day);
-    assert_eq!(retention.sweep(server.clock.now()).await.unwrap(), Swept::default());
+    assert_eq!(server.sweep().await, Swept::default());
     assert_eq!(walk(&server.data_dir().join("objects")).len(), 1);
     server.clock.advance(2 * day);
-    let swept = retention.sweep(server.clock.now()).await.unwrap();
+    let swept = server.sweep().await;
     assert_eq!(swept, Swept { passing: 1, ..Swept::default() });
     assert!(walk(&server.data_dir().join("objects")).is_empty());
     drop(receiver);
@@ -252,11 +245,11 @@ async fn a_kill_between_acceptance_and_attempt_loses_nothing() {
     let mut receiver =
         Receiver::start(move |_| if answers.load(Ordering::SeqCst) { Reply::status(200) } else { Reply::hang() })
             .await;
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     open_database(&data_dir).execute("UPDATE domain SET zero_retention = 1", []).unwrap();
 
-    let process = Process::start(&data_dir, &receiver.url()).await;
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     for number in 0..4 {
         let mail = with_files(&[("n.txt", "7bit", &number.to_string())]);
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);
@@ -271,7 +264,7 @@ async fn a_kill_between_acceptance_and_attempt_loses_nothing() {
     drop(connection);
 
     answering.store(true, Ordering::SeqCst);
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     let mut files = Vec::new();
     for _ in 0..4 {
         let event = receiver.next_request().await.json();
@@ -289,19 +282,19 @@ async fn a_route_that_is_gone_or_rests_takes_its_mail_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let mut receiver = Receiver::start(|_| Reply::hang()).await;
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     open_database(&data_dir).execute("UPDATE domain SET zero_retention = 1", []).unwrap();
     for change in ["DELETE FROM route", "UPDATE route SET active = 0"] {
-        let process = Process::start(&data_dir, &receiver.url()).await;
+        let process = DevProcess::start(&data_dir, &receiver.url()).await;
         let mail = with_files(&[("n.txt", "7bit", change)]);
-        let mut client = SmtpClient::greeted(process.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(process.smtp).await;
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);
         receiver.next_request().await;
         process.kill().await;
         open_database(&data_dir).execute(change, []).unwrap();
 
         let heard = receiver.requests().len();
-        let process = Process::start(&data_dir, &receiver.url()).await;
+        let process = DevProcess::start(&data_dir, &receiver.url()).await;
         let gone = async {
             let connection = open_database(&data_dir);
             while count(&connection, "SELECT count(*) FROM passing") > 0 {

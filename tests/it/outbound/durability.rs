@@ -13,11 +13,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::support::api::Api;
 use crate::support::audit::assert_audited;
 use crate::support::dns::DnsServer;
-use crate::support::remote::Remote;
-use crate::support::served::Served;
+use crate::support::remote_host::RemoteHost;
+use crate::support::serve_process::{ServeProcess, verify_domain};
 use crate::support::server::{assert_sound, open_database};
 
 const CYCLES: usize = 20;
@@ -26,16 +25,16 @@ const CLIENTS: usize = 6;
 const LANE_WIDTH: usize = 4;
 
 /// A server whose mail for remote.test goes to `remote`, in a folder that outlives its processes.
-struct Post {
+struct PersistentServer {
     folder: tempfile::TempDir,
     sections: String,
     key: String,
     _dns: DnsServer,
 }
 
-impl Post {
+impl PersistentServer {
     /// Makes the account and its domain, with the records in DNS.
-    async fn new(remote: &Remote) -> Self {
+    async fn new(remote: &RemoteHost) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         dns.address("mx.mailkite.test", "192.0.2.1");
@@ -46,29 +45,16 @@ impl Post {
             remote.address.port()
         );
         let folder = tempfile::tempdir().unwrap();
-        let mut served = Served::start_with(folder.path(), &sections).await;
-        let token = served.said("nobody owns this server yet").await["setup_token"].clone();
-        let account = json!({"email": "ada@acme.test", "password": "correct horse battery", "setupToken": token});
-        let made = Api::anonymous(served.http).post("/api/auth/signup", account).await.expect(201);
-        let session = Api::anonymous(served.http).with(made["token"].as_str().unwrap());
-        let key = session.get("/api/keys").await.expect(200)["key"].as_str().unwrap().to_owned();
-        let owner = session.with(key.clone());
-        let added = owner.post("/api/domains", json!({"domain": "acme.test"})).await.expect(201);
-        for record in added["dns"].as_array().unwrap() {
-            let (name, value) = (record["name"].as_str().unwrap(), record["value"].as_str().unwrap());
-            match record["priority"].as_u64() {
-                Some(priority) => dns.mx(name, priority.try_into().unwrap(), value),
-                None => dns.txt(name, value),
-            };
-        }
-        let checked = owner.post_nothing("/api/domains/acme.test/verify").await.expect(200);
-        assert_eq!(checked["status"], "verified", "{checked}");
+        let mut served = ServeProcess::start_with(folder.path(), &sections).await;
+        let owner = served.sign_up_owner().await;
+        verify_domain(&owner, &dns, "acme.test").await;
+        let key = owner.credential.unwrap();
         served.child.kill().await.unwrap();
         Self { folder, sections, key, _dns: dns }
     }
 
-    async fn served(&self) -> Served {
-        Served::start_with(self.folder.path(), &self.sections).await
+    async fn served(&self) -> ServeProcess {
+        ServeProcess::start_with(self.folder.path(), &self.sections).await
     }
 }
 
@@ -132,14 +118,14 @@ async fn post(address: SocketAddr, key: &str, body: &Value) -> Option<(u16, Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_during_delivery_lose_nothing_that_was_promised_and_repeat_at_most_what_was_in_flight() {
-    let mut remote = Remote::start().await;
-    let post = Post::new(&remote).await;
+    let mut remote = RemoteHost::start().await;
+    let setup = PersistentServer::new(&remote).await;
     let ledger = Arc::new(Ledger::default());
     for cycle in 0..CYCLES {
-        let served = post.served().await;
+        let served = setup.served().await;
         let address = served.http;
-        let mut child = served.unattended();
-        let load = |_| tokio::spawn(load(address, post.key.clone(), Arc::clone(&ledger)));
+        let mut child = served.into_child();
+        let load = |_| tokio::spawn(load(address, setup.key.clone(), Arc::clone(&ledger)));
         let clients: Vec<_> = (0..CLIENTS).map(load).collect();
         // A different moment each time.
         let wanted = ledger.count() + 5 + (cycle * 17) % 60;
@@ -152,20 +138,20 @@ async fn twenty_kills_during_delivery_lose_nothing_that_was_promised_and_repeat_
     let refused = ledger.refused.lock().unwrap().clone();
     assert!(refused.is_empty(), "{refused:?}");
 
-    let mut last = post.served().await.unattended();
+    let mut last = setup.served().await.into_child();
     let mut taken: HashMap<String, usize> = HashMap::new();
     let mut missing = ledger.promised.lock().unwrap().clone();
     let deadline = Instant::now() + Duration::from_secs(120);
     while !missing.is_empty() {
         assert!(Instant::now() < deadline, "{} of {} never arrived", missing.len(), ledger.count());
-        let data = String::from_utf8(remote.taken().await.data()).unwrap();
+        let data = String::from_utf8(remote.next_mail().await.data()).unwrap();
         let subject = data.split("Subject: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
         missing.remove(&subject);
         *taken.entry(subject).or_default() += 1;
     }
-    settled(post.folder.path(), deadline).await;
+    settled(setup.folder.path(), deadline).await;
     last.kill().await.unwrap();
-    while let Some(more) = remote.try_taken() {
+    while let Some(more) = remote.try_next_mail() {
         let data = String::from_utf8(more.data()).unwrap();
         *taken
             .entry(data.split("Subject: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned())
@@ -173,8 +159,8 @@ async fn twenty_kills_during_delivery_lose_nothing_that_was_promised_and_repeat_
     }
     let repeated: usize = taken.values().map(|count| count - 1).sum();
     assert!(repeated <= CYCLES * LANE_WIDTH, "{repeated} repeated over {CYCLES} kills");
-    assert_sound(&post.folder.path().join("data"));
-    assert_audited(&post.folder.path().join("data"));
+    assert_sound(&setup.folder.path().join("data"));
+    assert_audited(&setup.folder.path().join("data"));
     println!("{} messages promised over {CYCLES} kills, {repeated} delivered twice", ledger.count());
 }
 

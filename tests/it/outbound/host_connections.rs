@@ -13,21 +13,23 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::dns::DnsServer;
-use crate::support::forwards::{House, forward};
-use crate::support::outgoing::{SENT, WAITING, any_port, busy, send, sending};
-use crate::support::remote::{Act, Manner, Remote, Script};
+use crate::support::forwarding_server::{ForwardingServer, forward};
+use crate::support::outbound::{SENT, WAITING, any_port, busy, send, sending};
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, Script};
+use crate::support::server::until;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-fn manner(script: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static) -> Manner {
+fn manner(script: impl Fn(&str, usize) -> Option<HostAction> + Send + Sync + 'static) -> HostConfig {
     let script: Script = Arc::new(script);
-    Manner { script, ..Manner::default() }
+    HostConfig { script, ..HostConfig::default() }
 }
 
 /// Takes so long for each message.
-fn slow(millis: u64) -> Manner {
+fn slow(millis: u64) -> HostConfig {
     manner(move |command, _| {
-        (command == "END").then(|| Act::Later(Duration::from_millis(millis), "250 2.0.0 taken\r\n".to_owned()))
+        (command == "END")
+            .then(|| HostAction::SendAfter(Duration::from_millis(millis), "250 2.0.0 taken\r\n".to_owned()))
     })
 }
 
@@ -35,7 +37,7 @@ fn slow(millis: u64) -> Manner {
 async fn a_host_that_is_only_full_sends_nothing_to_the_hosts_behind_it() {
     const DOMAINS: usize = 40;
     let dns = DnsServer::start().await;
-    let primary = Remote::at(any_port([127, 0, 0, 1]), slow(200)).await;
+    let primary = RemoteHost::at(any_port([127, 0, 0, 1]), slow(200)).await;
     let second = SocketAddr::from(([127, 0, 0, 2], primary.address.port()));
     let (backup, _) = busy(second, "RCPT", "451 4.3.0 not while the first is up").await;
     dns.address("mx1.provider.test", "127.0.0.1").address("mx2.provider.test", "127.0.0.2");
@@ -61,9 +63,9 @@ async fn a_session_takes_up_room_at_its_host_until_the_host_has_ended_it() {
     const MESSAGES: usize = 4 * NAMES;
     let dns = DnsServer::start().await;
     let takes_leave_slowly = manner(|command, _| {
-        (command == "QUIT").then(|| Act::Later(Duration::from_millis(100), "221 2.0.0 bye\r\n".to_owned()))
+        (command == "QUIT").then(|| HostAction::SendAfter(Duration::from_millis(100), "221 2.0.0 bye\r\n".to_owned()))
     });
-    let host = Remote::at(any_port([127, 0, 0, 1]), takes_leave_slowly).await;
+    let host = RemoteHost::at(any_port([127, 0, 0, 1]), takes_leave_slowly).await;
     for number in 0..NAMES {
         let name = format!("mx{number}.provider.test");
         dns.mx(&format!("c{number}.test"), 10, &name).address(&name, "127.0.0.1");
@@ -79,7 +81,7 @@ async fn a_session_takes_up_room_at_its_host_until_the_host_has_ended_it() {
     server.stop().await;
 }
 
-fn relay(remote: &Remote) -> Arc<Smarthost> {
+fn relay(remote: &RemoteHost) -> Arc<Smarthost> {
     Arc::new(Smarthost {
         host: "127.0.0.1".to_owned(),
         port: remote.address.port(),
@@ -96,12 +98,12 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
     let dns = DnsServer::start().await;
     // It refuses the first session, and works from then on.
     let relays = manner(|command, connection| match command {
-        "GREETING" if connection == 1 => Some(Act::Leave("421 4.3.2 restarting\r\n".to_owned())),
-        "END" => Some(Act::Later(Duration::from_millis(100), "250 2.0.0 taken\r\n".to_owned())),
+        "GREETING" if connection == 1 => Some(HostAction::SendAndClose("421 4.3.2 restarting\r\n".to_owned())),
+        "END" => Some(HostAction::SendAfter(Duration::from_millis(100), "250 2.0.0 taken\r\n".to_owned())),
         _ => None,
     });
-    let mut remote = Remote::at(any_port([127, 0, 0, 1]), relays).await;
-    let mut direct = Remote::at(any_port([127, 0, 0, 2]), Manner::default()).await;
+    let mut remote = RemoteHost::at(any_port([127, 0, 0, 1]), relays).await;
+    let mut direct = RemoteHost::at(any_port([127, 0, 0, 2]), HostConfig::default()).await;
     dns.address("mx.provider.test", "127.0.0.2");
     for number in 0..=MESSAGES {
         dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
@@ -114,7 +116,7 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
     let owner = server.owner().await;
     send(&owner, &format!("a@c{MESSAGES}.test")).await;
     // It failed: that is what fallback is for.
-    direct.taken().await;
+    direct.next_mail().await;
     server.until(SENT, 1_i64).await;
     // Its pause is over.
     server.clock.advance(Duration::from_millis(1300));
@@ -122,7 +124,7 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
         send(&owner, &format!("a@c{number}.test")).await;
     }
     for _ in 0..MESSAGES {
-        remote.taken().await;
+        remote.next_mail().await;
     }
     server.until(SENT, i64::try_from(MESSAGES + 1).unwrap()).await;
     assert!(direct.is_drained(), "the relay takes mail");
@@ -132,12 +134,13 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_became_free_while_another_host_was_tried_is_taken_at_once() {
     let dns = DnsServer::start().await;
-    let mut first = Remote::at(any_port([127, 0, 0, 1]), slow(1000)).await;
+    let mut first = RemoteHost::at(any_port([127, 0, 0, 1]), slow(1000)).await;
     let refusing = manner(|command, _| {
-        (command == "GREETING")
-            .then(|| Act::Later(Duration::from_millis(2500), "421 4.3.2 too many connections\r\n".to_owned()))
+        (command == "GREETING").then(|| {
+            HostAction::SendAfter(Duration::from_millis(2500), "421 4.3.2 too many connections\r\n".to_owned())
+        })
     });
-    let second = Remote::at(SocketAddr::from(([127, 0, 0, 2], first.address.port())), refusing).await;
+    let second = RemoteHost::at(SocketAddr::from(([127, 0, 0, 2], first.address.port())), refusing).await;
     dns.mx("one.test", 10, "mx.one.test").address("mx.one.test", "127.0.0.1");
     dns.mx("both.test", 10, "mx.both.test");
     dns.address("mx.both.test", "127.0.0.1").address("mx.both.test", "127.0.0.2");
@@ -145,12 +148,10 @@ async fn a_place_that_became_free_while_another_host_was_tried_is_taken_at_once(
     let owner = server.owner().await;
     let began = Instant::now();
     send(&owner, "ada@one.test").await;
-    while first.connections() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    first.until_connections(1).await;
     send(&owner, "bob@both.test").await;
-    first.taken().await;
-    assert_eq!(first.taken().await.recipients(), ["bob@both.test"]);
+    first.next_mail().await;
+    assert_eq!(first.next_mail().await.recipients(), ["bob@both.test"]);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(second.connections(), 1);
     server.until(SENT, 2_i64).await;
@@ -173,13 +174,13 @@ async fn a_session_that_the_host_closed_costs_nobody_his_turn() {
         }
         match command {
             "GREETING" if connection == 1 => {
-                Some(Act::Later(Duration::from_millis(2000), "220 mx.provider.test\r\n".to_owned()))
+                Some(HostAction::SendAfter(Duration::from_millis(2000), "220 mx.provider.test\r\n".to_owned()))
             }
-            "END" => Some(Act::Leave("250 2.0.0 taken, and bye\r\n".to_owned())),
+            "END" => Some(HostAction::SendAndClose("250 2.0.0 taken, and bye\r\n".to_owned())),
             _ => None,
         }
     });
-    let remote = Remote::at(any_port([127, 0, 0, 1]), hasty).await;
+    let remote = RemoteHost::at(any_port([127, 0, 0, 1]), hasty).await;
     dns.address("mx.provider.test", "127.0.0.1");
     for number in 0..DOMAINS {
         dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
@@ -189,9 +190,7 @@ async fn a_session_that_the_host_closed_costs_nobody_his_turn() {
     for number in 0..DOMAINS {
         send(&owner, &format!("a@c{number}.test")).await;
         server.until(WAITING, i64::try_from(number).unwrap()).await;
-        while remote.connections() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        remote.until_connections(1).await;
     }
     server.until(SENT, i64::try_from(DOMAINS).unwrap()).await;
     let wanted: Vec<String> = (0..DOMAINS).map(|number| format!("<a@c{number}.test>")).collect();
@@ -213,50 +212,46 @@ async fn a_pause_is_no_longer_when_the_clock_is_set_back() {
     server.clock.set(NOW.minus(Duration::from_secs(3600)));
     server.advance_mail(Duration::ZERO, "remote.test");
     // The job follows the clock, and its host with it.
-    while server.query::<i64>("SELECT run_at FROM job").await == due {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || server.query::<i64>("SELECT run_at FROM job").await != due).await;
     server.advance_mail(Duration::from_secs(120), "remote.test");
-    assert_eq!(remote.taken().await.recipients(), ["ada@remote.test"]);
+    assert_eq!(remote.next_mail().await.recipients(), ["ada@remote.test"]);
     server.until(SENT, 1_i64).await;
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_waits_to_be_forwarded_takes_nothing_of_the_rate() {
-    let silent = manner(|command, _| command.starts_with("MAIL").then_some(Act::Silence));
-    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
-    let house = House::start_at(Clock::manual(NOW), remote, |config| {
+    let silent = manner(|command, _| command.starts_with("MAIL").then_some(HostAction::Hang));
+    let remote = RemoteHost::at(any_port([127, 0, 0, 1]), silent).await;
+    let setup = ForwardingServer::start_at(Clock::manual(NOW), remote, |config| {
         config.limits.requests_per_second = 2;
         config.outbound.host_width = 1;
     })
     .await;
     for number in 0..4 {
-        house.dns.mx(&format!("c{number}.test"), 10, "mx.remote.test");
-        forward(&house.owner, &format!("a{number}@inbox.test"), &format!("a@c{number}.test")).await;
+        setup.dns.mx(&format!("c{number}.test"), 10, "mx.remote.test");
+        forward(&setup.owner, &format!("a{number}@inbox.test"), &format!("a@c{number}.test")).await;
     }
     // Four at once.
-    house.server.clock.advance(Duration::from_secs(10));
+    setup.server.clock.advance(Duration::from_secs(10));
     for number in 0..4 {
-        house.server.accepted(&format!("a{number}@inbox.test"), "Waits").await;
-        while house.remote.connections() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        house.server.until(WAITING, number).await;
+        setup.server.accepted(&format!("a{number}@inbox.test"), "Waits").await;
+        setup.remote.until_connections(1).await;
+        setup.server.until(WAITING, number).await;
     }
     for _ in 0..3 {
-        house.owner.get("/v1/me").await.expect(200);
+        setup.owner.get("/v1/me").await.expect(200);
     }
-    house.owner.get("/v1/me").await.expect_error(429, "rate_limited");
-    house.server.stop_with_any_jobs().await;
+    setup.owner.get("/v1/me").await.expect_error(429, "rate_limited");
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_may_want_in_ascii_is_held_within_the_budget_in_both_forms() {
     const SIZE: usize = 1 << 20;
     let dns = DnsServer::start().await;
-    let silent = manner(|command, _| command.starts_with("MAIL").then_some(Act::Silence));
-    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
+    let silent = manner(|command, _| command.starts_with("MAIL").then_some(HostAction::Hang));
+    let remote = RemoteHost::at(any_port([127, 0, 0, 1]), silent).await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
     let server = sending(Clock::manual(NOW), &dns, remote.address.port(), |config| {
         config.metrics.token = Some("a token of the metrics".to_owned());
@@ -269,9 +264,7 @@ async fn what_a_host_may_want_in_ascii_is_held_within_the_budget_in_both_forms()
             "replyTo": reply_to, "attachments": [file]});
         owner.post("/v1/send", body).await.expect(202);
     }
-    while remote.connections() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    remote.until_connections(2).await;
     let figures = server.anonymous().with("a token of the metrics").exchange("GET", "/metrics", &[], None).await;
     let figures = String::from_utf8(figures.body).unwrap();
     let held = figures.lines().find_map(|line| line.strip_prefix("mailkite_memory_held_bytes{door=\"sending\"} "));

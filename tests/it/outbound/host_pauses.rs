@@ -21,8 +21,8 @@ use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::dns::DnsServer;
-use crate::support::outgoing::{SENT, WAITING, any_port, busy, send, sending};
-use crate::support::remote::{Act, Manner, Remote};
+use crate::support::outbound::{SENT, WAITING, any_port, busy, send, sending};
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
@@ -85,7 +85,7 @@ async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_not
                 .wake(&mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
         }
         for _ in 0..DOMAINS {
-            remote.taken().await;
+            remote.next_mail().await;
         }
         server.until(SENT, jobs).await;
         let paused: i64 = server.query("SELECT count(*) FROM lane_pause WHERE until > 1785200000000").await;
@@ -130,7 +130,7 @@ async fn the_queue_tells_of_a_pause_until_the_host_takes_mail_again() {
     is_busy.store(false, Ordering::SeqCst);
     server.advance_mail(Duration::from_secs(3600), "remote.test");
     for _ in 0..3 {
-        remote.taken().await;
+        remote.next_mail().await;
     }
     server.until(SENT, 3_i64).await;
     server.until("SELECT count(*) FROM lane_pause", 0_i64).await;
@@ -140,8 +140,8 @@ async fn the_queue_tells_of_a_pause_until_the_host_takes_mail_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_domains_of_a_host_share_its_connections_and_wait_in_no_slot() {
     let dns = DnsServer::start().await;
-    let silent = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
-    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
+    let silent = HostConfig { script: Arc::new(|_, _| Some(HostAction::Hang)), ..HostConfig::default() };
+    let remote = RemoteHost::at(any_port([127, 0, 0, 1]), silent).await;
     dns.address("mx.provider.test", "127.0.0.1");
     for number in 0..30 {
         dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
@@ -160,7 +160,7 @@ async fn all_domains_of_a_host_share_its_connections_and_wait_in_no_slot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_domains_and_names_of_one_host_all_have_their_turn() {
     let dns = DnsServer::start().await;
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     for number in 0..40 {
         // Half of them name the host by one name, the others each by its own.
         let name = if number % 2 == 0 { "mx.provider.test".to_owned() } else { format!("mx{number}.provider.test") };
@@ -175,7 +175,7 @@ async fn many_domains_and_names_of_one_host_all_have_their_turn() {
         send(&owner, &format!("a@c{number}.test")).await;
     }
     for _ in 0..40 {
-        remote.taken().await;
+        remote.next_mail().await;
     }
     server.until(SENT, 40_i64).await;
     let attempts: i64 = server.query("SELECT sum(attempts) FROM dispatch").await;
@@ -188,14 +188,14 @@ async fn the_next_host_is_asked_while_one_pauses() {
     let dns = DnsServer::start().await;
     let (first, _busy) = busy(any_port([127, 0, 0, 1]), "GREETING", "421 4.3.2 busy").await;
     let second = SocketAddr::from(([127, 0, 0, 2], first.address.port()));
-    let mut second = Remote::at(second, Manner::default()).await;
+    let mut second = RemoteHost::at(second, HostConfig::default()).await;
     dns.mx("remote.test", 10, "mx1.remote.test").address("mx1.remote.test", "127.0.0.1");
     dns.mx("remote.test", 20, "mx2.remote.test").address("mx2.remote.test", "127.0.0.2");
     let server = sending(Clock::manual(NOW), &dns, first.address.port(), |_| {}).await;
     let owner = server.owner().await;
     for number in 0..10 {
         send(&owner, &format!("a{number}@remote.test")).await;
-        assert_eq!(second.taken().await.recipients(), [format!("a{number}@remote.test")]);
+        assert_eq!(second.next_mail().await.recipients(), [format!("a{number}@remote.test")]);
         server.until(SENT, number + 1).await;
     }
     assert_eq!(first.connections(), 1);
@@ -257,7 +257,7 @@ async fn deaf(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
 }
 
 /// Further messages leave over the session with `good`, without a look at the address that does not answer.
-async fn passes_by(rig: &Rig, good: &Remote) {
+async fn passes_by(rig: &Rig, good: &RemoteHost) {
     for _ in 0..5 {
         let done = rig.send().await;
         assert_eq!(verdict(&done), Verdict::Sent);
@@ -268,20 +268,20 @@ async fn passes_by(rig: &Rig, good: &Remote) {
 
 #[tokio::test]
 async fn an_address_that_does_not_answer_is_passed_by_and_remembered() {
-    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let mut good = RemoteHost::at(any_port([127, 0, 0, 3]), HostConfig::default()).await;
     let dead = SocketAddr::from(([127, 0, 0, 2], good.address.port()));
     let _deaf = deaf(dead).await;
     let rig = Rig::new(good.address.port(), |_| {}).await;
     rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
     let done = rig.send().await;
     assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
-    good.taken().await;
+    good.next_mail().await;
     passes_by(&rig, &good).await;
 }
 
 #[tokio::test]
 async fn a_preferred_host_that_does_not_answer_is_not_waited_for_by_every_message() {
-    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let mut good = RemoteHost::at(any_port([127, 0, 0, 3]), HostConfig::default()).await;
     let _deaf = deaf(SocketAddr::from(([127, 0, 0, 2], good.address.port()))).await;
     let timeouts = Timeouts { connect: Duration::from_secs(2), ..Timeouts::default() };
     let rig = Rig::within(good.address.port(), timeouts, |_| {}).await;
@@ -290,21 +290,21 @@ async fn a_preferred_host_that_does_not_answer_is_not_waited_for_by_every_messag
     let done = rig.send().await;
     assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
     assert!(done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
-    good.taken().await;
+    good.next_mail().await;
     passes_by(&rig, &good).await;
 }
 
 #[tokio::test]
 async fn a_host_that_does_not_greet_is_left_for_another() {
-    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
-    let mute = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
-    let mute = Remote::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), mute).await;
+    let mut good = RemoteHost::at(any_port([127, 0, 0, 3]), HostConfig::default()).await;
+    let mute = HostConfig { script: Arc::new(|_, _| Some(HostAction::Hang)), ..HostConfig::default() };
+    let mute = RemoteHost::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), mute).await;
     let timeouts = Timeouts { greeting: Duration::from_secs(1), ..Timeouts::default() };
     let rig = Rig::within(good.address.port(), timeouts, |_| {}).await;
     rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
     for _ in 0..4 {
         assert_eq!(verdict(&rig.send().await), Verdict::Sent);
-        good.taken().await;
+        good.next_mail().await;
     }
     assert!(mute.connections() <= 1, "{}", mute.connections());
 }
@@ -313,11 +313,11 @@ async fn a_host_that_does_not_greet_is_left_for_another() {
 async fn a_refused_message_costs_no_connection() {
     for stage in ["MAIL", "RCPT", "DATA", "END"] {
         let script = move |command: &str, _: usize| {
-            command.starts_with(stage).then(|| Act::Say("550 5.7.1 not this one\r\n".to_owned()))
+            command.starts_with(stage).then(|| HostAction::Send("550 5.7.1 not this one\r\n".to_owned()))
         };
         for extensions in [vec!["PIPELINING"], Vec::new()] {
-            let manner = Manner { extensions, script: Arc::new(script), ..Manner::default() };
-            let remote = Remote::at(any_port([127, 0, 0, 3]), manner).await;
+            let manner = HostConfig { extensions, script: Arc::new(script), ..HostConfig::default() };
+            let remote = RemoteHost::at(any_port([127, 0, 0, 3]), manner).await;
             let rig = Rig::new(remote.address.port(), |_| {}).await;
             rig.dns.address("mx.remote.test", "127.0.0.3");
             for _ in 0..3 {
@@ -331,11 +331,11 @@ async fn a_refused_message_costs_no_connection() {
 
 #[tokio::test]
 async fn a_session_that_waits_is_used_before_another_address_is_tried() {
-    let good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let good = RemoteHost::at(any_port([127, 0, 0, 3]), HostConfig::default()).await;
     let rig = Rig::new(good.address.port(), |_| {}).await;
     rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
     assert_eq!(verdict(&rig.send().await), Verdict::Sent);
-    let late = Remote::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), Manner::default()).await;
+    let late = RemoteHost::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), HostConfig::default()).await;
     for _ in 0..5 {
         assert_eq!(verdict(&rig.send().await), Verdict::Sent);
     }
@@ -350,7 +350,7 @@ async fn a_host_that_wants_a_name_for_our_ipv6_address_gets_the_mail_over_ipv4()
         ("RCPT", "450 4.7.25 cannot find your reverse hostname"),
         ("END", "550 5.7.1 this message does not meet IPv6 sending guidelines regarding PTR records"),
     ] {
-        let mut four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+        let mut four = RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig::default()).await;
         let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
         let (six, _) = busy(six, stage, reply).await;
         let rig = Rig::new(four.address.port(), |_| {}).await;
@@ -358,7 +358,7 @@ async fn a_host_that_wants_a_name_for_our_ipv6_address_gets_the_mail_over_ipv4()
         let done = rig.send().await;
         assert_eq!(verdict(&done), Verdict::Sent, "{stage}: {}", done.receipt.transcript);
         assert!(done.receipt.transcript.contains(reply), "{}", done.receipt.transcript);
-        assert_eq!(four.taken().await.recipients(), ["ada@remote.test"]);
+        assert_eq!(four.next_mail().await.recipients(), ["ada@remote.test"]);
         assert_eq!(verdict(&rig.send().await), Verdict::Sent);
         assert_eq!(six.connections(), 1, "{stage}: it is not asked again at once");
     }
@@ -376,9 +376,9 @@ async fn a_name_is_no_reason_where_there_is_no_ipv4() {
 
 #[tokio::test]
 async fn without_ipv6_only_ipv4_is_tried() {
-    let four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+    let four = RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig::default()).await;
     let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
-    let six = Remote::at(six, Manner::default()).await;
+    let six = RemoteHost::at(six, HostConfig::default()).await;
     let rig = Rig::new(four.address.port(), |config| config.ipv6 = false).await;
     rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
     assert_eq!(verdict(&rig.send().await), Verdict::Sent);
@@ -409,11 +409,14 @@ async fn mail_leaves_from_the_address_of_its_family_that_is_configured() {
 #[tokio::test]
 async fn a_refusal_for_want_of_a_name_is_held_against_the_address_that_gave_it() {
     // Its sessions end with each message, so that addresses are chosen anew.
-    let once =
-        |command: &str, _: usize| (command == "END").then(|| Act::Leave("250 2.0.0 taken, and bye\r\n".to_owned()));
-    let four = Remote::at(any_port([127, 0, 0, 1]), Manner { script: Arc::new(once), ..Manner::default() }).await;
+    let once = |command: &str, _: usize| {
+        (command == "END").then(|| HostAction::SendAndClose("250 2.0.0 taken, and bye\r\n".to_owned()))
+    };
+    let four =
+        RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig { script: Arc::new(once), ..HostConfig::default() })
+            .await;
     let port = four.address.port();
-    let other = Remote::at(SocketAddr::from(([127, 0, 0, 2], port)), Manner::default()).await;
+    let other = RemoteHost::at(SocketAddr::from(([127, 0, 0, 2], port)), HostConfig::default()).await;
     let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port));
     let (six, _busy) = busy(six, "MAIL", "550 5.7.25 no PTR record").await;
     let clock = Clock::manual(NOW);
@@ -433,7 +436,7 @@ async fn a_refusal_for_want_of_a_name_is_held_against_the_address_that_gave_it()
 
 #[tokio::test]
 async fn what_this_machine_cannot_do_is_held_against_no_host() {
-    let four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+    let four = RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig::default()).await;
     let nowhere = |config: &mut Outbound| config.source_addresses = vec!["192.0.2.77".parse().unwrap()];
     let rig = Rig::new(four.address.port(), nowhere).await;
     rig.dns.address("mx.remote.test", "127.0.0.1");

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hickory_resolver::proto::op::ResponseCode;
-use mailkite::testing::bootstrap;
 use mailkite::testing::clock::Clock;
-use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
+use mailkite::testing::config::{Smarthost, SmarthostSecurity};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::dns::{DnsServer, Edns};
-use crate::support::remote::{Act, Manner, Remote};
+use crate::support::outbound::deliver_to_loopback;
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
 use crate::support::server::Server;
 
 async fn send(api: &Api, from: &str, to: &str) -> String {
@@ -21,24 +21,17 @@ async fn send(api: &Api, from: &str, to: &str) -> String {
     api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
 }
 
-fn open(config: &mut Config, dns: &DnsServer, port: u16) {
-    config.dns.servers = vec![dns.address];
-    config.outbound.smarthost = None;
-    config.outbound.port = port;
-    config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_says_nothing_is_in_nobody_elses_way() {
     let dns = DnsServer::start().await;
-    let mut healthy = Remote::start().await;
+    let mut healthy = RemoteHost::start().await;
     let at = format!("127.0.0.2:{}", healthy.address.port()).parse().unwrap();
-    let mute = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
-    let tarpit = Remote::at(at, mute).await;
+    let mute = HostConfig { script: Arc::new(|_, _| Some(HostAction::Hang)), ..HostConfig::default() };
+    let tarpit = RemoteHost::at(at, mute).await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
     dns.mx("tarpit.test", 10, "mx.tarpit.test").address("mx.tarpit.test", "127.0.0.2");
     let port = healthy.address.port();
-    let server = Server::start_with(Clock::System, |config| open(config, &dns, port)).await;
+    let server = Server::start_with(Clock::System, |config| deliver_to_loopback(config, &dns, port)).await;
     let owner = server.owner().await;
     for number in 0..60 {
         send(&owner, "hi@inbox.test", &format!("m{number}@tarpit.test")).await;
@@ -47,7 +40,7 @@ async fn a_host_that_says_nothing_is_in_nobody_elses_way() {
         send(&owner, "hi@inbox.test", &format!("m{number}@remote.test")).await;
     }
     for _ in 0..20 {
-        healthy.taken().await;
+        healthy.next_mail().await;
     }
     server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 20_i64).await;
     server.until("SELECT count(*) FROM recipient WHERE status = 'queued'", 60_i64).await;
@@ -60,27 +53,32 @@ async fn name_servers_that_do_not_know_edns_are_asked_without() {
         let dns = DnsServer::start().await;
         dns.edns(edns);
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let mut remote = Remote::start().await;
-        let server = Server::start_with(Clock::System, |config| open(config, &dns, remote.address.port())).await;
+        let mut remote = RemoteHost::start().await;
+        let server =
+            Server::start_with(Clock::System, |config| deliver_to_loopback(config, &dns, remote.address.port()))
+                .await;
         let owner = server.owner().await;
         send(&owner, "hi@inbox.test", "ada@remote.test").await;
-        assert_eq!(remote.taken().await.recipients(), ["ada@remote.test"], "{edns:?}");
+        assert_eq!(remote.next_mail().await.recipients(), ["ada@remote.test"], "{edns:?}");
         server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
         server.stop().await;
     }
 }
 
 /// A relay that wants a password, and says which.
-async fn relay(user: &str) -> (Remote, Arc<Smarthost>) {
+async fn relay(user: &str) -> (RemoteHost, Arc<Smarthost>) {
     let wanted = format!("AUTH PLAIN {}", BASE64.encode(format!("\0{user}\0secret of {user}")));
     let script = move |command: &str, _: usize| match command {
-        given if given == wanted => Some(Act::Say("235 2.7.0 welcome\r\n".to_owned())),
-        given if given.starts_with("AUTH") => Some(Act::Say("535 5.7.8 who are you\r\n".to_owned())),
+        given if given == wanted => Some(HostAction::Send("235 2.7.0 welcome\r\n".to_owned())),
+        given if given.starts_with("AUTH") => Some(HostAction::Send("535 5.7.8 who are you\r\n".to_owned())),
         _ => None,
     };
-    let manner =
-        Manner { extensions: vec!["PIPELINING", "AUTH PLAIN LOGIN"], script: Arc::new(script), ..Manner::default() };
-    let remote = Remote::with(manner).await;
+    let manner = HostConfig {
+        extensions: vec!["PIPELINING", "AUTH PLAIN LOGIN"],
+        script: Arc::new(script),
+        ..HostConfig::default()
+    };
+    let remote = RemoteHost::with(manner).await;
     let smarthost = Smarthost {
         host: "127.0.0.1".to_owned(),
         port: remote.address.port(),
@@ -98,27 +96,21 @@ async fn relays_take_the_mail_of_the_installation_and_of_a_domain() {
     let (mut all, everybodys) = relay("all").await;
     let (mut shops, shops_own) = relay("shop").await;
     let server = Server::start_with(Clock::System, |config| {
-        open(config, &dns, 1);
+        deliver_to_loopback(config, &dns, 1);
         config.outbound.smarthost = Some(everybodys);
         config.outbound.domain_smarthosts = BTreeMap::from([("shop.test".to_owned(), shops_own)]);
     })
     .await;
-    server
-        .write(|tx, _, now| {
-            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
-            Ok(())
-        })
-        .await;
+    server.add_domain("shop.test").await;
     let owner = server.owner().await;
     // Several recipient domains, one relay; each recipient has an envelope of its own.
     let body = json!({"from": "hi@inbox.test", "to": ["a@one.test", "b@two.test"], "subject": "Hi", "text": "x"});
     let id = owner.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned();
-    let mut relayed = [all.taken().await.recipients(), all.taken().await.recipients()];
+    let mut relayed = [all.next_mail().await.recipients(), all.next_mail().await.recipients()];
     relayed.sort();
     assert_eq!(relayed, [["a@one.test"], ["b@two.test"]]);
     send(&owner, "hi@shop.test", "c@one.test").await;
-    assert_eq!(shops.taken().await.recipients(), ["c@one.test"]);
+    assert_eq!(shops.next_mail().await.recipients(), ["c@one.test"]);
     server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 3_i64).await;
     let transmissions = owner.get(&format!("/api/messages/{id}/transmissions")).await.expect(200);
     let [first, taken] = transmissions.as_array().unwrap().as_slice() else { panic!("two: {transmissions}") };

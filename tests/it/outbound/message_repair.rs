@@ -10,24 +10,28 @@ use mailkite::testing::mail::mime;
 use mailkite::testing::net::dns::Resolver;
 use serde_json::{Value, json};
 
-use crate::support::post::Post;
-use crate::support::remote::{Manner, Remote};
+use crate::support::remote_host::{HostConfig, RemoteHost};
+use crate::support::sending_server::SendingServer;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
 /// A server whose mail goes to a host that takes 7 bits alone.
-async fn post() -> Post {
+async fn start() -> SendingServer {
     with_extensions(vec!["PIPELINING"]).await
 }
 
-async fn with_extensions(extensions: Vec<&'static str>) -> Post {
-    Post::start(Clock::manual(NOW), Remote::with(Manner { extensions, ..Manner::default() }).await).await
+async fn with_extensions(extensions: Vec<&'static str>) -> SendingServer {
+    SendingServer::start(
+        Clock::manual(NOW),
+        RemoteHost::with(HostConfig { extensions, ..HostConfig::default() }).await,
+    )
+    .await
 }
 
-impl Post {
+impl SendingServer {
     /// A message as the remote host got it, after its signature was looked at.
     async fn arrived(&mut self) -> Vec<u8> {
-        let data = self.remote.taken().await.data();
+        let data = self.remote.next_mail().await.data();
         let key: String = self
             .server
             .query(
@@ -54,7 +58,7 @@ impl Post {
     }
 
     async fn handed_in(&mut self, mail: impl AsRef<[u8]>) -> String {
-        self.hand_in("hi@inbox.test", &["ada@remote.test"], mail).await;
+        self.submit("hi@inbox.test", &["ada@remote.test"], mail).await;
         self.received().await
     }
 
@@ -68,40 +72,40 @@ impl Post {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_in_beyond_ascii_or_too_long_is_repaired_and_signed() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let latin = b"From: J\xf6rg <hi@inbox.test>\r\nTo: ada@remote.test\r\nSubject: Gr\xfc\xdfe\r\n\r\nhi\r\n";
-    let mail = mime::parse(post.handed_in(latin).await.as_bytes());
+    let mail = mime::parse(setup.handed_in(latin).await.as_bytes());
     assert_eq!((mail.subject.as_deref(), mail.header_from[0].name.as_deref()), (Some("Grüße"), Some("Jörg")));
     let many: Vec<String> = (0..90).map(|number| format!("user{number}@remote.test")).collect();
     let line = "x".repeat(1_200);
     let mail = format!("From: hi@inbox.test\r\nTo: {}\r\nSubject: s\r\n\r\n{line}\r\n", many.join(","));
-    let mail = mime::parse(post.handed_in(mail).await.as_bytes());
+    let mail = mime::parse(setup.handed_in(mail).await.as_bytes());
     assert_eq!((mail.to_names.len(), mail.text.unwrap().trim_end()), (90, line.as_str()));
     // It said nothing of its form, which has to be said now.
-    let text = post.handed_in("From: hi@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhü\r\n").await;
+    let text = setup.handed_in("From: hi@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhü\r\n").await;
     assert_eq!(mime::field_values(text.as_bytes(), "MIME-Version"), ["1.0"]);
     assert_eq!(mime::field_values(text.as_bytes(), "Content-Type"), ["text/plain; charset=utf-8"]);
     let file = "From: hi@inbox.test\r\nTo: Jörg <ada@remote.test>\r\nMessage-ID: nonsense\r\n\
         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nkept\r\n--b\r\nContent-Type: application/pdf\r\n\
         Content-Disposition: attachment; filename=\"Größe.pdf\"\r\n\r\nx\r\n--b--\r\n";
-    let text = post.handed_in(file).await;
+    let text = setup.handed_in(file).await;
     let mail = mime::parse(text.as_bytes());
     assert_eq!(mail.attachments[0].filename.as_deref(), Some("Größe.pdf"));
     assert!(text.contains("--b\r\n\r\nkept\r\n--b\r\n") && !text.contains("nonsense"), "{text}");
     let sealed = format!(
         "From: hi@inbox.test\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n{line}\r\n--b--\r\n"
     );
-    let reply = post.session().await.mail("hi@inbox.test", &["ada@remote.test"], sealed).await;
+    let reply = setup.submission_session().await.mail("hi@inbox.test", &["ada@remote.test"], sealed).await;
     assert_eq!(
         reply.text(),
         "554 5.6.3 A signed or encrypted part has a line of over 998 octets, and must not be changed"
     );
-    post.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sealed_stays_at_any_depth_and_all_around_it_is_repaired() {
-    let mut post = with_extensions(vec!["8BITMIME"]).await;
+    let mut setup = with_extensions(vec!["8BITMIME"]).await;
     let line = "x".repeat(1_500);
     let sealed = "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\nContent-Type: text/plain; charset=utf-8\r\n\
         Content-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n";
@@ -111,8 +115,8 @@ async fn what_is_sealed_stays_at_any_depth_and_all_around_it_is_repaired() {
          --b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: inside\r\n{sealed}\r\n\
          --b\r\nContent-Type: text/html\r\nContent-Disposition: inline; filename=\"Größe.html\"\r\n\r\n{line}\r\n--b--\r\n"
     );
-    post.hand_in("hi@inbox.test", &["ada@remote.test"], &mail).await;
-    let text = String::from_utf8(post.arrived().await).unwrap();
+    setup.submit("hi@inbox.test", &["ada@remote.test"], &mail).await;
+    let text = String::from_utf8(setup.arrived().await).unwrap();
     assert!(
         text.contains(&format!("Content-Transfer-Encoding: 8bit\r\n\r\nSubject: inside\r\n{sealed}\r\n--b\r\n")),
         "{text}"
@@ -125,7 +129,7 @@ async fn what_is_sealed_stays_at_any_depth_and_all_around_it_is_repaired() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_cannot_be_changed_keeps_nothing_else_from_being_repaired() {
-    let mut post = with_extensions(vec!["8BITMIME"]).await;
+    let mut setup = with_extensions(vec!["8BITMIME"]).await;
     let line = "x".repeat(1_500);
     let html = |name: &str| format!("--b\r\nContent-Type: text/html\r\n\r\n<p>{name}</p>{line}\r\n");
     let p7m = "--b\r\nContent-Type: application/pkcs7-mime; name=old.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\nTUlNRQ==\r\n";
@@ -133,8 +137,8 @@ async fn a_part_that_cannot_be_changed_keeps_nothing_else_from_being_repaired() 
     let head = "From: hi@inbox.test\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n";
     for kept in [p7m, uu] {
         let mail = format!("{head}{}{kept}{}--b--\r\n", html("before"), html("behind"));
-        post.hand_in("hi@inbox.test", &["ada@remote.test"], &mail).await;
-        let text = String::from_utf8(post.arrived().await).unwrap();
+        setup.submit("hi@inbox.test", &["ada@remote.test"], &mail).await;
+        let text = String::from_utf8(setup.arrived().await).unwrap();
         assert!(text.contains(kept) && text.lines().all(|line| line.len() <= 998), "{text}");
         let (before, after) = (mime::parse(mail.as_bytes()), mime::parse(text.as_bytes()));
         assert_eq!((after.html, after.attachments.len()), (before.html, before.attachments.len()));
@@ -142,13 +146,13 @@ async fn a_part_that_cannot_be_changed_keeps_nothing_else_from_being_repaired() 
     let refused = format!(
         "{head}--b\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 x\r\n{line}\r\nend\r\n--b--\r\n"
     );
-    let reply = post.session().await.mail("hi@inbox.test", &["ada@remote.test"], refused).await;
+    let reply = setup.submission_session().await.mail("hi@inbox.test", &["ada@remote.test"], refused).await;
     assert!(reply.text().starts_with("554 5.6.0 "), "{}", reply.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn raw_fields_become_what_readers_take_them_for() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let text = |charset: &str| format!("--b\r\nContent-Type: text/plain; {charset}\r\n\r\nx\r\n");
     let meta = "--b\r\nContent-Type: text/html\r\n\r\n<meta charset=koi8-r><p>\\xf0\r\n";
     for (subject, parts, wanted) in [
@@ -163,7 +167,7 @@ async fn raw_fields_become_what_readers_take_them_for() {
         let octets = octets(&mail);
         let read = mime::parse(&octets).subject;
         assert_eq!(read.as_deref(), Some(wanted), "the reader's own");
-        assert_eq!(mime::parse(post.handed_in(octets).await.as_bytes()).subject, read);
+        assert_eq!(mime::parse(setup.handed_in(octets).await.as_bytes()).subject, read);
     }
 }
 
@@ -180,29 +184,29 @@ fn octets(text: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_and_senders_are_written_by_one_rule() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let mail = |fields: &str| format!("From: hi@inbox.test\r\n{fields}\r\n\r\nhi\r\n");
     for (id, is_kept) in
         [("<a@b@c.test>", false), ("<@c.test>", false), ("<a.1@c.test>", true), ("<a:1@[192.0.2.1]>", true)]
     {
-        let text = post.handed_in(mail(&format!("Message-ID: {id}"))).await;
+        let text = setup.handed_in(mail(&format!("Message-ID: {id}"))).await;
         assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
-        let text = post.sent_by_api(json!({"headers": {"Message-ID": id}})).await;
+        let text = setup.sent_by_api(json!({"headers": {"Message-ID": id}})).await;
         assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
     }
-    let text = post.handed_in(mail("Sender: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <hi@inbox.test>")).await;
+    let text = setup.handed_in(mail("Sender: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <hi@inbox.test>")).await;
     assert_eq!(mime::field_values(text.as_bytes(), "Sender"), ["=?utf-8?q?x?= <hi@inbox.test>"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_callers_are_written_in_the_syntax_of_each() {
-    let mut post = post().await;
+    let mut setup = start().await;
     for (name, value, wanted) in [
         ("List-Unsubscribe", "<https://a.test/ü?t=?abc>", "<https://a.test/%C3%BC?t=?abc>"),
         ("Disposition-Notification-To", "leser@bücher.example", "<leser@xn--bcher-kva.example>"),
         ("Reply-To", "\"Jörg, M.\" <j@remote.test>", "=?utf-8?B?SsO2cmcsIE0u?= <j@remote.test>"),
     ] {
-        let text = post.sent_by_api(json!({"headers": {name: value}})).await;
+        let text = setup.sent_by_api(json!({"headers": {name: value}})).await;
         assert!(text.contains(&format!("\r\n{name}: {wanted}\r\n")), "{text}");
     }
     for (name, value) in [
@@ -213,14 +217,14 @@ async fn fields_of_callers_are_written_in_the_syntax_of_each() {
     ] {
         let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x",
             "headers": {name: value}});
-        assert_eq!(post.owner.post("/v1/send", body).await.expect(400)["code"], "bad_header", "{name}");
+        assert_eq!(setup.owner.post("/v1/send", body).await.expect(400)["code"], "bad_header", "{name}");
     }
-    post.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests() {
-    let mut post = post().await;
+    let mut setup = start().await;
     for (name, kind) in [
         ("a.pdf", "application/pdf"),
         ("Größe 基础.pdf", "application/pdf"),
@@ -238,7 +242,7 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
         ("notes.md", "text/markdown"),
         ("nothing", "application/octet-stream"),
     ] {
-        let text = post.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
+        let text = setup.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
         let mail = mime::parse(text.as_bytes());
         let part = &mail.attachments[0];
         assert_eq!((part.filename.as_deref(), part.content_type.as_deref()), (Some(name), Some(kind)));
@@ -246,19 +250,19 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
         assert!(!text.contains(" name*"), "{text}");
     }
     for (name, kept) in [("../..\\C:\\a/Größe.pdf", "Größe.pdf"), ("/etc/a.pdf", "a.pdf"), ("..", "file")] {
-        let text = post.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
+        let text = setup.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
         assert_eq!(mime::parse(text.as_bytes()).attachments[0].filename.as_deref(), Some(kept));
         assert!(!text.contains("C:"), "{text}");
     }
-    let text = post.sent_by_api(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
+    let text = setup.sent_by_api(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].name.as_deref(), Some("=?utf-8?q?x?="));
-    post.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_international_address_is_in_nobody_elses_way() {
-    let mut post = post().await;
-    let text = post
+    let mut setup = start().await;
+    let text = setup
         .sent_by_api(json!({"cc": ["Jörg <jörg@remote.test>", "Bob <bob@remote.test>"], "replyTo": "ö@inbox.test"}))
         .await;
     let mail = mime::parse(text.as_bytes());
@@ -267,32 +271,32 @@ async fn an_international_address_is_in_nobody_elses_way() {
     assert!(cc.contains("Jörg jörg@remote.test:;"), "{cc}");
     assert!(mime::field_values(text.as_bytes(), "Reply-To").concat().contains("ö@inbox.test:;"), "{text}");
     // Bob's copy is the same; the host knows no address such as the third.
-    assert_eq!(mime::field_values(post.received().await.as_bytes(), "Cc").concat(), cc);
+    assert_eq!(mime::field_values(setup.received().await.as_bytes(), "Cc").concat(), cc);
     let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
-    post.server.until(told, 1_i64).await;
-    post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 2_i64).await;
+    setup.server.until(told, 1_i64).await;
+    setup.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 2_i64).await;
     let mail = "From: hi@inbox.test\r\nTo: ada@remote.test, jörg@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
-    let text = post.handed_in(mail).await;
+    let text = setup.handed_in(mail).await;
     assert!(mime::field_values(text.as_bytes(), "To").concat().contains("jörg@remote.test:;"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_author_with_an_international_address_stays_or_the_message_does_not_leave() {
-    let mut post = post().await;
+    let mut setup = start().await;
     let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
     for (count, fields) in
         [(1, json!({"from": "Jörg <jörg@inbox.test>"})), (2, json!({"headers": {"Sender": "jörg@inbox.test"}}))]
     {
         let mut body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x"});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        post.owner.post("/v1/send", body).await.expect(202);
-        post.server.until(told, count).await;
+        setup.owner.post("/v1/send", body).await.expect(202);
+        setup.server.until(told, count).await;
     }
     let mail = "From: jörg@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
-    assert_eq!(post.session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await.code, 250);
-    post.server.until(told, 3_i64).await;
+    assert_eq!(setup.submission_session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await.code, 250);
+    setup.server.until(told, 3_i64).await;
     // A name is no address.
-    let text = post.sent_by_api(json!({"from": "Jörg <hi@inbox.test>"})).await;
+    let text = setup.sent_by_api(json!({"from": "Jörg <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].address, "hi@inbox.test");
-    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM suppression").await, 0);
+    assert_eq!(setup.server.query::<i64>("SELECT count(*) FROM suppression").await, 0);
 }

@@ -4,20 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mailkite::testing::clock::Clock;
-use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
+use mailkite::testing::config::{Smarthost, SmarthostSecurity};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::dns::DnsServer;
-use crate::support::remote::{Act, Manner, Remote, self_signed};
+use crate::support::outbound::deliver_to_loopback;
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, self_signed};
 use crate::support::server::Server;
-
-fn open(config: &mut Config, dns: &DnsServer, port: u16) {
-    config.dns.servers = vec![dns.address];
-    config.outbound.smarthost = None;
-    config.outbound.port = port;
-    config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-}
 
 async fn send(api: &Api, to: &[String]) {
     let body = json!({"from": "hi@inbox.test", "to": to, "subject": "Hi", "text": "It branches."});
@@ -59,17 +53,18 @@ const REFUSALS: &[(&str, &str, bool, bool)] = &[
 async fn only_a_mailbox_that_is_gone_is_suppressed() {
     let dns = DnsServer::start().await;
     // Which of them a session is about stands in the address of the host, since MAIL names no recipient.
-    let mut remotes: Vec<Remote> = Vec::new();
+    let mut remotes: Vec<RemoteHost> = Vec::new();
     for (number, (at, reply, ..)) in REFUSALS.iter().enumerate() {
         let port = remotes.first().map_or(0, |first| first.address.port());
         let address = format!("127.0.0.{}:{port}", number + 1).parse().unwrap();
-        let script = move |command: &str, _: usize| command.starts_with(at).then(|| Act::Say(format!("{reply}\r\n")));
-        remotes.push(Remote::at(address, Manner { script: Arc::new(script), ..Manner::default() }).await);
+        let script =
+            move |command: &str, _: usize| command.starts_with(at).then(|| HostAction::Send(format!("{reply}\r\n")));
+        remotes.push(RemoteHost::at(address, HostConfig { script: Arc::new(script), ..HostConfig::default() }).await);
         dns.mx(&format!("r{number}.test"), 10, &format!("mx.r{number}.test"));
         dns.address(&format!("mx.r{number}.test"), &format!("127.0.0.{}", number + 1));
     }
     let port = remotes[0].address.port();
-    let server = Server::start_with(Clock::System, |config| open(config, &dns, port)).await;
+    let server = Server::start_with(Clock::System, |config| deliver_to_loopback(config, &dns, port)).await;
     let owner = server.owner().await;
     for number in 0..REFUSALS.len() {
         send(&owner, &[format!("x@r{number}.test")]).await;
@@ -90,12 +85,13 @@ async fn only_a_mailbox_that_is_gone_is_suppressed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_refusal_of_the_sender_suppresses_no_recipient() {
     let dns = DnsServer::start().await;
-    let remote = Remote::scripted(|command, _| {
-        command.starts_with("MAIL").then(|| Act::Say("550 Access denied - your IP is listed\r\n".to_owned()))
+    let remote = RemoteHost::scripted(|command, _| {
+        command.starts_with("MAIL").then(|| HostAction::Send("550 Access denied - your IP is listed\r\n".to_owned()))
     })
     .await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-    let server = Server::start_with(Clock::System, |config| open(config, &dns, remote.address.port())).await;
+    let server =
+        Server::start_with(Clock::System, |config| deliver_to_loopback(config, &dns, remote.address.port())).await;
     let owner = server.owner().await;
     let ten: Vec<String> = (0..10).map(|number| format!("u{number}@remote.test")).collect();
     send(&owner, &ten).await;
@@ -107,14 +103,14 @@ async fn one_refusal_of_the_sender_suppresses_no_recipient() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smarthost_has_to_say_by_its_code_that_a_mailbox_is_gone() {
-    let remote = Remote::scripted(|command, _| {
+    let remote = RemoteHost::scripted(|command, _| {
         let text = match command {
             "RCPT TO:<coded@remote.test>" => "550 5.1.1 no such user",
             "RCPT TO:<worded@remote.test>" => "550 no such user",
             "RCPT TO:<limited@remote.test>" => "550 You have exceeded your 24-hour sending limit.",
             _ => return None,
         };
-        Some(Act::Say(format!("{text}\r\n")))
+        Some(HostAction::Send(format!("{text}\r\n")))
     })
     .await;
     let relay = Smarthost {
@@ -153,34 +149,37 @@ async fn a_host_that_wants_the_tls_that_failed_gets_the_mail_later() {
         let upgraded = Arc::clone(&encrypted);
         // Its first STARTTLS fails; whoever goes on in plain text is refused.
         let script = move |command: &str, connection: usize| match command {
-            "STARTTLS" if connection == 1 && trouble.starts_with("220") => Some(Act::Leave(format!("{trouble}\r\n"))),
-            "STARTTLS" if connection == 1 => Some(Act::Say(format!("{trouble}\r\n"))),
+            "STARTTLS" if connection == 1 && trouble.starts_with("220") => {
+                Some(HostAction::SendAndClose(format!("{trouble}\r\n")))
+            }
+            "STARTTLS" if connection == 1 => Some(HostAction::Send(format!("{trouble}\r\n"))),
             "STARTTLS" => {
                 upgraded.store(connection, Ordering::SeqCst);
                 None
             }
             _ if connection == 1 && trouble.is_empty() && command.starts_with("EHLO") => {
-                Some(Act::Say("250 mx.remote.test\r\n".to_owned()))
+                Some(HostAction::Send("250 mx.remote.test\r\n".to_owned()))
             }
             _ => {
                 let refused = ["MAIL", "RCPT", "DATA"].iter().any(|verb| command.starts_with(verb));
                 let is_plain = upgraded.load(Ordering::SeqCst) != connection;
-                (refused && is_plain).then(|| Act::Say(format!("{reply}\r\n")))
+                (refused && is_plain).then(|| HostAction::Send(format!("{reply}\r\n")))
             }
         };
         let (acceptor, _) = self_signed("mx.remote.test");
         let extensions = vec!["PIPELINING"];
-        let manner = Manner { extensions, tls: Some(acceptor), script: Arc::new(script), ..Manner::default() };
-        let mut remote = Remote::with(manner).await;
+        let manner =
+            HostConfig { extensions, tls: Some(acceptor), script: Arc::new(script), ..HostConfig::default() };
+        let mut remote = RemoteHost::with(manner).await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let server = Server::start_with(Clock::System, |config| {
-            open(config, &dns, remote.address.port());
+            deliver_to_loopback(config, &dns, remote.address.port());
             config.outbound.retry = vec![std::time::Duration::from_millis(10)];
         })
         .await;
         let owner = server.owner().await;
         send(&owner, &["x@remote.test".to_owned()]).await;
-        assert!(remote.taken().await.tls, "{trouble}: {reply}");
+        assert!(remote.next_mail().await.tls, "{trouble}: {reply}");
         assert_eq!(remote.connections(), connections, "{trouble}: {reply}");
         server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
         assert_eq!(suppressed(&owner).await, Vec::<String>::new());

@@ -10,26 +10,27 @@ use mailkite::testing::secrets::Secrets;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::post::Post;
-use crate::support::remote::{Act, Manner, Remote};
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
+use crate::support::sending_server::SendingServer;
 use crate::support::smtp::{SmtpClient, data};
 
 /// A server whose mail for remote.test goes to a host that knows no `gone`.
-async fn post() -> Post {
-    refusing("550 5.1.1 no such user", Manner::default()).await
+async fn start() -> SendingServer {
+    refusing("550 5.1.1 no such user", HostConfig::default()).await
 }
 
 /// The same, of a host of this manner that has other words for it.
-async fn refusing(reply: &str, manner: Manner) -> Post {
+async fn refusing(reply: &str, manner: HostConfig) -> SendingServer {
     let reply = format!("{reply}\r\n");
     let script = move |command: &str, _| {
         let is_gone = command.starts_with("RCPT TO:<gone");
-        is_gone.then(|| Act::Say(reply.clone()))
+        is_gone.then(|| HostAction::Send(reply.clone()))
     };
-    Post::start(Clock::System, Remote::with(Manner { script: Arc::new(script), ..manner }).await).await
+    SendingServer::start(Clock::System, RemoteHost::with(HostConfig { script: Arc::new(script), ..manner }).await)
+        .await
 }
 
-impl Post {
+impl SendingServer {
     async fn inbound(&self) -> Vec<Value> {
         let listed = self.owner.get("/api/messages?direction=inbound").await.expect(200);
         listed.as_array().unwrap().clone()
@@ -41,15 +42,15 @@ const MAIL: &str = "From: hi@inbox.test\r\nTo: gone@remote.test, ada@remote.test
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_reported_once_to_who_handed_the_message_in() {
-    let mut post = post().await;
-    post.hand_in("hi@inbox.test", &["gone@remote.test", "ada@remote.test"], MAIL).await;
-    post.remote.taken().await;
-    post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
-    let reports = post.inbound().await;
+    let mut setup = start().await;
+    setup.submit("hi@inbox.test", &["gone@remote.test", "ada@remote.test"], MAIL).await;
+    setup.remote.next_mail().await;
+    setup.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
+    let reports = setup.inbound().await;
     let id = reports[0]["id"].as_str().unwrap();
-    let shown = post.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let shown = setup.owner.get(&format!("/api/messages/{id}")).await.expect(200);
     assert_eq!((&shown["message"]["mail_from"], &shown["message"]["to_addr"]), (&json!(""), &json!("hi@inbox.test")));
-    let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let mail = mime::parse(&raw);
     assert!(mail.auto_submitted && mail.header_from[0].address.starts_with("MAILER-DAEMON@"), "{mail:?}");
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
@@ -62,50 +63,50 @@ async fn a_failure_is_reported_once_to_who_handed_the_message_in() {
         "{text}"
     );
     assert!(!text.contains("Does it branch?"), "{text}");
-    post.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
-    assert_eq!(post.inbound().await.len(), 1);
+    setup.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
+    assert_eq!(setup.inbound().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_gets_a_report() {
-    let post = post().await;
+    let setup = start().await;
     // The null reverse-path wants none; the API's callers have webhooks; another's address is not written to.
-    post.hand_in("", &["gone@remote.test"], &MAIL.replace("own.1", "own.2")).await;
+    setup.submit("", &["gone@remote.test"], &MAIL.replace("own.1", "own.2")).await;
     let body = json!({"from": "hi@inbox.test", "to": "gone2@remote.test", "subject": "s", "text": "x"});
-    post.owner.post("/v1/send", body).await.expect(202);
-    post.server.until("SELECT count(*) FROM recipient WHERE status = 'bounced'", 2_i64).await;
-    post.hand_in("victim@elsewhere.test", &["gone3@remote.test"], &MAIL.replace("own.1", "own.3")).await;
-    post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
-    let told = post.inbound().await;
+    setup.owner.post("/v1/send", body).await.expect(202);
+    setup.server.until("SELECT count(*) FROM recipient WHERE status = 'bounced'", 2_i64).await;
+    setup.submit("victim@elsewhere.test", &["gone3@remote.test"], &MAIL.replace("own.1", "own.3")).await;
+    setup.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
+    let told = setup.inbound().await;
     assert_eq!(told[0]["to"], json!([{"address": "hi@inbox.test"}]), "the author, whose domain it is");
-    post.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
-    assert_eq!(post.inbound().await.len(), 1);
+    setup.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
+    assert_eq!(setup.inbound().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_suppressed_is_reported_and_the_others_get_the_message() {
-    let mut post = post().await;
+    let mut setup = start().await;
     for address in ["bob@remote.test", "eve@remote.test"] {
-        post.owner.post("/api/contacts/suppressions", json!({"email": address})).await.expect(201);
+        setup.owner.post("/api/contacts/suppressions", json!({"email": address})).await.expect(201);
     }
     let to = ["ada@remote.test", "bob@remote.test", "\"eve\"@remote.test"];
-    post.hand_in("hi@inbox.test", &to, MAIL).await;
-    assert_eq!(post.remote.taken().await.recipients(), ["ada@remote.test"]);
-    post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
-    let id = post.inbound().await[0]["id"].as_str().unwrap().to_owned();
-    let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    setup.submit("hi@inbox.test", &to, MAIL).await;
+    assert_eq!(setup.remote.next_mail().await.recipients(), ["ada@remote.test"]);
+    setup.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
+    let id = setup.inbound().await[0]["id"].as_str().unwrap().to_owned();
+    let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
     let told: Vec<_> = statuses.iter().map(|one| (one.recipient.as_deref(), one.status.as_deref())).collect();
     assert_eq!(told, [(Some(to[1]), Some("5.7.1")), (Some(to[2]), Some("5.7.1"))]);
-    post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
+    setup.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_later_is_reported_too() {
-    let mut post = post().await;
-    post.hand_in("hi@inbox.test", &["ada@remote.test"], MAIL).await;
-    let bounce = post.remote.taken().await.sender();
-    post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
+    let mut setup = start().await;
+    setup.submit("hi@inbox.test", &["ada@remote.test"], MAIL).await;
+    let bounce = setup.remote.next_mail().await.sender();
+    setup.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
     let returned = format!(
         "From: MAILER-DAEMON@mx.remote.test\r\nTo: {bounce}\r\nSubject: Undelivered\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n\
@@ -113,35 +114,35 @@ async fn what_comes_back_later_is_reported_too() {
          Final-Recipient: rfc822; ada@remote.test\r\nAction: failed\r\nStatus: 5.2.2\r\n\r\n--b--\r\n"
     );
     for _ in 0..2 {
-        let reply = SmtpClient::greeted(post.server.smtp).await.mail("", &[&bounce], &returned).await;
+        let reply = SmtpClient::connect_and_greet(setup.server.smtp).await.mail("", &[&bounce], &returned).await;
         assert_eq!(reply.code, 250, "{reply:?}");
     }
-    post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
-    let id = post.inbound().await[0]["id"].as_str().unwrap().to_owned();
-    let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    setup.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
+    let id = setup.inbound().await[0]["id"].as_str().unwrap().to_owned();
+    let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
     assert_eq!(statuses[0].status.as_deref(), Some("5.2.2"));
-    post.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
-    assert_eq!(post.inbound().await.len(), 1);
+    setup.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
+    assert_eq!(setup.inbound().await.len(), 1);
 }
 
 /// The report that comes of a message to `to`, as a host takes it that knows no extension but `extensions`.
-async fn told_by(post: &mut Post, to: &str, mail: &str) -> String {
-    let account = post.server.inbox.account_id;
+async fn told_by(setup: &mut SendingServer, to: &str, mail: &str) -> String {
+    let account = setup.server.inbox.account_id;
     let prepare = move |tx: &Connection, _: &Secrets, now| {
         bootstrap::verified_domain(tx, account, "remote.test", now)?;
         // It sends from here, and its mail goes to a host of its own.
         tx.execute("UPDATE domain SET status = 'pending' WHERE name = 'remote.test'", [])?;
         Ok(())
     };
-    post.server.write(prepare).await;
-    let mut client = post.session().await;
+    setup.server.write(prepare).await;
+    let mut client = setup.submission_session().await;
     client.expect("MAIL FROM:<hi@remote.test> SMTPUTF8", 250).await;
     client.expect(&format!("RCPT TO:<{to}>"), 250).await;
     client.expect("DATA", 354).await;
     client.send(data(mail.as_bytes())).await;
     assert_eq!(client.reply().await.code, 250);
-    let taken = post.remote.taken().await;
+    let taken = setup.remote.next_mail().await;
     assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["hi@remote.test".to_owned()]));
     let text = String::from_utf8(taken.data()).unwrap();
     assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 998), "{text}");
@@ -151,12 +152,12 @@ async fn told_by(post: &mut Post, to: &str, mail: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_is_one_that_every_host_takes() {
     let refusal = format!("550 5.1.1 Boîte inexistante {}", "\u{1f4ea}".repeat(400));
-    let mut post = refusing(&refusal, Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let mut setup = refusing(&refusal, HostConfig { extensions: vec!["PIPELINING"], ..HostConfig::default() }).await;
     let mail = format!(
         "From: hi@remote.test\r\nTo: gone@remote.test\r\nSubject: Zurück {}\r\nMessage-ID: <own.1@remote.test>\r\n\r\nHi\r\n",
         "ü".repeat(1_500)
     );
-    let text = told_by(&mut post, "gone@remote.test", &mail).await;
+    let text = told_by(&mut setup, "gone@remote.test", &mail).await;
     let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
     assert_eq!(statuses[0].recipient.as_deref(), Some("gone@remote.test"));
     assert_eq!((statuses[0].status.as_deref(), statuses[0].code), (Some("5.1.1"), Some(550)));
@@ -169,9 +170,10 @@ async fn a_report_is_one_that_every_host_takes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_international_recipient_is_named_in_a_report_of_seven_bits() {
-    let mut post = refusing("550 5.1.1 x", Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let mut setup =
+        refusing("550 5.1.1 x", HostConfig { extensions: vec!["PIPELINING"], ..HostConfig::default() }).await;
     let mail = "From: hi@remote.test\r\nTo: J <jörg+1@remote.test>\r\nMessage-ID: <own.2@remote.test>\r\n\r\nHi\r\n";
-    let text = told_by(&mut post, "jörg+1@remote.test", mail).await;
+    let text = told_by(&mut setup, "jörg+1@remote.test", mail).await;
     assert!(text.contains("\r\nFinal-Recipient: utf-8; j\\x{F6}rg\\x{2B}1@remote.test\r\n"), "{text}");
     let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
     assert_eq!(statuses[0].recipient.as_deref(), Some("jörg+1@remote.test"));

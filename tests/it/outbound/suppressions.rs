@@ -3,7 +3,7 @@
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::json;
 
-use crate::support::forwards::{House, forward, route};
+use crate::support::forwarding_server::{ForwardingServer, forward, route};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 
@@ -84,7 +84,7 @@ async fn mail_of_a_blocked_sender_calls_no_webhook_until_it_is_unblocked() {
     }
     let heard = server.accepted("a@inbox.test", "Heard").await;
     assert_eq!(receiver.next_request().await.json()["id"], json!(heard));
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     server.stop().await;
 }
 
@@ -99,9 +99,9 @@ const SPELLINGS: [&str; 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suppressed_address_is_suppressed_however_it_is_spelled() {
-    let mut house = House::start_with(Clock::manual(NOW), |_| {}).await;
-    house.dns.mx("xn--bcher-kva.test", 10, "mx.remote.test");
-    let owner = house.owner.clone();
+    let mut setup = ForwardingServer::start_with(Clock::manual(NOW), |_| {}).await;
+    setup.dns.mx("xn--bcher-kva.test", 10, "mx.remote.test");
+    let owner = setup.owner.clone();
     let made = forward(&owner, "*@inbox.test", "boss@remote.test").await;
     let path = format!("/api/routes/{}", made["id"].as_str().unwrap());
     let send = |to: &str| json!({"from": "hi@inbox.test", "to": to, "subject": "x", "text": "y"});
@@ -114,7 +114,7 @@ async fn a_suppressed_address_is_suppressed_however_it_is_spelled() {
             let batch = owner.post("/v1/send/batch", shared).await.expect(200);
             assert_eq!(batch["results"][0]["code"], "recipient_suppressed", "{to}");
             owner.patch(&path, json!({"destination": to})).await.expect(200);
-            house.server.accepted("a@inbox.test", &format!("{number} {to}")).await;
+            setup.server.accepted("a@inbox.test", &format!("{number} {to}")).await;
             assert_eq!(route(&owner).await["last_status"], "suppressed", "{to}");
         }
         let other = SPELLINGS[(number + 1) % SPELLINGS.len()]
@@ -130,12 +130,12 @@ async fn a_suppressed_address_is_suppressed_however_it_is_spelled() {
     later["scheduledAt"] = json!("in 1 minute");
     owner.post("/v1/send", later).await.expect(202);
     owner.post("/api/contacts/suppressions", json!({"email": SPELLINGS[1]})).await.expect(201);
-    house.server.clock.advance(std::time::Duration::from_secs(61));
-    house.server.until("SELECT status FROM message WHERE direction = 'outbound'", "failed".to_owned()).await;
+    setup.server.clock.advance(std::time::Duration::from_secs(61));
+    setup.server.until("SELECT status FROM message WHERE direction = 'outbound'", "failed".to_owned()).await;
     owner.delete("/api/contacts/suppressions/victim@b%C3%BCcher.test").await.expect(200);
     owner.post("/v1/send", send(&SPELLINGS.join(", "))).await.expect(202);
-    house.remote.taken().await;
-    house.settled().await;
-    assert!(house.remote.is_drained(), "one message to one recipient");
-    house.server.stop().await;
+    setup.remote.next_mail().await;
+    setup.until_idle().await;
+    assert!(setup.remote.is_drained(), "one message to one recipient");
+    setup.server.stop().await;
 }

@@ -17,7 +17,7 @@ use mailkite::testing::outbound::transport::{MAX_TRANSCRIPT, Transport};
 use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, Verdict};
 
 use crate::support::dns::DnsServer;
-use crate::support::remote::{Act, Manner, Remote, self_signed, self_signed_with};
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, self_signed, self_signed_with};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
@@ -45,7 +45,7 @@ struct Rig {
 
 impl Rig {
     /// Mail for remote.test goes to `remote`, found through DNS.
-    async fn to(remote: &Remote, timeouts: Timeouts) -> Self {
+    async fn to(remote: &RemoteHost, timeouts: Timeouts) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let config = Outbound { port: remote.address.port(), ..Outbound::default() };
@@ -106,7 +106,7 @@ fn only(done: &DeliveryResult) -> (Verdict, Option<u16>, &str) {
 
 #[tokio::test]
 async fn dots_are_stuffed_and_nothing_else_is_changed() {
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     let rig = Rig::to(&remote, patient()).await;
     let long = [b"x".repeat(200_000), b"\r\n".to_vec()].concat();
     for data in [
@@ -118,7 +118,7 @@ async fn dots_are_stuffed_and_nothing_else_is_changed() {
     ] {
         let done = rig.send(ADA, &data).await;
         assert_eq!(only(&done), (Verdict::Sent, Some(250), "250 2.0.0 taken"), "{}", done.receipt.transcript);
-        let taken = remote.taken().await;
+        let taken = remote.next_mail().await;
         let mut wanted = data.clone();
         if !wanted.is_empty() && !wanted.ends_with(b"\r\n") {
             wanted.extend_from_slice(b"\r\n");
@@ -132,10 +132,10 @@ async fn dots_are_stuffed_and_nothing_else_is_changed() {
 
 #[tokio::test]
 async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     let rig = Rig::to(&remote, patient()).await;
     let done = rig.send(ADA, b"Subject: secret words\r\n\r\n").await;
-    remote.taken().await;
+    remote.next_mail().await;
     assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
     assert_eq!(done.receipt.address, Some(remote.address));
     assert_eq!(done.receipt.tls, None);
@@ -161,7 +161,7 @@ async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
 async fn each_recipient_has_a_verdict_of_its_own() {
     for extensions in [vec!["PIPELINING"], vec![]] {
         let script = |command: &str, _: usize| {
-            let say = |text: &str| Some(Act::Say(format!("{text}\r\n")));
+            let say = |text: &str| Some(HostAction::Send(format!("{text}\r\n")));
             match command {
                 "RCPT TO:<gone@remote.test>" => say("550-5.1.1 no such\r\n550 5.1.1 user"),
                 "RCPT TO:<later@remote.test>" => say("450 4.2.0 greylisted"),
@@ -169,14 +169,15 @@ async fn each_recipient_has_a_verdict_of_its_own() {
                 _ => None,
             }
         };
-        let mut remote = Remote::with(Manner { extensions, script: Arc::new(script), ..Manner::default() }).await;
+        let mut remote =
+            RemoteHost::with(HostConfig { extensions, script: Arc::new(script), ..HostConfig::default() }).await;
         let rig = Rig::to(&remote, patient()).await;
         let all = ["ada@remote.test", "gone@remote.test", "later@remote.test", "bob@remote.test", "many@remote.test"];
         let done = rig.send(&all, MAIL).await;
         let [sent, bounced, deferred] = [Verdict::Sent, Verdict::Bounced, Verdict::Deferred];
         assert_eq!(verdicts(&done), [sent, bounced, deferred, sent, deferred], "{}", done.receipt.transcript);
         assert_eq!(done.outcomes[1].diagnostic, "550 5.1.1 no such user");
-        assert_eq!(remote.taken().await.recipients(), ["ada@remote.test", "bob@remote.test"]);
+        assert_eq!(remote.next_mail().await.recipients(), ["ada@remote.test", "bob@remote.test"]);
         // Nobody left: no data goes out.
         let done = rig.send(&["gone@remote.test", "later@remote.test"], MAIL).await;
         assert_eq!(verdicts(&done), [bounced, deferred]);
@@ -186,14 +187,14 @@ async fn each_recipient_has_a_verdict_of_its_own() {
 
 #[tokio::test]
 async fn many_recipients_go_by_the_hundred_over_one_session() {
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     let rig = Rig::to(&remote, patient()).await;
     let all: Vec<String> = (0..250).map(|number| format!("ada{number}@remote.test")).collect();
     let done = rig.send(&all.iter().map(String::as_str).collect::<Vec<_>>(), MAIL).await;
     assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.receipt.transcript);
     let mut taken = Vec::new();
     for count in [100, 100, 50] {
-        let one = remote.taken().await;
+        let one = remote.next_mail().await;
         assert_eq!((one.rcpt.len(), one.connection), (count, 1));
         taken.extend(one.recipients());
     }
@@ -202,8 +203,8 @@ async fn many_recipients_go_by_the_hundred_over_one_session() {
 
 #[tokio::test]
 async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
-    let say = |text: &'static str| Act::Say(format!("{text}\r\n"));
-    let leave = |text: &'static str| Act::Leave(text.to_owned());
+    let say = |text: &'static str| HostAction::Send(format!("{text}\r\n"));
+    let leave = |text: &'static str| HostAction::SendAndClose(text.to_owned());
     for (at, act, verdict, diagnostic) in [
         (
             "GREETING",
@@ -264,7 +265,8 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
         for extensions in [vec!["PIPELINING"], vec![]] {
             let (act, wanted) = (act.clone(), at);
             let script = move |command: &str, _: usize| command.starts_with(wanted).then(|| act.clone());
-            let remote = Remote::with(Manner { extensions, script: Arc::new(script), ..Manner::default() }).await;
+            let remote =
+                RemoteHost::with(HostConfig { extensions, script: Arc::new(script), ..HostConfig::default() }).await;
             let rig = Rig::to(&remote, patient()).await;
             let done = rig.send(ADA, MAIL).await;
             let (found, _, said) = only(&done);
@@ -275,31 +277,39 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
 
 #[tokio::test]
 async fn after_a_refusal_that_did_not_wait_for_the_data_the_connection_is_not_used_again() {
-    let mut remote = Remote::scripted(|command, connection| {
+    let mut remote = RemoteHost::scripted(|command, connection| {
         let early = command == "DATA" && connection == 1;
-        early.then(|| Act::Say("354 go\r\n554 5.7.1 no\r\n".to_owned()))
+        early.then(|| HostAction::Send("354 go\r\n554 5.7.1 no\r\n".to_owned()))
     })
     .await;
     let rig = Rig::to(&remote, patient()).await;
     assert_eq!(only(&rig.send(ADA, MAIL).await), (Verdict::Bounced, Some(554), "554 5.7.1 no"));
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
-    assert_eq!(remote.taken().await.connection, 2);
+    assert_eq!(remote.next_mail().await.connection, 2);
     assert!(remote.is_drained());
 }
 
 #[tokio::test]
 async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() {
     for (at, act, diagnostic) in [
-        ("GREETING", Act::Silence, "4.4.2 mx.remote.test: timed out waiting for the greeting"),
-        ("EHLO", Act::Silence, "4.4.2 mx.remote.test: timed out waiting for EHLO"),
-        ("MAIL", Act::Silence, "4.4.2 mx.remote.test: timed out waiting for MAIL"),
-        ("DATA", Act::Silence, "4.4.2 mx.remote.test: timed out waiting for DATA"),
-        ("END", Act::Silence, "4.4.2 mx.remote.test: timed out waiting for the reply to the final dot"),
-        ("GREETING", Act::Endless("x".repeat(4096)), "4.5.0 mx.remote.test: a line of its reply does not end"),
-        ("GREETING", Act::Endless("220-hello\r\n".repeat(99)), "4.5.0 mx.remote.test: its reply does not end"),
+        ("GREETING", HostAction::Hang, "4.4.2 mx.remote.test: timed out waiting for the greeting"),
+        ("EHLO", HostAction::Hang, "4.4.2 mx.remote.test: timed out waiting for EHLO"),
+        ("MAIL", HostAction::Hang, "4.4.2 mx.remote.test: timed out waiting for MAIL"),
+        ("DATA", HostAction::Hang, "4.4.2 mx.remote.test: timed out waiting for DATA"),
+        ("END", HostAction::Hang, "4.4.2 mx.remote.test: timed out waiting for the reply to the final dot"),
+        (
+            "GREETING",
+            HostAction::SendForever("x".repeat(4096)),
+            "4.5.0 mx.remote.test: a line of its reply does not end",
+        ),
+        (
+            "GREETING",
+            HostAction::SendForever("220-hello\r\n".repeat(99)),
+            "4.5.0 mx.remote.test: its reply does not end",
+        ),
     ] {
         let wanted = at;
-        let remote = Remote::scripted(move |command, _| command.starts_with(wanted).then(|| act.clone())).await;
+        let remote = RemoteHost::scripted(move |command, _| command.starts_with(wanted).then(|| act.clone())).await;
         let rig = Rig::to(&remote, hasty()).await;
         let done = rig.send(ADA, MAIL).await;
         let (verdict, _, said) = only(&done);
@@ -311,7 +321,8 @@ async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() 
 #[tokio::test]
 async fn when_the_time_of_a_parcel_is_over_its_dialog_is_kept() {
     for at in ["GREETING", "EHLO", "END"] {
-        let remote = Remote::scripted(move |command, _| command.starts_with(at).then_some(Act::Silence)).await;
+        let remote =
+            RemoteHost::scripted(move |command, _| command.starts_with(at).then_some(HostAction::Hang)).await;
         let timeouts = Timeouts { total: Duration::from_millis(500), ..Timeouts::default() };
         let done = Rig::to(&remote, timeouts).await.send(ADA, MAIL).await;
         let (verdict, _, said) = only(&done);
@@ -324,11 +335,11 @@ async fn when_the_time_of_a_parcel_is_over_its_dialog_is_kept() {
 
 #[tokio::test]
 async fn what_a_host_cannot_take_is_not_tried() {
-    let limited = |extensions| Manner { extensions, ..Manner::default() };
-    let small = Remote::with(limited(vec!["PIPELINING", "SIZE 10"])).await;
+    let limited = |extensions| HostConfig { extensions, ..HostConfig::default() };
+    let small = RemoteHost::with(limited(vec!["PIPELINING", "SIZE 10"])).await;
     let done = Rig::to(&small, patient()).await.send(ADA, MAIL).await;
     assert_eq!(only(&done), (Verdict::Bounced, None, "5.3.4 the message is larger than the remote host takes"));
-    let mut plain = Remote::with(limited(vec!["PIPELINING"])).await;
+    let mut plain = RemoteHost::with(limited(vec!["PIPELINING"])).await;
     let rig = Rig::to(&plain, patient()).await;
     let done = rig.send(&["jörg@remote.test"], MAIL).await;
     assert_eq!(only(&done).2, "5.6.7 the remote host takes no international addresses");
@@ -337,22 +348,22 @@ async fn what_a_host_cannot_take_is_not_tried() {
     assert_eq!(only(&done).2, helpless);
     let done = rig.send(&["jörg@remote.test", "ada@remote.test"], MAIL).await;
     assert_eq!(verdicts(&done), [Verdict::Bounced, Verdict::Sent], "the others get it");
-    assert_eq!(plain.taken().await.recipients(), ADA);
-    let mut able = Remote::start().await;
+    assert_eq!(plain.next_mail().await.recipients(), ADA);
+    let mut able = RemoteHost::start().await;
     let rig = Rig::to(&able, patient()).await;
     let done = rig.send(&["jörg@remote.test"], "Subject: ü\r\n\r\n".as_bytes()).await;
     assert_eq!(only(&done).0, Verdict::Sent);
-    assert_eq!(able.taken().await.mail, "MAIL FROM:<bounce@acme.test> SIZE=15 BODY=8BITMIME SMTPUTF8");
+    assert_eq!(able.next_mail().await.mail, "MAIL FROM:<bounce@acme.test> SIZE=15 BODY=8BITMIME SMTPUTF8");
 }
 
 #[tokio::test]
 async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
-    let mut plain = Remote::with(Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let mut plain = RemoteHost::with(HostConfig { extensions: vec!["PIPELINING"], ..HostConfig::default() }).await;
     let rig = Rig::to(&plain, patient()).await;
     let mail = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nüber\r\n";
     let done = rig.send(ADA, mail.as_bytes()).await;
     assert_eq!(only(&done).0, Verdict::Sent);
-    let taken = plain.taken().await;
+    let taken = plain.next_mail().await;
     assert_eq!(taken.mail, "MAIL FROM:<bounce@acme.test>");
     let recoded = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXINCg==\r\n";
     assert_eq!(String::from_utf8(taken.data()).unwrap(), recoded);
@@ -360,46 +371,49 @@ async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
 
 #[tokio::test]
 async fn the_null_reverse_path_goes_out_as_it_is() {
-    let mut remote = Remote::with(Manner { extensions: vec![], ..Manner::default() }).await;
+    let mut remote = RemoteHost::with(HostConfig { extensions: vec![], ..HostConfig::default() }).await;
     let rig = Rig::to(&remote, patient()).await;
     let parcel = DeliveryRequest { reverse_path: None, ..parcel(ADA, MAIL) };
     let done = rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), parcel, NOW).await;
     assert_eq!(only(&done).0, Verdict::Sent);
-    assert_eq!(remote.taken().await.mail, "MAIL FROM:<>");
+    assert_eq!(remote.next_mail().await.mail, "MAIL FROM:<>");
 }
 
 #[tokio::test]
 async fn an_old_host_is_greeted_with_helo() {
-    let script =
-        |command: &str, _: usize| command.starts_with("EHLO").then(|| Act::Say("500 5.5.1 what\r\n".to_owned()));
-    let mut remote = Remote::scripted(script).await;
+    let script = |command: &str, _: usize| {
+        command.starts_with("EHLO").then(|| HostAction::Send("500 5.5.1 what\r\n".to_owned()))
+    };
+    let mut remote = RemoteHost::scripted(script).await;
     let rig = Rig::to(&remote, patient()).await;
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
-    assert_eq!(remote.taken().await.mail, "MAIL FROM:<bounce@acme.test>");
+    assert_eq!(remote.next_mail().await.mail, "MAIL FROM:<bounce@acme.test>");
 }
 
 #[tokio::test]
 async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
     let (acceptor, _) = self_signed("another.name.test");
-    let mut remote = Remote::with(Manner { tls: Some(acceptor.clone()), ..Manner::default() }).await;
+    let mut remote = RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), ..HostConfig::default() }).await;
     let rig = Rig::to(&remote, patient()).await;
     let done = rig.send(ADA, MAIL).await;
     assert_eq!(only(&done).0, Verdict::Sent);
-    assert!(remote.taken().await.tls);
+    assert!(remote.next_mail().await.tls);
     assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3"));
     // Refused, and answered with rubbish: in plain text then.
     for said in ["454 4.7.0 not now\r\n", "220 go\r\nrubbish instead of TLS\r\n"] {
-        let script = move |command: &str, _: usize| (command == "STARTTLS").then(|| Act::Leave(said.to_owned()));
+        let script =
+            move |command: &str, _: usize| (command == "STARTTLS").then(|| HostAction::SendAndClose(said.to_owned()));
         let refuse = move |command: &str, _: usize| {
-            (command == "STARTTLS" && said.starts_with("454")).then(|| Act::Say(said.to_owned()))
+            (command == "STARTTLS" && said.starts_with("454")).then(|| HostAction::Send(said.to_owned()))
         };
-        let script: crate::support::remote::Script =
+        let script: crate::support::remote_host::Script =
             if said.starts_with("454") { Arc::new(refuse) } else { Arc::new(script) };
-        let mut remote = Remote::with(Manner { tls: Some(acceptor.clone()), script, ..Manner::default() }).await;
+        let mut remote =
+            RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), script, ..HostConfig::default() }).await;
         let rig = Rig::to(&remote, patient()).await;
         let done = rig.send(ADA, MAIL).await;
         assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-        assert!(!remote.taken().await.tls);
+        assert!(!remote.next_mail().await.tls);
         assert_eq!(done.receipt.tls, None);
     }
 }
@@ -408,7 +422,7 @@ async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
 async fn tls_that_hangs_or_is_lost_at_once_is_done_without() {
     let (acceptor, _) = self_signed("mx.remote.test");
     let stalls = |command: &str, connection: usize| {
-        (command == "STARTTLS" && connection == 1).then(|| Act::Stall("220 go\r\n".to_owned()))
+        (command == "STARTTLS" && connection == 1).then(|| HostAction::SendAndHang("220 go\r\n".to_owned()))
     };
     let greetings = std::sync::atomic::AtomicUsize::new(0);
     let lost = move |command: &str, connection: usize| {
@@ -416,29 +430,31 @@ async fn tls_that_hangs_or_is_lost_at_once_is_done_without() {
             && command.starts_with("EHLO")
             && greetings.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= 2;
         (second || (connection == 2 && command == "STARTTLS")).then(|| match command {
-            "STARTTLS" => Act::Say("454 4.7.0 not again\r\n".to_owned()),
-            _ => Act::Leave(String::new()),
+            "STARTTLS" => HostAction::Send("454 4.7.0 not again\r\n".to_owned()),
+            _ => HostAction::SendAndClose(String::new()),
         })
     };
-    let scripts: [crate::support::remote::Script; 2] = [Arc::new(stalls), Arc::new(lost)];
+    let scripts: [crate::support::remote_host::Script; 2] = [Arc::new(stalls), Arc::new(lost)];
     for script in scripts {
-        let mut remote = Remote::with(Manner { tls: Some(acceptor.clone()), script, ..Manner::default() }).await;
+        let mut remote =
+            RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), script, ..HostConfig::default() }).await;
         let timeouts = Timeouts { command: Duration::from_secs(1), ..patient() };
         let rig = Rig::to(&remote, timeouts).await;
         let done = rig.send(ADA, MAIL).await;
         assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-        let taken = remote.taken().await;
+        let taken = remote.next_mail().await;
         assert!(!taken.tls && taken.connection == 2);
     }
 }
 
 #[tokio::test]
 async fn the_next_host_is_asked_when_one_cannot_be_reached() {
-    let mut remote = Remote::start().await;
-    let busy = |command: &str, _: usize| (command == "GREETING").then(|| Act::Say("421 4.3.2 busy\r\n".to_owned()));
-    let first = Remote::at(
+    let mut remote = RemoteHost::start().await;
+    let busy =
+        |command: &str, _: usize| (command == "GREETING").then(|| HostAction::Send("421 4.3.2 busy\r\n".to_owned()));
+    let first = RemoteHost::at(
         SocketAddr::from(([127, 0, 0, 2], remote.address.port())),
-        Manner { script: Arc::new(busy), ..Manner::default() },
+        HostConfig { script: Arc::new(busy), ..HostConfig::default() },
     )
     .await;
     let dns = DnsServer::start().await;
@@ -450,7 +466,7 @@ async fn the_next_host_is_asked_when_one_cannot_be_reached() {
     let done = rig.send(ADA, MAIL).await;
     assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
     assert_eq!(done.receipt.host.as_deref(), Some("b.remote.test"));
-    remote.taken().await;
+    remote.next_mail().await;
     assert_eq!(first.connections(), 1);
     assert!(done.receipt.transcript.contains("S: 421 4.3.2 busy"), "{}", done.receipt.transcript);
 }
@@ -459,13 +475,14 @@ async fn the_next_host_is_asked_when_one_cannot_be_reached() {
 async fn a_session_that_the_host_closed_meanwhile_costs_no_verdict() {
     let script = |command: &str, connection: usize| {
         // The first session ends after its message.
-        (command == "END" && connection == 1).then(|| Act::Leave("250 2.0.0 taken, and bye\r\n".to_owned()))
+        (command == "END" && connection == 1)
+            .then(|| HostAction::SendAndClose("250 2.0.0 taken, and bye\r\n".to_owned()))
     };
-    let mut remote = Remote::scripted(script).await;
+    let mut remote = RemoteHost::scripted(script).await;
     let rig = Rig::to(&remote, patient()).await;
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
-    assert_eq!(remote.taken().await.connection, 2);
+    assert_eq!(remote.next_mail().await.connection, 2);
 }
 
 #[tokio::test]
@@ -476,18 +493,18 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
     std::fs::write(&ca, pem(&certificate)).unwrap();
     for (mechanism, said) in [("AUTH PLAIN LOGIN", "235 2.7.0 ok\r\n"), ("AUTH LOGIN", "334 VXNlcm5hbWU6\r\n")] {
         let script = move |command: &str, _: usize| {
-            let auth = command.starts_with("AUTH").then(|| Act::Say(said.to_owned()));
-            auth.or((command == "dXNlcg==").then(|| Act::Say("334 UGFzc3dvcmQ6\r\n".to_owned())))
-                .or((command == "c2VjcmV0").then(|| Act::Say("235 2.7.0 ok\r\n".to_owned())))
+            let auth = command.starts_with("AUTH").then(|| HostAction::Send(said.to_owned()));
+            auth.or((command == "dXNlcg==").then(|| HostAction::Send("334 UGFzc3dvcmQ6\r\n".to_owned())))
+                .or((command == "c2VjcmV0").then(|| HostAction::Send("235 2.7.0 ok\r\n".to_owned())))
         };
-        let manner = Manner {
+        let manner = HostConfig {
             extensions: vec!["PIPELINING", mechanism],
             tls: Some(acceptor.clone()),
             script: Arc::new(script),
-            ..Manner::default()
+            ..HostConfig::default()
         };
         for implicit_tls in [false, true] {
-            let mut remote = Remote::with(Manner { implicit_tls, ..manner.clone() }).await;
+            let mut remote = RemoteHost::with(HostConfig { implicit_tls, ..manner.clone() }).await;
             let relay = Arc::new(Smarthost {
                 host: "127.0.0.1".to_owned(),
                 port: remote.address.port(),
@@ -508,7 +525,7 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
                 assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.receipt.transcript);
                 assert!(!done.receipt.transcript.contains("c2VjcmV0") && !done.receipt.transcript.contains("secret"));
                 if verdict == Verdict::Sent {
-                    let taken = remote.taken().await;
+                    let taken = remote.next_mail().await;
                     assert_eq!((taken.tls, taken.recipients().len()), (true, 2));
                     assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3 (verified)"));
                 }
@@ -532,7 +549,7 @@ async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
         (named("127.0.0.1"), false, "the certificate is self-signed"),
     ] {
         let (acceptor, certificate) = self_signed_with(params);
-        let remote = Remote::with(Manner { tls: Some(acceptor), ..Manner::default() }).await;
+        let remote = RemoteHost::with(HostConfig { tls: Some(acceptor), ..HostConfig::default() }).await;
         let relay = Smarthost {
             host: "127.0.0.1".to_owned(),
             port: remote.address.port(),
@@ -566,7 +583,7 @@ fn pem(certificate: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     let mut rig = Rig::to(&remote, patient()).await;
     rig.dns.mx("other.test", 10, "mx.remote.test");
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -581,7 +598,7 @@ async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
     let both = || parcel(&["ada@remote.test", "bob@other.test"], MAIL);
     let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
     assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.receipt.transcript);
-    let mut taken = [remote.taken().await.recipients(), remote.taken().await.recipients()];
+    let mut taken = [remote.next_mail().await.recipients(), remote.next_mail().await.recipients()];
     taken.sort();
     assert_eq!(taken, [["ada@remote.test"], ["bob@other.test"]]);
     relay.fallback = false;

@@ -9,9 +9,10 @@ use mailkite::testing::store::jobs::JobKind;
 use serde_json::json;
 
 use crate::support::dns::DnsServer;
+use crate::support::outbound::deliver_to_loopback;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::remote::Remote;
-use crate::support::server::Server;
+use crate::support::remote_host::RemoteHost;
+use crate::support::server::{Server, until};
 use crate::support::smtp::SmtpClient;
 
 /// Deliveries of the owner to `url` with their jobs, due for a minute: they wait in the table.
@@ -65,15 +66,13 @@ async fn a_backlog_of_one_account_at_an_origin_is_nobody_elses_wait() {
     for number in 0..5 {
         let before = receiver.requests().len();
         server.accepted("a@victim.test", &format!("Honest {number}")).await;
-        let place = loop {
+        let place = async || {
             let requests = receiver.requests();
-            let victims: Vec<usize> =
-                (0..requests.len()).filter(|place| requests[*place].path == "/victim").collect();
-            if let Some(place) = victims.get(number) {
-                break *place;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            let mut victims = (0..requests.len()).filter(|place| requests[*place].path == "/victim");
+            victims.nth(number)
         };
+        until(async || place().await.is_some()).await;
+        let place = place().await.unwrap();
         assert!(place - before < 150, "mail {number} came {} requests later", place - before);
     }
     server.until("SELECT count(*) > 200 FROM delivery WHERE status = 'pending'", true).await;
@@ -82,14 +81,11 @@ async fn a_backlog_of_one_account_at_an_origin_is_nobody_elses_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_mail_of_one_account_to_a_domain_is_nobody_elses_wait() {
     let dns = DnsServer::start().await;
-    let mut remote = Remote::start().await;
+    let mut remote = RemoteHost::start().await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
     let port = remote.address.port();
     let server = Server::start_with(Clock::System, |config| {
-        config.dns.servers = vec![dns.address];
-        config.outbound.smarthost = None;
-        config.outbound.port = port;
-        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        deliver_to_loopback(config, &dns, port);
         config.outbound.lane_width = 1;
         // A message each half second: the backlog stays one.
         config.outbound.domain_rate_per_minute = 120;
@@ -104,11 +100,11 @@ async fn queued_mail_of_one_account_to_a_domain_is_nobody_elses_wait() {
         let body = json!({"from": "hi@inbox.test", "subject": "Bulk", "text": "x", "recipients": recipients});
         owner.post("/v1/send/batch", body).await.expect(200);
     }
-    remote.taken().await;
+    remote.next_mail().await;
     let body = json!({"from": "hi@honest.test", "to": "ada@remote.test", "subject": "Hi", "text": "It branches."});
     honest.post("/v1/send", body).await.expect(202);
     let mut place = 0;
-    while remote.taken().await.recipients() != ["ada@remote.test"] {
+    while remote.next_mail().await.recipients() != ["ada@remote.test"] {
         place += 1;
         assert!(place < 10, "the 200 others go first");
     }
@@ -143,13 +139,11 @@ async fn large_mail_of_one_account_is_nobody_elses_wait() {
     {
         let (address, mail) = (server.smtp, mail.clone());
         sent.push(tokio::spawn(async move {
-            let mut client = SmtpClient::greeted(address).await;
+            let mut client = SmtpClient::connect_and_greet(address).await;
             assert_eq!(client.mail("a@example.com", &[to], &mail).await.code, 250);
         }));
         // Each waits before the next one comes.
-        while figure(&server, "mailkite_memory_waiting{door=\"parsing\"}").await <= number {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(async || figure(&server, "mailkite_memory_waiting{door=\"parsing\"}").await > number).await;
     }
     drop(parsing);
     for one in sent {

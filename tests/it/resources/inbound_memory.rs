@@ -1,22 +1,19 @@
 //! What a mail of the largest size costs the real binary in memory, from its sender to the webhook.
 
-use std::fs;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 
-use crate::support::process::Process;
+use crate::support::dev_process::DevProcess;
+use crate::support::machine::memory_kib;
 use crate::support::receiver::{Received, Receiver, Reply};
 use crate::support::smtp::SmtpClient;
 
 const MAIL_OCTETS: usize = 25 * 1024 * 1024;
 
 /// A figure of the process in KiB.
-fn kib(process: &Process, name: &str) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+fn kib(process: &DevProcess, name: &str) -> usize {
+    usize::try_from(memory_kib(process.id(), name)).unwrap()
 }
 
 fn mail(charset: &str, octet: u8) -> Vec<u8> {
@@ -53,12 +50,12 @@ fn is_signed(request: &Received, secret: &str) -> bool {
 async fn a_mail_of_25_mib_costs_at_most_three_times_its_size_whatever_becomes_of_its_text() {
     let folder = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&folder.path().join("data"), &receiver.url()).await;
+    let process = DevProcess::start(&folder.path().join("data"), &receiver.url()).await;
     let idle = kib(&process, "VmRSS");
     // Two octets in UTF-8, and six characters of JSON.
     for (charset, octet, grown) in [("iso-8859-1", 0xe9, 2), ("utf-8", 0x01, 6)] {
         let mail = mail(charset, octet);
-        let mut client = SmtpClient::greeted(process.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(process.smtp).await;
         assert_eq!(client.mail("ada@example.com", &["hello@inbox.test"], &mail).await.code, 250);
         let request = receiver.next_request().await;
         assert!(request.body.len() > mail.len() * grown * 9 / 10, "{charset}: {}", request.body.len());

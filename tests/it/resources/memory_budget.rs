@@ -1,7 +1,6 @@
 //! What requests cost the real binary in memory, whatever they ask for: one budget for all doors, and memory goes back.
 
 use std::convert::Infallible;
-use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,15 +12,13 @@ use futures_util::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mailkite::testing::clock::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::api::{Answer, Api};
-use crate::support::served::Served;
-use crate::support::server::Server;
+use crate::support::serve_process::ServeProcess;
 use crate::support::smtp::SmtpClient;
 
 /// The most that the process may have resident, in KiB, whatever it is asked.
@@ -32,35 +29,28 @@ const LARGEST_FILE: usize = 26_214_400;
 const LARGEST_BODY: usize = 36_700_160;
 
 /// A process with an account that may send from inbox.test.
-struct House {
-    served: Served,
+struct MeasuredServer {
+    served: ServeProcess,
     owner: Api,
     idle: u64,
     _folder: tempfile::TempDir,
 }
 
-impl House {
-    async fn open() -> Self {
+impl MeasuredServer {
+    async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data_dir = folder.path().join("data");
-        let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
-        let key = seeded.owner().await.credential.clone().unwrap();
-        seeded.stop().await;
         // What is sent goes nowhere: the relay refuses connections.
         let relay = "[outbound.smarthost]\nhost = \"127.0.0.1\"\nport = 1\nsecurity = \"none\"\n";
-        let served = Served::start_with(folder.path(), relay).await;
-        let owner = Api::anonymous(served.http).with(key);
+        let (served, owner) = ServeProcess::start_owned(folder.path(), relay).await;
         owner.get("/v1/me").await.expect(200);
-        let mut house = Self { served, owner, idle: 0, _folder: folder };
-        house.idle = house.kib("VmRSS");
-        house
+        let mut measured = Self { served, owner, idle: 0, _folder: folder };
+        measured.idle = measured.kib("VmRSS");
+        measured
     }
 
     /// A figure of the process.
     fn kib(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.served.child.id().unwrap())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+        self.served.memory_kib(name)
     }
 
     /// Asserts what `what` cost at most, and that it was given back.
@@ -74,8 +64,7 @@ impl House {
             sleep(Duration::from_millis(100)).await;
         }
         println!("{what}: {} MiB idle, {} at most, {} now", self.idle / 1024, peak / 1024, self.kib("VmRSS") / 1024);
-        // The peak counts anew; on a kernel that cannot do that, from the start, which is no less.
-        drop(fs::write(format!("/proc/{}/clear_refs", self.served.child.id().unwrap()), "5"));
+        self.served.reset_peak_memory();
     }
 
     /// The link of an uploaded file.
@@ -108,38 +97,42 @@ async fn begin(address: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_a_message_names_are_summed_before_one_is_read() {
-    let house = House::open().await;
-    let link = house.upload(LARGEST_FILE).await;
-    house.check("an upload").await;
+    let measured = MeasuredServer::start().await;
+    let link = measured.upload(LARGEST_FILE).await;
+    measured.check("an upload").await;
     let files = |count: usize| json!({"attachments": vec![json!({"filename": "a.bin", "url": link}); count]});
     for count in [2, 100] {
-        let answer = house.owner.post("/v1/send", letter(files(count))).await;
+        let answer = measured.owner.post("/v1/send", letter(files(count))).await;
         answer.expect_field(400, "attachment_too_large", "attachments");
     }
     let batch = json!({"recipients": vec![json!({"to": "ada@remote.test"}); 50], "to": null});
     let mut many = letter(batch);
     many.as_object_mut().unwrap().extend(files(3).as_object().unwrap().clone());
-    house.owner.post("/v1/send/batch", many.clone()).await.expect_field(400, "attachment_too_large", "attachments");
-    house.check("links to a hundred files").await;
+    measured.owner.post("/v1/send/batch", many.clone()).await.expect_field(
+        400,
+        "attachment_too_large",
+        "attachments",
+    );
+    measured.check("links to a hundred files").await;
     // What fits is sent, for each of fifty, one after the other.
     many["attachments"] = files(1)["attachments"].clone();
     many["recipients"] = json!(vec![json!({"to": "ada@remote.test"}); 3]);
-    assert_eq!(house.owner.post("/v1/send/batch", many).await.expect(200)["sent"], 3);
-    house.check("a batch with a large file").await;
-    let sends = join_all((0..6).map(|_| house.owner.post("/v1/send", letter(files(1))))).await;
+    assert_eq!(measured.owner.post("/v1/send/batch", many).await.expect(200)["sent"], 3);
+    measured.check("a batch with a large file").await;
+    let sends = join_all((0..6).map(|_| measured.owner.post("/v1/send", letter(files(1))))).await;
     for answer in &sends {
         assert!([202, 503].contains(&answer.status), "{}", answer.json);
     }
     assert!(sends.iter().any(|answer| answer.status == 202));
-    house.check("large files at once").await;
-    let again = house.owner.post("/v1/attachments", json!({"url": link})).await;
+    measured.check("large files at once").await;
+    let again = measured.owner.post("/v1/attachments", json!({"url": link})).await;
     assert_eq!(again.expect(201)["size"], LARGEST_FILE);
-    house.check("an upload of an upload").await;
+    measured.check("an upload of an upload").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_of_many_values_is_refused_and_a_large_text_costs_a_few_times_itself() {
-    let house = House::open().await;
+    let measured = MeasuredServer::start().await;
     let filled = |unit: &str| unit.repeat((LARGEST_BODY - 200) / unit.len());
     let bombs = [
         format!("[{}0]", filled("{\"\":0},")),
@@ -152,115 +145,115 @@ async fn a_document_of_many_values_is_refused_and_a_large_text_costs_a_few_times
     ];
     for path in ["/v1/send", "/v1/send/batch", "/v1/attachments", "/v1/route"] {
         for bomb in &bombs {
-            house.post(path, bomb).await.expect_error(400, "bad_json");
+            measured.post(path, bomb).await.expect_error(400, "bad_json");
         }
-        house.check(path).await;
+        measured.check(path).await;
     }
     // Within every limit, with text where a list is expected, and as large as it may be.
     let commas = letter(json!({"to": ",".repeat(LARGEST_BODY - 300)}));
-    house.owner.post("/v1/send", commas).await.expect_field(400, "too_many_recipients", "to");
-    house.check("a list of nobody").await;
+    measured.owner.post("/v1/send", commas).await.expect_field(400, "too_many_recipients", "to");
+    measured.check("a list of nobody").await;
     let text = "\u{e9}".repeat(LARGEST_BODY / 2 - 300);
-    house.owner.post("/v1/send", letter(json!({"text": text}))).await.expect_error(413, "body_too_large");
+    measured.owner.post("/v1/send", letter(json!({"text": text}))).await.expect_error(413, "body_too_large");
     let text = "\u{e9}".repeat(10 << 20);
-    house.owner.post("/v1/send", letter(json!({"text": text}))).await.expect(202);
-    house.check("a large text").await;
+    measured.owner.post("/v1/send", letter(json!({"text": text}))).await.expect(202);
+    measured.check("a large text").await;
     // A short template that becomes long.
     let data = json!({"text": "{{a}}".repeat(100_000), "templateData": {"a": "x".repeat(100_000)}});
-    house.owner.post("/v1/send", letter(data)).await.expect_error(413, "body_too_large");
+    measured.owner.post("/v1/send", letter(data)).await.expect_error(413, "body_too_large");
     let batch = json!({
         "recipients": [{"to": "ada@remote.test", "templateData": {"a": "x".repeat(100_000)}}],
         "to": null, "text": "{{a}}".repeat(100_000),
     });
-    let answer = house.owner.post("/v1/send/batch", letter(batch)).await.expect(200);
+    let answer = measured.owner.post("/v1/send/batch", letter(batch)).await.expect(200);
     assert_eq!(answer["results"][0]["code"], "body_too_large", "{answer}");
-    house.check("merge tags").await;
+    measured.check("merge tags").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_at_once_wait_for_one_another_or_are_asked_to_come_again() {
-    let house = House::open().await;
+    let measured = MeasuredServer::start().await;
     let file = BASE64.encode(vec![7; LARGEST_FILE]);
     let body = letter(json!({"attachments": [{"filename": "a.bin", "content": file}]})).to_string();
-    let answers = join_all((0..8).map(|_| house.post("/v1/send", &body))).await;
+    let answers = join_all((0..8).map(|_| measured.post("/v1/send", &body))).await;
     for answer in &answers {
         assert!([202, 503].contains(&answer.status), "{}", answer.json);
         assert_eq!(answer.status == 503, answer.header("retry-after").is_some());
     }
     assert!(answers.iter().any(|answer| answer.status == 202));
-    house.check("large messages at once").await;
+    measured.check("large messages at once").await;
     let file = vec![7; LARGEST_FILE];
-    let upload = || house.owner.exchange("POST", "/v1/attachments?filename=a.bin", &[], Some(&file));
+    let upload = || measured.owner.exchange("POST", "/v1/attachments?filename=a.bin", &[], Some(&file));
     let answers = join_all((0..8).map(|_| upload())).await;
     assert!(answers.iter().all(|answer| [201, 503].contains(&answer.status)));
     assert!(answers.iter().any(|answer| answer.status == 201));
-    house.check("uploads at once").await;
+    measured.check("uploads at once").await;
     // Whoever stops in the middle holds what was sent, for a while; the others still get through.
     let head = format!(
         "POST /v1/send HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Length: {LARGEST_BODY}\r\n\r\n",
-        house.owner.credential.as_deref().unwrap()
+        measured.owner.credential.as_deref().unwrap()
     );
     let half = vec![b' '; LARGEST_BODY - 1];
-    let _stuck = join_all((0..12).map(|_| begin(house.served.http, &head, &half))).await;
-    house.owner.get("/v1/me").await.expect(200);
-    house.check_peak("bodies that stop");
+    let _stuck = join_all((0..12).map(|_| begin(measured.served.http, &head, &half))).await;
+    measured.owner.get("/v1/me").await.expect(200);
+    measured.check_peak("bodies that stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_with_large_texts_are_written_while_they_are_sent() {
     const LINES: usize = 12 << 10;
-    let house = House::open().await;
+    let measured = MeasuredServer::start().await;
     let mut mail = b"From: ada@example.com\r\nSubject: Large\r\nContent-Transfer-Encoding: 8bit\r\n\r\n".to_vec();
     // Six octets each in JSON.
     let line = [&[1; 900][..], b"\r\n"].concat();
     (0..LINES).for_each(|_| mail.extend_from_slice(&line));
-    let mut client = SmtpClient::greeted(house.served.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(measured.served.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["hello@inbox.test"], &mail).await.code, 250);
-    house.check("a large mail").await;
-    let list = house.owner.get("/api/messages").await.expect(200);
+    measured.check("a large mail").await;
+    let list = measured.owner.get("/api/messages").await.expect(200);
     let path = format!("/api/messages/{}", list[0]["id"].as_str().unwrap());
-    for answer in join_all((0..2).map(|_| house.owner.exchange("GET", &path, &[], None))).await {
+    for answer in join_all((0..2).map(|_| measured.owner.exchange("GET", &path, &[], None))).await {
         assert_eq!(answer.status, 200, "{}", answer.json);
         let text = answer.json["message"]["text_body"].as_str().unwrap().as_bytes();
         assert!(text.len() >= LINES * 901 - 1 && text.iter().all(|octet| [1, b'\n'].contains(octet)));
         assert_eq!(answer.json["message"]["subject"], "Large");
     }
-    house.check("details of a large mail").await;
+    measured.check("details of a large mail").await;
     let raw = format!("{path}/raw");
-    for answer in join_all((0..8).map(|_| house.owner.exchange("GET", &raw, &[], None))).await {
+    for answer in join_all((0..8).map(|_| measured.owner.exchange("GET", &raw, &[], None))).await {
         assert_eq!(answer.status, 200, "{}", answer.json);
         assert_eq!(answer.header("content-length"), Some(mail.len().to_string().as_str()));
         assert!(answer.body.ends_with(&line));
     }
-    house.check("raw copies of a large mail").await;
+    measured.check("raw copies of a large mail").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_shows_no_credential_holds_little() {
-    let house = House::open().await;
+    let measured = MeasuredServer::start().await;
     let head = |length: usize| {
         format!(
             "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         )
     };
-    let answer = house.owner.exchange("POST", "/api/auth/login", &[], Some(&vec![b' '; 16_385])).await;
+    let answer = measured.owner.exchange("POST", "/api/auth/login", &[], Some(&vec![b' '; 16_385])).await;
     answer.expect_error(413, "body_too_large");
     let mut stuck = Vec::new();
     for (length, sent) in [(1 << 20, (1 << 20) - 1), (16_384, 16_383)] {
         let (head, body) = (head(length), vec![b' '; sent]);
         for _ in 0..4 {
-            stuck.push(join_all((0..100).map(|_| begin(house.served.http, &head, &body))).await);
+            stuck.push(join_all((0..100).map(|_| begin(measured.served.http, &head, &body))).await);
         }
     }
-    house.check_peak("bodies of nobody");
+    measured.check_peak("bodies of nobody");
     // Header fields that never end.
     let fields = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(2700));
-    stuck.push(join_all((0..100).map(|_| begin(house.served.http, &fields, &[]))).await);
-    house.check_peak("headers of nobody");
+    stuck.push(join_all((0..100).map(|_| begin(measured.served.http, &fields, &[]))).await);
+    measured.check_peak("headers of nobody");
     drop(stuck);
     let (mut connections, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..10 {
-        let io = TokioIo::new(TcpStream::connect(house.served.http).await.unwrap());
+        let io = TokioIo::new(TcpStream::connect(measured.served.http).await.unwrap());
         let executor = TokioExecutor::new();
         let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
         connections.push(tokio::spawn(connection));
@@ -275,14 +268,14 @@ async fn whoever_shows_no_credential_holds_little() {
     }
     // Each is refused, however its body goes on; by then all of them held what they ever do.
     timeout(Duration::from_secs(60), join_all(answers)).await.expect("every request is answered");
-    house.owner.get("/api/health").await.expect(200);
-    house.check_peak("HTTP/2 streams of nobody");
+    measured.owner.get("/api/health").await.expect(200);
+    measured.check_peak("HTTP/2 streams of nobody");
     connections.iter().for_each(tokio::task::JoinHandle::abort);
     drop(connections);
-    house.check("everything of nobody").await;
+    measured.check("everything of nobody").await;
 }
 
-impl House {
+impl MeasuredServer {
     fn check_peak(&self, what: &str) {
         let peak = self.kib("VmHWM");
         println!("{what}: {} MiB idle, {} at most", self.idle / 1024, peak / 1024);
@@ -309,11 +302,11 @@ async fn log_in_from(place: u8, to: SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_of_strangers_give_back_what_their_hashes_took() {
-    let house = House::open().await;
+    let measured = MeasuredServer::start().await;
     for round in 0..6 {
-        let logins = (1..=16).map(|place| log_in_from(round * 16 + place, house.served.http));
+        let logins = (1..=16).map(|place| log_in_from(round * 16 + place, measured.served.http));
         let statuses = join_all(logins).await;
         assert!(statuses.iter().all(|status| status == "401"), "{statuses:?}");
     }
-    house.check("96 logins, 16 at a time").await;
+    measured.check("96 logins, 16 at a time").await;
 }

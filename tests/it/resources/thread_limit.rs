@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::support::dev_process::http_get;
 use crate::support::machine::preload;
-use crate::support::process::http_get;
 use crate::support::server::message;
 use crate::support::smtp::SmtpClient;
 
@@ -36,7 +36,7 @@ async fn runs(library: &str, data_dir: &Path, from: usize, to: usize) -> bool {
     let ready = serde_json::from_str::<serde_json::Value>(&line);
     if let Ok(ready) = &ready {
         assert_eq!(http_get(ready["http"].as_str().unwrap(), "/api/health").await.0, 200, "{from}");
-        let mut client = SmtpClient::greeted(ready["smtp"].as_str().unwrap().parse().unwrap()).await;
+        let mut client = SmtpClient::connect_and_greet(ready["smtp"].as_str().unwrap().parse().unwrap()).await;
         let text = format!("{}{}", message("It runs"), "A line of a large mail.\r\n".repeat(8_000));
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], text).await.code, 250, "{from}");
         child.kill().await.unwrap();

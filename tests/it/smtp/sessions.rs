@@ -49,7 +49,7 @@ async fn the_gauge_of_sessions_counts_those_that_are_open() {
     assert_eq!(sessions_shown(&server).await, 0);
     let mut sessions = Vec::new();
     for open in 1..=3 {
-        sessions.push(SmtpClient::greeted(server.smtp).await);
+        sessions.push(SmtpClient::connect_and_greet(server.smtp).await);
         assert_eq!(sessions_shown(&server).await, open);
     }
     drop(sessions);
@@ -74,7 +74,7 @@ async fn asked_for_data(address: SocketAddr) -> (SmtpClient, SmtpReply) {
 
 /// A transaction up to its data, sent in one segment and answered.
 async fn in_data(address: SocketAddr) -> SmtpClient {
-    let mut client = SmtpClient::greeted(address).await;
+    let mut client = SmtpClient::connect_and_greet(address).await;
     client.envelope("ada@example.com", &["a@inbox.test"]).await;
     client.expect("DATA", 354).await;
     client
@@ -115,7 +115,7 @@ async fn a_bare_newline_is_refused_whatever_segments_it_comes_in_and_inside_tls(
     for ending in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r\n", "\r\r\n.\r\n"] {
         for tls in [false, true] {
             let wire = format!("Subject: smuggled{ending}MAIL FROM:<eve@example.com>\r\nRCPT TO:<b@inbox.test>\r\n");
-            let mut client = SmtpClient::greeted(server.smtp).await;
+            let mut client = SmtpClient::connect_and_greet(server.smtp).await;
             if tls {
                 client = client.starttls().await;
                 client.expect("EHLO client.test", 250).await;
@@ -162,7 +162,7 @@ async fn a_mail_of_25_mib_is_taken_and_one_octet_more_is_not() {
     let rest = 26_214_400 - head.len() - lines * line.len();
     let exact = format!("{head}{}{}\r\n", line.repeat(lines), "y".repeat(rest - 2));
     assert_eq!(exact.len(), 26_214_400);
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], &exact).await.code, 250);
     let more = format!("X{exact}");
     let reply = client.mail("ada@example.com", &["a@inbox.test"], &more).await;
@@ -184,7 +184,7 @@ async fn what_is_stored_is_what_was_sent_octet_by_octet() {
     for _ in 0..400 {
         text.extend_from_slice(&every_octet);
     }
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], &text).await.code, 250);
     let file: String = server.query("SELECT file FROM raw").await;
     let stored = fs::read(server.data_dir().join("objects").join(file)).unwrap();
@@ -234,7 +234,7 @@ async fn at_the_global_cap_a_connection_is_told_to_come_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_stop_idle_sessions_are_told_and_a_mail_in_data_is_still_stored() {
     let server = Server::start().await;
-    let mut idle = SmtpClient::greeted(server.smtp).await;
+    let mut idle = SmtpClient::connect_and_greet(server.smtp).await;
     let mut busy = in_data(server.smtp).await;
     busy.send("Subject: caught\r\n\r\nHalf of").await;
     server.begin_stop();
@@ -374,7 +374,7 @@ async fn a_client_that_vanishes_in_data_leaves_nothing() {
         client.send(vec![b'x'; length]).await;
         drop(client);
     }
-    let mut probe = SmtpClient::greeted(server.smtp).await;
+    let mut probe = SmtpClient::connect_and_greet(server.smtp).await;
     assert_eq!(probe.mail("ada@example.com", &["a@inbox.test"], message("Probe")).await.code, 250);
     let data_dir = server.data_dir().to_owned();
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 1);

@@ -94,7 +94,7 @@ async fn nothing_goes_without_tls_and_a_key() {
     assert_eq!(client.command(&plain(&door.key)).await.code, 503, "once is enough");
     client.expect("MAIL FROM:<a@inbox.test> AUTH=<>", 250).await;
     // The MX door knows nothing of it.
-    let mut mx = SmtpClient::greeted(door.server.smtp).await;
+    let mut mx = SmtpClient::connect_and_greet(door.server.smtp).await;
     assert_eq!(mx.command(&plain(&door.key)).await.code, 502);
     assert_eq!(mx.command("MAIL FROM:<a@inbox.test> AUTH=<>").await.code, 555);
     door.server.stop().await;

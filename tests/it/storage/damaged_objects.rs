@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::retention::Retention;
-use mailkite::testing::store::blobs::objects::Objects;
 use mailkite::testing::store::webhooks::routes::Action;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::audit::{assert_audited, audit};
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, open_database};
+use crate::support::server::{Server, open_database, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -130,12 +128,7 @@ async fn every_door_says_that_an_object_is_damaged_and_the_others_are_served() {
         let all = overview["attention"].as_array().unwrap().clone();
         all.into_iter().find(|one| one["kind"] == "objects_damaged").map(|one| one["title"].clone())
     };
-    let told = async {
-        while noticed().await != Some(json!("10 stored objects are missing or damaged")) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(30), told).await.is_ok(), "{:?}", noticed().await);
+    until(async || noticed().await == Some(json!("10 stored objects are missing or damaged"))).await;
 
     let (good, said) = audit(server.data_dir(), &[]);
     assert!(!good && said.contains("10 things are lost"), "{said}");
@@ -158,7 +151,7 @@ async fn a_range_and_a_head_of_a_file_that_lacks_octets_are_refused_too() {
     let link = path_of(detail["attachments"][0]["url"].as_str().unwrap()).to_owned();
     Harm::Cut.done_to(&file_of(server.data_dir(), &id));
     let base = format!("http://{}", server.http);
-    let (status, ..) = crate::support::process::http_get_with(&base, &link, "Range: bytes=0-3\r\n").await;
+    let (status, ..) = crate::support::dev_process::http_get_with(&base, &link, "Range: bytes=0-3\r\n").await;
     assert_eq!(status, 410);
 }
 
@@ -171,10 +164,10 @@ async fn a_delivery_of_a_damaged_message_fails_with_its_attempt_counted() {
         let hook = server.webhook(&receiver.url()).await;
         let id = id_in(&server.mail("a@inbox.test", &mail(1)).await.text());
         receiver.next_request().await;
-        assert_eq!(server.attempted().await.status, "pending");
+        assert_eq!(server.next_attempt().await.status, "pending");
         harm.done_to(&file_of(server.data_dir(), &id));
         server.advance(HOUR, &hook.url);
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         let seen = (attempted.status, attempted.error, attempted.attempt);
         assert_eq!(seen, ("failed", Some("message_damaged"), 2), "{harm:?}");
         let (_, detail) = server.api(&format!("/api/messages/{id}")).await;
@@ -200,10 +193,10 @@ async fn a_message_that_is_damaged_before_it_is_sent_bounces_visibly() {
     let sent = owner.post("/v1/send", body).await.expect(202);
     let id = sent["id"].as_str().unwrap().to_owned();
     // Nothing takes connections there yet.
-    assert_eq!(server.sent().await.1, "deferred");
+    assert_eq!(server.next_recipient().await.1, "deferred");
     Harm::Flip.done_to(&file_of(server.data_dir(), &id));
     server.advance_mail(HOUR, "remote.test");
-    let (_, status, diagnostic) = server.sent().await;
+    let (_, status, diagnostic) = server.next_recipient().await;
     assert_eq!(status, "bounced");
     assert!(diagnostic.contains("5.3.0") && diagnostic.contains("damaged"), "{diagnostic}");
     let message = owner.get(&format!("/api/messages/{id}")).await.expect(200);
@@ -221,7 +214,7 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
     let hook = server.webhook(&receiver.url()).await;
     let id = id_in(&server.mail("a@inbox.test", &mail(1)).await.text());
     receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "pending");
+    assert_eq!(server.next_attempt().await.status, "pending");
     // A loop of links: the system refuses (ELOOP), and says nothing about what is stored.
     let file = file_of(server.data_dir(), &id);
     let kept = server.data_dir().join("kept");
@@ -242,7 +235,7 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), posted).await.is_ok(), "it was given up");
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     server.stop().await;
 }
 
@@ -261,13 +254,7 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     server.route("hook@inbox.test", "control", &receiver.url()).await;
     let expired = server.accepted("stored@inbox.test", "Old").await;
     server.clock.advance(31 * 24 * HOUR);
-    let retention = Retention {
-        db: server.db.clone(),
-        objects: Objects::open(server.data_dir()).unwrap(),
-        clock: server.clock.clone(),
-        default_days: 30,
-    };
-    assert_eq!(retention.sweep(server.clock.now()).await.unwrap().messages, 1);
+    assert_eq!(server.sweep().await.messages, 1);
 
     let stored = server.accepted("stored@inbox.test", "Stored").await;
     let removed = server.accepted("stored@inbox.test", "Removed").await;
@@ -275,13 +262,13 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     let by_rule = server.accepted("nothing@inbox.test", "Nothing").await;
     let delivered = server.accepted("hook@inbox.test", "Delivered").await;
     receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     let dropped = server.accepted("hook@inbox.test", "Drop me").await;
     receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "x", "text": "y"});
     let pending = owner.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned();
-    assert_eq!(server.sent().await.1, "deferred");
+    assert_eq!(server.next_recipient().await.1, "deferred");
     let upload = json!({"filename": "b.txt", "content": "aGVsbG8sIHRoaXMgaXMgYSBmaWxl"});
     owner.post("/v1/attachments", upload).await.expect(201);
     let upload: String = server.query("SELECT public_id FROM upload").await;

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::audit::{assert_audited, assert_ledger};
+use crate::support::dev_process::{DevProcess, failed_start, http_get};
 use crate::support::machine::skip;
-use crate::support::process::{Process, http_get, refusal};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::{assert_sound, message, open_database};
 use crate::support::smtp::SmtpClient;
@@ -62,7 +62,7 @@ impl Ledger {
 
 /// Sends until the connection breaks.
 async fn load(address: std::net::SocketAddr, ledger: Arc<Ledger>) {
-    let mut client = SmtpClient::greeted(address).await;
+    let mut client = SmtpClient::connect_and_greet(address).await;
     loop {
         let (subject, text) = numbered(ledger.next.fetch_add(1, Ordering::SeqCst));
         match client.try_mail("ada@example.com", "load@inbox.test", text.as_bytes()).await {
@@ -85,7 +85,7 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     let ledger = Arc::new(Ledger::default());
     let mut restarts = Vec::new();
     for cycle in 0..CYCLES {
-        let process = Process::start(&data_dir, &receiver.url()).await;
+        let process = DevProcess::start(&data_dir, &receiver.url()).await;
         if cycle > 0 {
             restarts.push(process.start_took);
         }
@@ -106,7 +106,7 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     assert!(refused.is_empty(), "{refused:?}");
 
     let acknowledged: HashSet<String> = ledger.acknowledged.lock().unwrap().iter().cloned().collect();
-    let last = Process::start(&data_dir, &receiver.url()).await;
+    let last = DevProcess::start(&data_dir, &receiver.url()).await;
     let mut bodies: HashMap<String, String> = HashMap::new();
     let port = Regex::new(r"(127\.0\.0\.1|localhost):\d+").unwrap();
     let mut missing = acknowledged.clone();
@@ -183,8 +183,8 @@ async fn everything_is_synced_before_250_is_said() {
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let traced = "trace=openat,write,writev,sendto,sendmsg,pwrite64,fsync,fdatasync,rename,renameat,renameat2";
     let wrapper = ["strace", "-D", "-f", "-y", "-s", "40", "-e", traced, "-o", trace_file.to_str().unwrap()];
-    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let process = DevProcess::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     let (_, large) = numbered(3);
     let reply = client.mail("ada@example.com", &["a@inbox.test"], large).await;
     let large_id = reply.text().rsplit(' ').next().unwrap().to_owned();
@@ -226,10 +226,10 @@ async fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
-    let first = Process::start(&data_dir, &receiver.url()).await;
-    let said = refusal(&data_dir).await;
+    let first = DevProcess::start(&data_dir, &receiver.url()).await;
+    let said = failed_start(&data_dir).await;
     assert!(said.contains("in use by another mailkite process"), "{said}");
-    let mut client = SmtpClient::greeted(first.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(first.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message("Still here")).await.code, 250);
     let request = receiver.next_request().await;
     let body = std::str::from_utf8(&request.body).unwrap();
@@ -240,8 +240,8 @@ async fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
 /// A data directory with one large and one small mail in it.
 async fn used_data_dir(data_dir: &Path) {
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(data_dir, &receiver.url()).await;
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let process = DevProcess::start(data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     for text in [numbered(3).1, message("Small")] {
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], text).await.code, 250);
         receiver.next_request().await;
@@ -258,7 +258,7 @@ async fn a_database_of_a_newer_version_is_refused_with_a_way_out_and_left_untouc
     connection.pragma_update(None, "user_version", 9_999).unwrap();
     drop(connection);
     let before = fs::read(data_dir.join("mailkite.db")).unwrap();
-    let said = refusal(&data_dir).await;
+    let said = failed_start(&data_dir).await;
     assert!(said.contains("newer mailkite") && said.contains("restore a backup"), "{said}");
     assert!(fs::read(data_dir.join("mailkite.db")).unwrap() == before, "it was changed");
 }
@@ -282,17 +282,17 @@ async fn a_lost_or_damaged_database_is_never_replaced_by_an_empty_one() {
         ("cut off", whole[..whole.len() / 2].to_vec()),
     ] {
         fs::write(&database, &bytes).unwrap();
-        let said = refusal(&data_dir).await;
+        let said = failed_start(&data_dir).await;
         assert!(said.contains("mailkite.db"), "{what}: it does not say which file: {said}");
         assert!(said.contains("restore a backup"), "{what}: no way out: {said}");
         assert!(fs::read(&database).unwrap() == bytes, "{what}: it was changed");
     }
     fs::remove_file(&database).unwrap();
-    let said = refusal(&data_dir).await;
+    let said = failed_start(&data_dir).await;
     assert!(said.contains("mailkite.db"), "missing: it does not say which file: {said}");
     fs::write(&database, &whole).unwrap();
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     assert_sound(&data_dir);
 }
 
@@ -307,9 +307,9 @@ async fn a_missing_object_is_an_isolated_error() {
     drop(connection);
     fs::remove_file(data_dir.join("objects").join(file)).unwrap();
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     assert_eq!(http_get(&process.http, "/api/health").await.0, 200);
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message("After")).await.code, 250);
     assert_eq!(receiver.next_request().await.json()["subject"], "After");
     process.terminate().await;
@@ -320,10 +320,10 @@ async fn sigterm_during_data_stores_the_mail_or_says_421() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        let mut client = SmtpClient::greeted(process.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(process.smtp).await;
         client.envelope("ada@example.com", &["a@inbox.test"]).await;
         client.expect("DATA", 354).await;
         client.send("Subject: caught\r\n\r\nHalf of the").await;
@@ -353,10 +353,10 @@ async fn signals_that_mean_nothing_here_end_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     for (signal, subject) in [(Signal::USR1, "One"), (Signal::USR2, "Two")] {
         process.signal(signal);
-        let mut client = SmtpClient::greeted(process.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(process.smtp).await;
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(subject)).await.code, 250);
         assert_eq!(receiver.next_request().await.json()["subject"], subject);
     }
@@ -372,8 +372,8 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     let _stalled = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
     let redirected = format!("RUST_LOG=trace exec \"$0\" \"$@\" 2>{}", pipe.display());
-    let process = Process::start_under(&["sh", "-c", &redirected], &data_dir, &receiver.url()).await;
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let process = DevProcess::start_under(&["sh", "-c", &redirected], &data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     for number in 0..50 {
         let subject = format!("Number {number}");
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(&subject)).await.code, 250);
@@ -391,8 +391,8 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
     // Every thread has something to say, and nowhere to say it.
     let wrapper = ["sh", "-c", "RUST_LOG=trace exec \"$0\" \"$@\" 2>/dev/full"];
-    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
-    let mut client = SmtpClient::greeted(process.smtp).await;
+    let process = DevProcess::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     for subject in ["One", "Two"] {
         assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(subject)).await.code, 250);
         assert_eq!(receiver.next_request().await.json()["subject"], subject);
@@ -409,7 +409,7 @@ async fn the_database_is_closed_to_others_whatever_the_umask() {
     let data_dir = dir.path().join("data");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let process =
-        Process::start_under(&["sh", "-c", "umask 000; exec \"$0\" \"$@\""], &data_dir, &receiver.url()).await;
+        DevProcess::start_under(&["sh", "-c", "umask 000; exec \"$0\" \"$@\""], &data_dir, &receiver.url()).await;
     for name in ["mailkite.db", "mailkite.db-wal", "mailkite.db-shm", "mailkite.lock", "master.key"] {
         let mode = fs::metadata(data_dir.join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");

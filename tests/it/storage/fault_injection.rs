@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::support::api::Api;
 use crate::support::audit::assert_ledger;
 use crate::support::machine::skip;
-use crate::support::promises::{Doors, Kind, Promises};
-use crate::support::served::{Served, configure};
+use crate::support::promises::{Kind, Listeners, Promises};
+use crate::support::serve_process::{ServeProcess, configure};
 use crate::support::server::{DEADLINE, assert_sound};
 use crate::support::smtp::SmtpClient;
 
 /// A server in this process.
 struct Running {
-    doors: Doors,
+    doors: Listeners,
     db: Db,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), app::StartError>>,
@@ -39,7 +39,7 @@ impl Running {
     async fn start(folder: &Path, sections: &str) -> Self {
         let config = Config::load(&configure(folder, sections)).unwrap();
         let bound = app::bind(config, Clock::System).await.unwrap();
-        let doors = Doors {
+        let doors = Listeners {
             smtp: bound.smtp_addresses()[0],
             submission: bound.submission_addresses()[0][0],
             http: bound.http_addresses()[0],
@@ -167,9 +167,9 @@ async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came 
     let data_dir = promises.data_dir(folder.path());
     let (environment, armed, log) = failing.environment(library, &data_dir);
     let sections = promises.sections().to_owned();
-    let served = Served::start_in(folder.path(), &sections, &environment).await;
-    let doors = served.doors();
-    let (mut child, said) = served.watched();
+    let served = ServeProcess::start_in(folder.path(), &sections, &environment).await;
+    let doors = served.listeners();
+    let (mut child, said) = served.into_child_and_log();
     std::fs::write(&armed, "").unwrap();
     let mut pending = Vec::new();
     for at in 0..Kind::ALL.len() {
@@ -191,9 +191,9 @@ async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came 
     let said = said.lock().unwrap().join("\n");
     assert!(!said.contains("panicked"), "{failing:?}: {said}");
 
-    let served = Served::start_in(folder.path(), &sections, &[]).await;
-    let doors = served.doors();
-    let (mut child, _said) = served.watched();
+    let served = ServeProcess::start_in(folder.path(), &sections, &[]).await;
+    let doors = served.listeners();
+    let (mut child, _said) = served.into_child_and_log();
     for (kind, number) in pending {
         if !promises.offer(doors, kind, number).await {
             came.broken.push(format!("{kind:?}-{number} was not taken by a sound server"));
@@ -262,7 +262,7 @@ async fn calls_that_fail_lose_nothing_that_is_promised() {
 /// Sends mail as fast as it is taken, until a connection breaks; the ids that were promised.
 async fn flood(smtp: std::net::SocketAddr, sender: usize) -> Vec<String> {
     let mut taken = Vec::new();
-    let Ok(mut client) = tokio::spawn(SmtpClient::greeted(smtp)).await else { return taken };
+    let Ok(mut client) = tokio::spawn(SmtpClient::connect_and_greet(smtp)).await else { return taken };
     for number in 0.. {
         let text = format!("From: ada@example.com\r\nSubject: {sender}-{number}\r\n\r\nHello.\r\n");
         match client.try_mail("ada@example.com", "u@acme.test", text.as_bytes()).await {
@@ -288,9 +288,9 @@ async fn after_a_failed_fsync_under_load_the_next_start_always_succeeds_with_all
         let failing = Failing { call: "fdatasync", errno: [5, 28, 122][nth % 3], nth: 3 * nth, stays: false };
         let (mut environment, armed, log) = failing.environment(&library, &data_dir);
         environment.push(("FAULT_NAME", "-wal".to_owned()));
-        let served = Served::start_in(folder.path(), promises.sections(), &environment).await;
+        let served = ServeProcess::start_in(folder.path(), promises.sections(), &environment).await;
         let smtp = served.smtp;
-        let (mut child, said) = served.watched();
+        let (mut child, said) = served.into_child_and_log();
         std::fs::write(&armed, "").unwrap();
         let senders: Vec<_> = (0..6).map(|sender| tokio::spawn(flood(smtp, sender))).collect();
         let status = timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
@@ -306,7 +306,7 @@ async fn after_a_failed_fsync_under_load_the_next_start_always_succeeds_with_all
         assert!(!said.contains("panicked"), "{failing:?}: {said}");
         assert!(std::fs::metadata(data_dir.join("mailkite.db-wal")).is_ok_and(|wal| wal.len() > 0), "{failing:?}");
         // As systemd does it; it has to say that it serves.
-        let mut again = Served::start_in(folder.path(), promises.sections(), &[]).await;
+        let mut again = ServeProcess::start_in(folder.path(), promises.sections(), &[]).await;
         if nth % 2 == 0 {
             again.signal(rustix::process::Signal::TERM);
             assert!(timeout(DEADLINE, again.child.wait()).await.unwrap().unwrap().success());
@@ -315,7 +315,7 @@ async fn after_a_failed_fsync_under_load_the_next_start_always_succeeds_with_all
         }
         assert_sound(&data_dir);
         assert_ledger(&data_dir, &ledger);
-        let mut third = Served::start_in(folder.path(), promises.sections(), &[]).await;
+        let mut third = ServeProcess::start_in(folder.path(), promises.sections(), &[]).await;
         third.child.kill().await.unwrap();
     }
     assert_eq!(ended, 24);
@@ -332,9 +332,9 @@ async fn where_the_database_cannot_be_read_the_api_says_to_come_again() {
     let failing = Failing { call: "pread", errno: 5, nth: 1, stays: true };
     let (mut environment, armed, _) = failing.environment(&library, &data_dir);
     environment.push(("FAULT_NAME", "mailkite.db".to_owned()));
-    let served = Served::start_in(folder.path(), promises.sections(), &environment).await;
+    let served = ServeProcess::start_in(folder.path(), promises.sections(), &environment).await;
     let api = Api::anonymous(served.http).with(promises.key.clone());
-    let (mut child, said) = served.watched();
+    let (mut child, said) = served.into_child_and_log();
     let send = json!({"from": "hi@acme.test", "to": "ada@remote.test", "subject": "Hi", "text": "Hello."});
     let batch =
         json!({"from": "hi@acme.test", "subject": "Hi", "text": "Hello.", "recipients": [{"to": "ada@remote.test"}]});

@@ -15,11 +15,11 @@ use serde_json::json;
 
 use crate::support::api::Api;
 use crate::support::audit::assert_audited;
+use crate::support::dev_process::{DevProcess, http_get};
 use crate::support::machine::skip;
-use crate::support::process::{Process, http_get};
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::served::Served;
-use crate::support::server::{Server, assert_sound, leftovers, message, open_database};
+use crate::support::serve_process::ServeProcess;
+use crate::support::server::{Server, assert_sound, message, open_database, orphaned_objects};
 use crate::support::smtp::{SmtpClient, SmtpReply};
 
 /// Mail has to be taken again this soon after there is room.
@@ -70,7 +70,7 @@ fn sized(subject: &str, size: usize) -> String {
 
 /// One mail on a connection of its own; the first reply that is no success, or the last.
 async fn attempt(address: std::net::SocketAddr, text: &str) -> SmtpReply {
-    let mut client = SmtpClient::greeted(address).await;
+    let mut client = SmtpClient::connect_and_greet(address).await;
     client.try_mail("ada@example.com", "a@inbox.test", text.as_bytes()).await.unwrap()
 }
 
@@ -120,7 +120,7 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
             assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again", "{kind}");
         }
         // Known to be full, it says so before the data.
-        let mut client = SmtpClient::greeted(server.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         let reply = client.expect("RCPT TO:<a@inbox.test>", 452).await;
         assert!(reply.lines[0].starts_with("4.3.1 "), "{reply:?}");
@@ -140,7 +140,7 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
     }
     server.stop_with_any_jobs().await;
     assert_eq!(stored(&data_dir), acknowledged);
-    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+    assert_eq!(orphaned_objects(&data_dir), Vec::<String>::new());
 }
 
 /// A mail of about this many octets that no compression makes smaller.
@@ -198,7 +198,7 @@ async fn a_small_disk_is_filled_by_mail_and_not_by_the_log_of_the_database() {
     }
     server.stop_with_any_jobs().await;
     assert_eq!(stored(&data_dir), acknowledged);
-    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+    assert_eq!(orphaned_objects(&data_dir), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,9 +206,9 @@ async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
     let Some(disk) = SmallDisk::mount("size=60m") else { return };
     let token = "a-token-of-thirty-two-characters";
     let sections = format!("[metrics]\nlisten = \"off\"\ntoken = \"{token}\"\n");
-    let mut served = Served::start_with(&disk.path, &sections).await;
+    let mut served = ServeProcess::start_with(&disk.path, &sections).await;
     let api = Api::anonymous(served.http);
-    let setup = served.said("nobody owns this server yet").await["setup_token"].clone();
+    let setup = served.wait_for_log("nobody owns this server yet").await["setup_token"].clone();
     let account = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
     let session = api.post("/api/auth/signup", account).await.expect(201)["token"].as_str().unwrap().to_owned();
     let owner = api.with(session);
@@ -244,7 +244,7 @@ async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
         number += 1;
         assert!(number < 300, "{} octets", in_use().await);
     }
-    let told = served.said("the database's log is large").await;
+    let told = served.wait_for_log("the database's log is large").await;
     let named = told["others"].as_str().unwrap().to_owned();
     assert!(named.contains(&format!("({})", reader.id())), "{named}");
 
@@ -301,8 +301,8 @@ async fn after_a_kill_on_a_full_disk_it_starts_and_deleting_makes_room_for_mail(
     let (folder, data_dir) = (tempfile::tempdir().unwrap(), disk.path.join("data"));
     fs::DirBuilder::new().mode(0o700).create(&data_dir).unwrap();
     symlink(&data_dir, folder.path().join("data")).unwrap();
-    let mut served = Served::start(folder.path()).await;
-    let setup = served.said("nobody owns this server yet").await["setup_token"].clone();
+    let mut served = ServeProcess::start(folder.path()).await;
+    let setup = served.wait_for_log("nobody owns this server yet").await["setup_token"].clone();
     let mut login = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
     Api::anonymous(served.http).post("/api/auth/signup", login.clone()).await.expect(201);
     served.signal(rustix::process::Signal::TERM);
@@ -310,7 +310,7 @@ async fn after_a_kill_on_a_full_disk_it_starts_and_deleting_makes_room_for_mail(
 
     // This one makes inbox.test the owner's.
     let receiver = Receiver::start(|_| Reply::status(503)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     let mut ids = Vec::new();
     for number in 0..6 {
         let reply = attempt(process.smtp, &incompressible(&format!("old {number}"), 1_000_000)).await;
@@ -328,7 +328,7 @@ async fn after_a_kill_on_a_full_disk_it_starts_and_deleting_makes_room_for_mail(
     let mut file = File::options().append(true).open(&filler).unwrap();
     while file.write_all(b"x").is_ok() {}
 
-    let mut served = Served::start(folder.path()).await;
+    let mut served = ServeProcess::start(folder.path()).await;
     login.as_object_mut().unwrap().remove("setupToken");
     let session = Api::anonymous(served.http).post("/api/auth/login", login).await.expect(200);
     let owner = Api::anonymous(served.http).with(session["token"].as_str().unwrap());
@@ -364,7 +364,7 @@ async fn a_disk_without_inodes_refuses_what_needs_a_file_and_takes_the_rest() {
     assert_eq!(attempt(server.smtp, &sized("large", 1_000_000)).await.code, 250);
     server.stop().await;
     assert_eq!(stored(&data_dir), 3);
-    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+    assert_eq!(orphaned_objects(&data_dir), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,7 +374,7 @@ async fn a_file_size_limit_is_met_like_a_full_disk() {
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     // 2 MiB for every file, the log of the database included; only the soft limit.
     let wrapper = ["prlimit", "--fsize=2097152:unlimited"];
-    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let process = DevProcess::start_under(&wrapper, &data_dir, &receiver.url()).await;
     let mut acknowledged = 0;
     let reply = attempt(process.smtp, &sized("too large", 4_000_000)).await;
     assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
@@ -399,5 +399,5 @@ async fn a_file_size_limit_is_met_like_a_full_disk() {
     assert_sound(&data_dir);
     assert_audited(&data_dir);
     assert_eq!(stored(&data_dir), acknowledged);
-    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+    assert_eq!(orphaned_objects(&data_dir), Vec::<String>::new());
 }

@@ -10,7 +10,7 @@ use mailkite::testing::retention::Retention;
 use mailkite::testing::store::blobs::objects::Objects;
 
 use crate::support::audit::{assert_audited, audit};
-use crate::support::process::{Process, refusal};
+use crate::support::dev_process::{DevProcess, failed_start};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::{Server, open_database};
 use crate::support::smtp::SmtpClient;
@@ -48,8 +48,8 @@ fn objects(data_dir: &Path) -> usize {
     count(&data_dir.join("objects"))
 }
 
-async fn send(process: &Process, count: usize, from: usize) {
-    let mut client = SmtpClient::greeted(process.smtp).await;
+async fn send(process: &DevProcess, count: usize, from: usize) {
+    let mut client = SmtpClient::connect_and_greet(process.smtp).await;
     for number in from..from + count {
         let text = format!(
             "From: ada@example.com\r\nSubject: {number}\r\n\r\n{}",
@@ -107,7 +107,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
     let folder = tempfile::tempdir().unwrap();
     let (data_dir, older) = (folder.path().join("data"), folder.path().join("older"));
     let receiver = Receiver::start(|_| Reply::status(503)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     send(&process, 10, 0).await;
     copy(&data_dir, &older);
     send(&process, 20, 10).await;
@@ -118,7 +118,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
         let dir = folder.path().join(number.to_string());
         copy(&data_dir, &dir);
         harm(&dir, &older);
-        let said = refusal(&dir).await;
+        let said = failed_start(&dir).await;
         assert!(said.contains("mailkite recover"), "{what}: no way out: {said}");
         let (good, told) = recover(&dir, &[]);
         assert!(!good && told.contains("--accept-loss") && told.contains("nothing was changed"), "{what}: {told}");
@@ -130,7 +130,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
             }
             let (good, told) = recover(&dir, &[]);
             assert!(good && told.contains("nothing"), "{what}: {told}");
-            Process::start(&dir, &receiver.url()).await.terminate().await;
+            DevProcess::start(&dir, &receiver.url()).await.terminate().await;
             assert_audited(&dir);
             let count: i64 =
                 open_database(&dir).query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap();
@@ -144,7 +144,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
         let (good, told) = recover(&dir, &["--accept-loss"]);
         assert!(good, "{what}: {told}");
         assert_eq!(objects(&dir), stored, "{what}");
-        Process::start(&dir, &receiver.url()).await.terminate().await;
+        DevProcess::start(&dir, &receiver.url()).await.terminate().await;
         assert_eq!(objects(&dir), stored, "{what}");
         let (good, said) = audit(&dir, &[]);
         assert!(good && said.contains("no file is without a row"), "{what}: {said}");
@@ -157,7 +157,7 @@ async fn a_database_of_an_earlier_day_is_refused_after_an_orderly_end() {
     let (data_dir, older) = (folder.path().join("data"), folder.path().join("older"));
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     for round in 0..2 {
-        let process = Process::start(&data_dir, &receiver.url()).await;
+        let process = DevProcess::start(&data_dir, &receiver.url()).await;
         send(&process, 4, round * 4).await;
         process.terminate().await;
         if round == 0 {
@@ -165,11 +165,11 @@ async fn a_database_of_an_earlier_day_is_refused_after_an_orderly_end() {
         }
     }
     fs::copy(older.join(DATABASE), data_dir.join(DATABASE)).unwrap();
-    let said = refusal(&data_dir).await;
+    let said = failed_start(&data_dir).await;
     assert!(said.contains("is older") && said.contains("mailkite recover"), "{said}");
     let (good, said) = recover(&data_dir, &["--accept-loss"]);
     assert!(good && said.contains("2 objects were moved"), "{said}");
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     assert_audited(&data_dir);
 }
 
@@ -179,7 +179,7 @@ async fn what_lost_nothing_starts_whoever_looked_at_it_meanwhile() {
     let data_dir = folder.path().join("data");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     for round in 0..4 {
-        let process = Process::start(&data_dir, &receiver.url()).await;
+        let process = DevProcess::start(&data_dir, &receiver.url()).await;
         send(&process, 4, round * 4).await;
         process.kill().await;
         match round {
@@ -196,7 +196,7 @@ async fn what_lost_nothing_starts_whoever_looked_at_it_meanwhile() {
             _ => fs::remove_file(data_dir.join("mailkite.mark")).unwrap(),
         }
     }
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     assert!(data_dir.join("mailkite.mark").exists());
     assert_audited(&data_dir);
     let count: i64 =
@@ -209,16 +209,16 @@ async fn a_second_process_is_refused_whatever_becomes_of_the_lock_file() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let process = Process::start(&data_dir, &receiver.url()).await;
+    let process = DevProcess::start(&data_dir, &receiver.url()).await;
     send(&process, 2, 0).await;
     for _ in 0..2 {
-        let said = refusal(&data_dir).await;
+        let said = failed_start(&data_dir).await;
         assert!(said.contains("in use by another mailkite process"), "{said}");
         drop(fs::remove_file(data_dir.join("mailkite.lock")));
     }
     send(&process, 2, 2).await;
     process.terminate().await;
-    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    DevProcess::start(&data_dir, &receiver.url()).await.terminate().await;
     assert_audited(&data_dir);
 }
 

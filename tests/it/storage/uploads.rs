@@ -9,13 +9,13 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config;
 use mailkite::testing::content::uploads::{RETENTION_DAYS, Upload, Uploads};
 use mailkite::testing::limits::Limits;
-use mailkite::testing::retention::{Retention, Swept};
+use mailkite::testing::retention::Swept;
 use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::store::blobs::objects::Objects;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::process::{http_get, http_get_with};
-use crate::support::server::{Server, leftovers};
+use crate::support::dev_process::{http_get, http_get_with};
+use crate::support::server::{Server, orphaned_objects};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_123);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -39,16 +39,6 @@ async fn keep(uploads: &Uploads, account: i64, filename: &str, content_type: &st
         .keep(account, filename, content_type, Bytes::copy_from_slice(bytes), RETENTION_DAYS[0], NOW)
         .await
         .unwrap()
-}
-
-async fn sweep(server: &Server) -> Swept {
-    let retention = Retention {
-        db: server.db.clone(),
-        objects: Objects::open(server.data_dir()).unwrap(),
-        clock: server.clock.clone(),
-        default_days: 30,
-    };
-    retention.sweep(server.clock.now()).await.unwrap()
 }
 
 fn path(upload: &Upload) -> &str {
@@ -147,16 +137,16 @@ async fn an_upload_lives_as_long_as_its_link_and_goes_with_it() {
         }
     }
     server.clock.advance(7 * DAY - Duration::from_millis(123));
-    assert_eq!(sweep(&server).await, Swept::default());
+    assert_eq!(server.sweep().await, Swept::default());
     assert_eq!(http_get(&base(&server), path(&week)).await.2, b"seven days");
     server.clock.advance(Duration::from_millis(1));
     assert_eq!(http_get(&base(&server), path(&week)).await.0, 410);
-    assert_eq!(sweep(&server).await, Swept { uploads: 1, ..Swept::default() });
-    assert_eq!(sweep(&server).await, Swept::default());
+    assert_eq!(server.sweep().await, Swept { uploads: 1, ..Swept::default() });
+    assert_eq!(server.sweep().await, Swept::default());
     assert_eq!(http_get(&base(&server), path(&week)).await.0, 410, "a link that has ended stays ended");
     assert_eq!(http_get(&base(&server), path(&month)).await.2, b"thirty");
     assert_eq!(server.query::<i64>("SELECT count(*) FROM upload").await, 1);
-    assert_eq!(leftovers(server.data_dir()), Vec::<String>::new());
+    assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new());
     server.stop().await;
 }
 
@@ -166,7 +156,7 @@ async fn more_uploads_than_one_step_of_the_sweep_all_go() {
     let all = (0..230).map(|_| keep(&uploads, account, "a", "text/plain", b"x"));
     futures_util::future::join_all(all).await;
     server.clock.advance(8 * DAY);
-    assert_eq!(sweep(&server).await.uploads, 230);
+    assert_eq!(server.sweep().await.uploads, 230);
     assert_eq!(server.query::<i64>("SELECT count(*) FROM upload").await, 0);
     let objects = server.data_dir().join("objects");
     let left: usize =
@@ -185,7 +175,7 @@ async fn a_link_without_its_row_is_not_found_and_another_index_is_forged() {
     let (status, _, body) = http_get(&base(&server), path(&upload)).await;
     assert_eq!(status, 404);
     assert!(String::from_utf8_lossy(&body).contains("not_found"));
-    assert_eq!(leftovers(server.data_dir()).len(), 1, "for the sweep, once it is old");
+    assert_eq!(orphaned_objects(server.data_dir()).len(), 1, "for the sweep, once it is old");
     server.stop().await;
 }
 
@@ -196,7 +186,7 @@ async fn an_upload_that_is_not_stored_leaves_nothing() {
     let refused = uploads.keep(nobody, "a", "text/plain", Bytes::from_static(b"x"), 7, NOW).await;
     assert!(refused.is_err(), "{refused:?}");
     let removed = async {
-        while !leftovers(server.data_dir()).is_empty() {
+        while !orphaned_objects(server.data_dir()).is_empty() {
             tokio::task::yield_now().await;
         }
     };

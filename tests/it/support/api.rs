@@ -174,8 +174,8 @@ impl Api {
         }
         let anonymous = Self::anonymous(self.address);
         let mut document = anonymous.exchange("GET", "/api/openapi.json", &[], None).await.json;
-        close(&mut document["paths"], false);
-        close(&mut document["components"], false);
+        forbid_unknown_properties(&mut document["paths"], false);
+        forbid_unknown_properties(&mut document["components"], false);
         DOCUMENT.get_or_init(|| document)
     }
 }
@@ -212,7 +212,7 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// Makes every use of a schema a closed one, so that a key which the document does not know is a failure.
-fn close(value: &mut Value, part_of_all: bool) {
+fn forbid_unknown_properties(value: &mut Value, part_of_all: bool) {
     match value {
         Value::Object(object) => {
             if object.contains_key("$ref") && !part_of_all {
@@ -220,13 +220,13 @@ fn close(value: &mut Value, part_of_all: bool) {
             }
             for (key, inner) in object.iter_mut() {
                 if key == "allOf" {
-                    inner.as_array_mut().into_iter().flatten().for_each(|part| close(part, true));
+                    inner.as_array_mut().into_iter().flatten().for_each(|part| forbid_unknown_properties(part, true));
                 } else {
-                    close(inner, false);
+                    forbid_unknown_properties(inner, false);
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| close(item, false)),
+        Value::Array(items) => items.iter_mut().for_each(|item| forbid_unknown_properties(item, false)),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Skips tests for which this machine lacks something, and says so.
+//! The machine that the tests run on: skips tests for which it lacks something, and reads the memory of processes.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -53,4 +53,16 @@ pub(crate) fn preload(source: &str, folder: &Path) -> Option<String> {
         Err(error) => skip(&format!("a library to preload: cc: {error}")),
     }
     None
+}
+
+/// A figure of `/proc/PID/status` in KiB, as `VmHWM`.
+pub(crate) fn memory_kib(process: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Starts the peak of resident memory anew. A kernel that cannot do that counts from the start, which is no less.
+pub(crate) fn reset_peak_memory(process: u32) {
+    drop(std::fs::write(format!("/proc/{process}/clear_refs"), "5"));
 }

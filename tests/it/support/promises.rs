@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use super::api::{Answer, Api};
 use super::dns::DnsServer;
 use super::receiver::{Receiver, Reply};
-use super::remote::Remote;
-use super::served::Served;
+use super::remote_host::RemoteHost;
+use super::serve_process::{ServeProcess, verify_domain};
 use super::smtp::{SmtpClient, SmtpReply};
 
 /// How long everything may take to be delivered and sent.
@@ -36,13 +36,13 @@ pub(crate) enum Kind {
     /// The same to a forward route.
     Forwarded,
     /// The same to a domain that stores nothing.
-    Passing,
+    ZeroRetention,
     /// Sent by the API with an attachment.
     Sent,
     /// A batch with an attachment.
     Batch,
     /// Handed in by a mail program, with an attachment.
-    Handed,
+    Submitted,
     /// A client's file.
     Upload,
 }
@@ -54,17 +54,17 @@ impl Kind {
         Self::Large,
         Self::File,
         Self::Forwarded,
-        Self::Passing,
+        Self::ZeroRetention,
         Self::Sent,
         Self::Batch,
-        Self::Handed,
+        Self::Submitted,
         Self::Upload,
     ];
 }
 
 /// Where a running server takes things.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Doors {
+pub(crate) struct Listeners {
     pub smtp: SocketAddr,
     pub submission: SocketAddr,
     pub http: SocketAddr,
@@ -75,12 +75,12 @@ pub(crate) struct Doors {
 struct Promise {
     kind: Kind,
     subject: String,
-    taken: Taken,
+    taken: Accepted,
 }
 
 /// What an answer named.
 #[derive(Clone, Debug)]
-struct Taken {
+struct Accepted {
     /// Ids of messages, or of an upload.
     ids: Vec<String>,
     /// The path of an upload's link.
@@ -90,7 +90,7 @@ struct Taken {
 /// The world outside, and what it was promised.
 pub(crate) struct Promises {
     pub receiver: Receiver,
-    pub remote: Remote,
+    pub remote: RemoteHost,
     pub key: String,
     template: tempfile::TempDir,
     sections: String,
@@ -106,7 +106,7 @@ impl Promises {
     pub(crate) async fn new() -> Self {
         let dns = DnsServer::start().await;
         let receiver = Receiver::start(|_| Reply::status(200)).await;
-        let remote = Remote::start().await;
+        let remote = RemoteHost::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         dns.address("mx.mailkite.test", "192.0.2.1");
         let sections = format!(
@@ -116,30 +116,17 @@ impl Promises {
             remote.address.port()
         );
         let template = tempfile::tempdir().unwrap();
-        let mut served = Served::start_with(template.path(), &sections).await;
-        let token = served.said("nobody owns this server yet").await["setup_token"].clone();
-        let account = json!({"email": "ada@acme.test", "password": "correct horse battery", "setupToken": token});
-        let made = Api::anonymous(served.http).post("/api/auth/signup", account).await.expect(201);
-        let session = Api::anonymous(served.http).with(made["token"].as_str().unwrap());
-        let key = session.get("/api/keys").await.expect(200)["key"].as_str().unwrap().to_owned();
-        let owner = session.with(key.clone());
+        let mut served = ServeProcess::start_with(template.path(), &sections).await;
+        let owner = served.sign_up_owner().await;
         for domain in ["acme.test", "zero.test"] {
-            let added = owner.post("/api/domains", json!({"domain": domain})).await.expect(201);
-            for record in added["dns"].as_array().unwrap() {
-                let (name, value) = (record["name"].as_str().unwrap(), record["value"].as_str().unwrap());
-                match record["priority"].as_u64() {
-                    Some(priority) => dns.mx(name, priority.try_into().unwrap(), value),
-                    None => dns.txt(name, value),
-                };
-            }
-            let checked = owner.post_nothing(&format!("/api/domains/{domain}/verify")).await.expect(200);
-            assert_eq!(checked["status"], "verified", "{checked}");
+            verify_domain(&owner, &dns, domain).await;
             owner.put(&format!("/api/domains/{domain}/webhook"), json!({"url": receiver.url()})).await.expect(200);
         }
         owner.put("/api/domains/zero.test/retention", json!({"zeroRetention": true})).await.expect(200);
         let forward = json!({"match": "f@acme.test", "action": "forward", "destination": "ada@remote.test"});
         owner.post("/api/routes", forward).await.expect(201);
         served.child.kill().await.unwrap();
+        let key = owner.credential.unwrap();
         let _dns = dns;
         let (given, arrived, next) = (Vec::new(), Vec::new(), 0);
         Self { receiver, remote, key, template, sections, given, arrived, next, _dns }
@@ -169,7 +156,7 @@ impl Promises {
     }
 
     /// Offers one thing, once; whether it was promised. Offered again with the same number it is the same to the octet.
-    pub(crate) async fn offer(&mut self, doors: Doors, kind: Kind, number: usize) -> bool {
+    pub(crate) async fn offer(&mut self, doors: Listeners, kind: Kind, number: usize) -> bool {
         let subject = format!("{kind:?}-{number}");
         let offered = Offer { kind, doors, subject: subject.clone(), key: self.key.clone() };
         // A server that ends in the middle breaks the exchange off.
@@ -185,13 +172,15 @@ impl Promises {
     }
 
     /// Waits until all that was promised so far has reached whom it was for, and reads it back; what was not kept.
-    pub(crate) async fn broken(&mut self, doors: Doors) -> Vec<String> {
+    pub(crate) async fn broken(&mut self, doors: Listeners) -> Vec<String> {
         let deadline = Instant::now() + DEADLINE;
         let mut broken = Vec::new();
         for promise in std::mem::take(&mut self.given) {
             let subject = promise.subject.as_str();
-            let posted =
-                matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded | Kind::Passing);
+            let posted = matches!(
+                promise.kind,
+                Kind::Small | Kind::Large | Kind::File | Kind::Forwarded | Kind::ZeroRetention
+            );
             while posted && !self.is_posted(subject) {
                 if Instant::now() > deadline {
                     broken.push(format!("{subject} {:?} never reached the webhook", promise.taken.ids));
@@ -199,7 +188,7 @@ impl Promises {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Handed);
+            let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Submitted);
             while sent && !self.is_sent(subject) {
                 if Instant::now() > deadline {
                     broken.push(format!("{subject} {:?} never reached the remote host", promise.taken.ids));
@@ -220,7 +209,7 @@ impl Promises {
     }
 
     fn is_sent(&mut self, subject: &str) -> bool {
-        while let Some(taken) = self.remote.try_taken() {
+        while let Some(taken) = self.remote.try_next_mail() {
             let data = String::from_utf8(taken.data()).unwrap();
             let subjects = data.split("\r\n").filter_map(|line| line.strip_prefix("Subject: "));
             self.arrived.extend(subjects.map(str::to_owned));
@@ -244,7 +233,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The octets of a mail.
 fn mail(kind: Kind, subject: &str) -> String {
-    let from = if kind == Kind::Handed { "hi@acme.test" } else { "ada@example.com" };
+    let from = if kind == Kind::Submitted { "hi@acme.test" } else { "ada@example.com" };
     let head = format!("From: Ada <{from}>\r\nTo: Ada <ada@remote.test>\r\nSubject: {subject}\r\n");
     match kind {
         Kind::Small => format!("{head}\r\nHello.\r\n"),
@@ -259,21 +248,21 @@ fn mail(kind: Kind, subject: &str) -> String {
 /// One try.
 struct Offer {
     kind: Kind,
-    doors: Doors,
+    doors: Listeners,
     subject: String,
     key: String,
 }
 
 impl Offer {
     /// What the answer names, once it is promised.
-    async fn make(self) -> Option<Taken> {
-        let messages = |ids| Taken { ids, link: None };
+    async fn make(self) -> Option<Accepted> {
+        let messages = |ids| Accepted { ids, link: None };
         TcpStream::connect(self.doors.smtp).await.ok()?;
         match self.kind {
             Kind::Small | Kind::Large | Kind::File => self.deliver("load@acme.test").await.map(messages),
             Kind::Forwarded => self.deliver("f@acme.test").await.map(messages),
-            Kind::Passing => self.deliver("load@zero.test").await.map(messages),
-            Kind::Handed => self.hand_in().await.map(messages),
+            Kind::ZeroRetention => self.deliver("load@zero.test").await.map(messages),
+            Kind::Submitted => self.submit().await.map(messages),
             Kind::Sent => self.request("/v1/send", json!({"to": "ada@remote.test"}), 202).await.map(messages),
             Kind::Batch => {
                 let recipients = json!([{"to": "ada@remote.test"}, {"to": "bob@remote.test"}]);
@@ -287,7 +276,7 @@ impl Offer {
                 (made.status == 201).then(|| {
                     let (id, url) = (made.json["id"].as_str().unwrap(), made.json["url"].as_str().unwrap());
                     let link = url.split_once("mailkite.test").unwrap().1.to_owned();
-                    Taken { ids: vec![id.to_owned()], link: Some(link) }
+                    Accepted { ids: vec![id.to_owned()], link: Some(link) }
                 })
             }
         }
@@ -303,7 +292,7 @@ impl Offer {
         promised(&client.try_mail("ada@example.com", to, mail(self.kind, &self.subject).as_bytes()).await.ok()?)
     }
 
-    async fn hand_in(&self) -> Option<Vec<String>> {
+    async fn submit(&self) -> Option<Vec<String>> {
         let mut client = SmtpClient::connect(self.doors.submission).await;
         client.expect("EHLO client.test", 250).await;
         let mut client = client.starttls().await;
@@ -350,7 +339,7 @@ async fn read_back(owner: &Api, promise: &Promise) -> Result<(), String> {
         let file = get(link).await;
         return if file.body == FILE.as_bytes() { Ok(()) } else { wrong("the file", &file) };
     }
-    if promise.kind == Kind::Passing {
+    if promise.kind == Kind::ZeroRetention {
         return Ok(());
     }
     for id in &promise.taken.ids {

@@ -63,11 +63,11 @@ pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     delay: Duration,
-    manner: Manner,
+    manner: Behavior,
 }
 
 #[derive(Clone, Debug)]
-enum Manner {
+enum Behavior {
     Whole(Bytes),
     Hang,
     CloseBeforeHeaders,
@@ -79,32 +79,32 @@ enum Manner {
 impl Reply {
     /// An empty answer of this status.
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, manner: Manner::Whole(Bytes::new()) }
+        Self { status, headers: Vec::new(), delay: Duration::ZERO, manner: Behavior::Whole(Bytes::new()) }
     }
 
     /// Takes the request and never answers.
     pub(crate) fn hang() -> Self {
-        Self { manner: Manner::Hang, ..Self::status(200) }
+        Self { manner: Behavior::Hang, ..Self::status(200) }
     }
 
     /// Closes the connection instead of answering.
     pub(crate) fn close_before_headers() -> Self {
-        Self { manner: Manner::CloseBeforeHeaders, ..Self::status(200) }
+        Self { manner: Behavior::CloseBeforeHeaders, ..Self::status(200) }
     }
 
     /// Closes the connection in the middle of the body.
     pub(crate) fn close_in_body() -> Self {
-        Self { manner: Manner::CloseInBody, ..Self::status(200) }
+        Self { manner: Behavior::CloseInBody, ..Self::status(200) }
     }
 
     /// Sends one byte of body per `interval`, for ever.
     pub(crate) fn dribble(interval: Duration) -> Self {
-        Self { manner: Manner::Dribble(interval), ..Self::status(200) }
+        Self { manner: Behavior::Dribble(interval), ..Self::status(200) }
     }
 
     /// Sends body as fast as it is read, for ever.
     pub(crate) fn endless() -> Self {
-        Self { manner: Manner::Endless, ..Self::status(200) }
+        Self { manner: Behavior::Endless, ..Self::status(200) }
     }
 
     /// A redirect to `location`.
@@ -120,7 +120,7 @@ impl Reply {
 
     /// Sets the body.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.manner = Manner::Whole(body.into());
+        self.manner = Behavior::Whole(body.into());
         self
     }
 
@@ -133,12 +133,12 @@ impl Reply {
     async fn into_response(self) -> io::Result<Response<ReplyBody>> {
         tokio::time::sleep(self.delay).await;
         let body = match self.manner {
-            Manner::Whole(bytes) => Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync(),
-            Manner::Hang => std::future::pending().await,
-            Manner::CloseBeforeHeaders => return Err(io::ErrorKind::ConnectionAborted.into()),
-            Manner::CloseInBody => StreamBody::new(cut_off()).boxed_unsync(),
-            Manner::Dribble(interval) => StreamBody::new(chunks(Bytes::from_static(b"x"), interval)).boxed_unsync(),
-            Manner::Endless => StreamBody::new(chunks(vec![b'x'; 16 * 1024].into(), Duration::ZERO)).boxed_unsync(),
+            Behavior::Whole(bytes) => Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync(),
+            Behavior::Hang => std::future::pending().await,
+            Behavior::CloseBeforeHeaders => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Behavior::CloseInBody => StreamBody::new(cut_off()).boxed_unsync(),
+            Behavior::Dribble(interval) => StreamBody::new(chunks(Bytes::from_static(b"x"), interval)).boxed_unsync(),
+            Behavior::Endless => StreamBody::new(chunks(vec![b'x'; 16 * 1024].into(), Duration::ZERO)).boxed_unsync(),
         };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
@@ -247,7 +247,7 @@ impl Receiver {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let log = Arc::new(Log::default());
         let (sender, arrivals) = unbounded_channel();
-        let desk = Arc::new(Desk { log: log.clone(), sender, script });
+        let desk = Arc::new(ReceiverState { log: log.clone(), sender, script });
         let server = tokio::spawn(async move {
             // Dropped, and with it every connection, when the receiver is.
             let mut connections = JoinSet::new();
@@ -300,13 +300,13 @@ impl Drop for Receiver {
     }
 }
 
-struct Desk<S> {
+struct ReceiverState<S> {
     log: Arc<Log>,
     sender: UnboundedSender<Received>,
     script: S,
 }
 
-async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, desk: Arc<Desk<S>>)
+async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, desk: Arc<ReceiverState<S>>)
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
 {
@@ -322,7 +322,7 @@ where
     }
 }
 
-async fn serve_stream<IO, S>(stream: IO, connection: usize, desk: Arc<Desk<S>>)
+async fn serve_stream<IO, S>(stream: IO, connection: usize, desk: Arc<ReceiverState<S>>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
@@ -335,7 +335,7 @@ where
 async fn answer<S>(
     request: Request<Incoming>,
     connection: usize,
-    desk: Arc<Desk<S>>,
+    desk: Arc<ReceiverState<S>>,
 ) -> Result<Response<ReplyBody>, Box<dyn std::error::Error + Send + Sync>>
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,

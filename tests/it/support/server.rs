@@ -17,8 +17,10 @@ use mailkite::testing::domain::Domains;
 use mailkite::testing::event_bus::Activity;
 use mailkite::testing::id::RouteId;
 use mailkite::testing::jobs::Jobs;
+use mailkite::testing::retention::{Retention, Swept};
 use mailkite::testing::secrets::Secrets;
 use mailkite::testing::store::accounts::domains::DomainRow;
+use mailkite::testing::store::blobs::objects::Objects;
 use mailkite::testing::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
 use mailkite::testing::webhook::attempt::deliver::Webhooks;
@@ -61,7 +63,7 @@ pub(crate) struct Server {
 
 /// A webhook route and what its receiver knows.
 #[derive(Clone, Debug)]
-pub(crate) struct Hook {
+pub(crate) struct Webhook {
     pub route: RouteId,
     pub secret: String,
     pub url: String,
@@ -69,7 +71,7 @@ pub(crate) struct Hook {
 
 /// What a webhook attempt came to, as it was recorded.
 #[derive(Clone, Debug)]
-pub(crate) struct Attempted {
+pub(crate) struct RecordedAttempt {
     pub attempt: u32,
     pub status: &'static str,
     pub status_code: Option<u16>,
@@ -101,7 +103,7 @@ impl Server {
         let data_dir = config.data_dir.clone();
         let bound = app::bind(config, clock.clone()).await.unwrap();
         let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
-        let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { nobodys(clock.now()) };
+        let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { unowned_domain(clock.now()) };
         let stop = CancellationToken::new();
         Self {
             smtp: bound.smtp_addresses()[0],
@@ -150,12 +152,12 @@ impl Server {
     }
 
     /// The lenient webhook of all of inbox.test.
-    pub(crate) async fn webhook(&self, url: &str) -> Hook {
+    pub(crate) async fn webhook(&self, url: &str) -> Webhook {
         self.route("*@inbox.test", "lenient", url).await
     }
 
     /// A webhook route of the owner.
-    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Hook {
+    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Webhook {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
@@ -167,7 +169,7 @@ impl Server {
             secret_sealed: None,
         };
         let (route, secret) = self.write(|tx, secrets, now| bootstrap::webhook_route(tx, secrets, new, now)).await;
-        Hook { route, secret, url: url.to_owned() }
+        Webhook { route, secret, url: url.to_owned() }
     }
 
     /// A route of the owner that calls nobody.
@@ -185,8 +187,25 @@ impl Server {
         self.write(move |tx, _, now| store::webhooks::routes::insert(tx, &new, now)).await
     }
 
+    /// Adds a verified domain to the owner's account.
+    pub(crate) async fn add_domain(&self, name: &'static str) {
+        let account = self.inbox.account_id;
+        self.write(move |tx, _, now| bootstrap::verified_domain(tx, account, name, now)).await;
+    }
+
+    /// Runs the sweep of what is past its retention, which is 30 days.
+    pub(crate) async fn sweep(&self) -> Swept {
+        let retention = Retention {
+            db: self.db.clone(),
+            objects: Objects::open(self.data_dir()).unwrap(),
+            clock: self.clock.clone(),
+            default_days: 30,
+        };
+        retention.sweep(self.clock.now()).await.unwrap()
+    }
+
     /// Another account with this verified domain, and the webhook of all of it.
-    pub(crate) async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
+    pub(crate) async fn other_account(&self, domain: &'static str, url: &str) -> Webhook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
             let account = store::accounts::insert(
@@ -200,13 +219,13 @@ impl Server {
             )?;
             let domain = bootstrap::verified_domain(tx, account.id, domain, now)?;
             let (route, secret) = bootstrap::domain_webhook(tx, secrets, &domain, &url, now)?;
-            Ok(Hook { route, secret, url })
+            Ok(Webhook { route, secret, url })
         })
         .await
     }
 
     /// Gives a route a new secret, the old one still valid for 24 hours; returns the new one.
-    pub(crate) async fn rotate(&self, hook: &Hook) -> String {
+    pub(crate) async fn rotate(&self, hook: &Webhook) -> String {
         let route = hook.route.clone();
         self.write(move |tx, secrets, now| {
             let fresh = mailkite::testing::secrets::new_webhook_secret();
@@ -262,7 +281,7 @@ impl Server {
 
     /// Sends one mail on a connection of its own; the reply to its data.
     pub(crate) async fn mail(&self, to: &str, message: &str) -> SmtpReply {
-        SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await
+        SmtpClient::connect_and_greet(self.smtp).await.mail("ada@example.com", &[to], message).await
     }
 
     /// Sends one mail with this subject to `to`, which must be accepted; its message id.
@@ -275,14 +294,14 @@ impl Server {
     }
 
     /// The next webhook attempt once it is recorded.
-    pub(crate) async fn attempted(&mut self) -> Attempted {
+    pub(crate) async fn next_attempt(&mut self) -> RecordedAttempt {
         let next = async {
             loop {
                 if let Activity::Attempted { attempt, status, status_code, error, next_attempt_at, url, .. } =
                     self.activity.recv().await.unwrap()
                 {
                     let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
-                    return Attempted { attempt, status, status_code, error, next_attempt_at, url };
+                    return RecordedAttempt { attempt, status, status_code, error, next_attempt_at, url };
                 }
             }
         };
@@ -292,7 +311,7 @@ impl Server {
     }
 
     /// The next recipient that was settled or deferred: address, status, diagnostic.
-    pub(crate) async fn sent(&mut self) -> (String, &'static str, String) {
+    pub(crate) async fn next_recipient(&mut self) -> (String, &'static str, String) {
         let next = async {
             loop {
                 if let Activity::Sent { to, status, diagnostic, .. } = self.activity.recv().await.unwrap() {
@@ -312,7 +331,7 @@ impl Server {
     }
 
     /// Rings the engine for scheduled messages.
-    pub(crate) fn wake_releases(&self) {
+    pub(crate) fn wake_scheduled_sends(&self) {
         let flow = mailkite::testing::jobs::Flow::new(
             mailkite::testing::outbound::submit::RELEASE_LANE,
             self.inbox.account_id,
@@ -321,7 +340,7 @@ impl Server {
     }
 
     /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
-    pub(crate) async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+    pub(crate) async fn next_zero_retention_attempt(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
         let next = async {
             loop {
                 if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
@@ -388,6 +407,16 @@ impl Server {
     }
 }
 
+/// Asks until the answer is yes, with a deadline: for a state that no event tells of.
+pub(crate) async fn until(mut asked: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !asked().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(DEADLINE, reached).await.is_ok(), "still not reached after {DEADLINE:?}");
+}
+
 /// The configuration of the tests: every port free, webhooks to this machine, as in production otherwise.
 pub(crate) fn config(data_dir: &Path) -> Config {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -416,7 +445,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 }
 
 /// What stands for the owner's domain where there is no owner.
-fn nobodys(now: Timestamp) -> DomainRow {
+fn unowned_domain(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
     DomainRow {
         id: 0,
@@ -478,7 +507,7 @@ pub(crate) fn assert_sound(data_dir: &Path) {
 }
 
 /// The objects that no row names, and drafts: what a refused mail must not leave.
-pub(crate) fn leftovers(data_dir: &Path) -> Vec<String> {
+pub(crate) fn orphaned_objects(data_dir: &Path) -> Vec<String> {
     let connection = open_database(data_dir);
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 /// How long a test waits for a reply before it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 
 /// A whole reply, all of its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl SmtpReply {
 
 /// One connection.
 pub(crate) struct SmtpClient {
-    wire: BufReader<Box<dyn Wire>>,
+    wire: BufReader<Box<dyn ByteStream>>,
     /// The server's own certificate, once encrypted.
     pub certificate: Option<CertificateDer<'static>>,
 }
@@ -70,7 +70,7 @@ impl SmtpClient {
     }
 
     /// Connects and says EHLO.
-    pub(crate) async fn greeted(address: SocketAddr) -> Self {
+    pub(crate) async fn connect_and_greet(address: SocketAddr) -> Self {
         let mut client = Self::connect(address).await;
         client.expect("EHLO client.test", 250).await;
         client

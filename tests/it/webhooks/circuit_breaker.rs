@@ -31,7 +31,7 @@ async fn failing() -> (Receiver, Arc<AtomicBool>) {
 async fn open(server: &mut Server) {
     for number in 0..5 {
         server.accepted("a@inbox.test", &format!("Fails {number}")).await;
-        assert_eq!(server.attempted().await.attempt, 1);
+        assert_eq!(server.next_attempt().await.attempt, 1);
     }
 }
 
@@ -65,19 +65,19 @@ async fn a_failing_endpoint_is_probed_once_a_pause_and_its_deliveries_keep_their
     assert!(overview["attention"][0]["detail"].as_str().unwrap().contains("one at a time tries it"), "{overview}");
     // Another account's endpoint of the same origin does not pause with it.
     server.accepted("a@victim.test", "Honest").await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
 
     // The first pause is one second and up to a quarter more, the second two.
     for (seconds, requests) in [(2, 7), (3, 8)] {
         server.advance(Duration::from_secs(seconds), &hook.url);
-        assert_eq!(server.attempted().await.status, "pending");
+        assert_eq!(server.next_attempt().await.status, "pending");
         server.until(WAITING, 25_i64).await;
         assert_eq!(receiver.requests().len(), requests, "one probe");
     }
     fails.store(false, Ordering::SeqCst);
     server.advance(Duration::from_secs(3600), &hook.url);
     for _ in 0..25 {
-        assert_eq!(server.attempted().await.status, "delivered");
+        assert_eq!(server.next_attempt().await.status, "delivered");
     }
     assert_eq!(server.webhooks.jobs.figures().paused, 0);
     let fresh: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 1 AND account_id = 1").await;
@@ -100,8 +100,8 @@ async fn a_persons_attempt_is_made_at_once_and_its_success_ends_the_pause() {
     let id: String = server.query("SELECT public_id FROM delivery ORDER BY id LIMIT 1").await;
     let answer = server.owner().await.post_nothing(&format!("/api/deliveries/{id}/retry")).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(server.attempted().await.status, "delivered", "the person's");
-    let probe = server.attempted().await;
+    assert_eq!(server.next_attempt().await.status, "delivered", "the person's");
+    let probe = server.next_attempt().await;
     assert_eq!((probe.status, probe.attempt), ("delivered", 1), "the one that was never attempted");
     server.until(WAITING, 4_i64).await;
     server.stop_with_any_jobs().await;

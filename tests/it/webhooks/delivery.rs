@@ -10,8 +10,8 @@ use mailkite::testing::store;
 use mailkite::testing::store::webhooks::routes::Action;
 use ring::hmac;
 
+use crate::support::dev_process::http_get;
 use crate::support::machine::skip;
-use crate::support::process::http_get;
 use crate::support::receiver::{Received, Receiver, Reply};
 use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
@@ -98,14 +98,14 @@ async fn a_large_text_is_the_same_bytes_on_every_attempt_and_where_it_is_shown()
     assert!(is_signed_with(&first, &hook.secret) && is_standard_signed_with(&first, &hook.secret));
     let text = line("\u{e9}\u{1}").replace("\r\n", "\n");
     assert!(first.json()["text"] == text.trim_end(), "the text differs");
-    assert_eq!(server.attempted().await.status, "pending");
+    assert_eq!(server.next_attempt().await.status, "pending");
     let shown = server.api(&format!("/api/deliveries/{}/attempts", first.header("x-mailkite-delivery"))).await;
     assert_eq!(shown.0, 200);
     assert!(shown.1[0]["request_body"].as_str().unwrap().as_bytes() == first.body, "it is shown otherwise");
 
     server.advance(Duration::from_secs(6), &hook.url);
     let second = receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     assert!(second.body == first.body, "the second attempt has other bytes");
     assert!(is_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &hook.secret));
     server.stop().await;
@@ -121,7 +121,7 @@ async fn a_message_that_is_removed_while_its_first_attempt_waits_for_its_turn_is
     receiver.next_request().await;
     let second = server.accepted("a@inbox.test", "Second").await;
     owner.delete(&format!("/api/messages/{second}")).await.expect(200);
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     server.until("SELECT count(*) FROM job", 0).await;
     assert_eq!(receiver.requests().len(), 1);
     server.stop().await;
@@ -138,7 +138,7 @@ async fn a_failed_delivery_is_repeated_with_the_same_id_and_bytes_and_a_new_sign
     server.accepted("a@inbox.test", "Twice").await;
 
     let first = receiver.next_request().await;
-    let failed = server.attempted().await;
+    let failed = server.next_attempt().await;
     assert_eq!((failed.attempt, failed.status, failed.status_code), (1, "pending", Some(500)));
     assert_eq!(failed.error, Some("http_status"));
     let wait = failed.next_attempt_at.unwrap().since(server.clock.now());
@@ -146,7 +146,7 @@ async fn a_failed_delivery_is_repeated_with_the_same_id_and_bytes_and_a_new_sign
 
     server.advance(Duration::from_secs(6), &hook.url);
     let second = receiver.next_request().await;
-    let delivered = server.attempted().await;
+    let delivered = server.next_attempt().await;
     assert_eq!((delivered.attempt, delivered.status, delivered.error), (2, "delivered", None));
     assert_eq!(second.body, first.body);
     assert_eq!(second.header("webhook-id"), first.header("webhook-id"));
@@ -171,7 +171,7 @@ async fn a_redirect_is_a_failure_and_is_never_followed() {
     let mut server = Server::start().await;
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Moved").await;
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!(
         (attempted.status, attempted.status_code, attempted.error),
         ("pending", Some(307), Some("http_status"))
@@ -186,7 +186,7 @@ async fn gone_ends_a_delivery_at_once() {
     let mut server = Server::start().await;
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Gone").await;
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!((attempted.status, attempted.error, attempted.next_attempt_at), ("failed", Some("gone"), None));
     server.stop().await;
 }
@@ -198,7 +198,7 @@ async fn retry_after_lengthens_the_wait_and_is_clamped_to_a_day() {
         let mut server = Server::start_with(standing(), |_| {}).await;
         server.webhook(&receiver.url()).await;
         server.accepted("a@inbox.test", "Later").await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         let wait = attempted.next_attempt_at.unwrap().since(server.clock.now()).as_secs();
         assert!((at_least..=at_most).contains(&wait), "Retry-After: {asked} became {wait} s");
         server.stop_with_jobs(1).await;
@@ -212,7 +212,7 @@ async fn an_endpoint_that_hangs_is_given_up_after_fifteen_seconds() {
     server.webhook(&receiver.url()).await;
     let started = std::time::Instant::now();
     server.accepted("a@inbox.test", "Patience").await;
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!((attempted.status, attempted.status_code, attempted.error), ("pending", None, Some("timeout")));
     let took = started.elapsed().as_secs_f64();
     assert!((14.5..20.0).contains(&took), "{took}");
@@ -227,7 +227,7 @@ async fn an_endpoint_that_closes_instead_of_answering_has_failed() {
         let mut server = Server::start().await;
         server.route("*@inbox.test", mode, &receiver.url()).await;
         server.accepted("a@inbox.test", "Cut").await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!((attempted.status, attempted.error), ("pending", Some("bad_response")));
         server.stop_with_jobs(1).await;
     }
@@ -239,7 +239,7 @@ async fn an_endpoint_that_nobody_serves_has_failed() {
     let mut server = Server::start().await;
     server.webhook(&url).await;
     server.accepted("a@inbox.test", "Nobody").await;
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!((attempted.status, attempted.status_code, attempted.error), ("pending", None, Some("connect")));
     server.stop_with_jobs(1).await;
 }
@@ -258,7 +258,7 @@ async fn ack_mode_wants_its_proof() {
         let mut server = Server::start().await;
         server.route("*@inbox.test", "ack", &receiver.url()).await;
         server.accepted("a@inbox.test", "Proof").await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!(attempted.status == "delivered", delivered, "{said}");
         if !delivered && attempted.status_code == Some(200) {
             assert_eq!(attempted.error, Some("no_ack"), "{said}");
@@ -273,7 +273,7 @@ async fn a_control_answer_marks_the_message_as_spam_and_the_payload_does_not_cha
     let mut server = Server::start().await;
     server.route("*@inbox.test", "control", &receiver.url()).await;
     server.accepted("a@inbox.test", "Cheap").await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     let verdicts: String =
         server.query("SELECT coalesce(spam, '-') || ' ' || coalesce(spam_on_arrival, '-') FROM message").await;
     assert_eq!(verdicts, "spam -");
@@ -293,15 +293,15 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
     server.webhook(&failing.url()).await;
     server.route("b@inbox.test", "control", &dropping.url()).await;
     let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     for to in ["a@inbox.test", "b@inbox.test"] {
         assert_eq!(client.mail("ada@example.com", &[to], &big).await.code, 250);
     }
     for _ in 0..3 {
-        assert_eq!(server.attempted().await.status, "pending");
+        assert_eq!(server.next_attempt().await.status, "pending");
     }
     server.advance(Duration::from_secs(6), &dropping.url());
-    let dropped = server.attempted().await;
+    let dropped = server.next_attempt().await;
     assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
     let rows: String = server
         .query(
@@ -320,7 +320,7 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
     assert_eq!(ended, "a@inbox.test=pending:http_status b@inbox.test=failed:message_gone b@inbox.test=delivered:-");
     // The job of the ended delivery finds nothing to do when its time comes; the other message's goes on.
     server.advance(HOUR, &failing.url());
-    assert_eq!(server.attempted().await.attempt, 2);
+    assert_eq!(server.next_attempt().await.attempt, 2);
     server.until("SELECT count(*) FROM job", 1_i64).await;
     server.stop_with_jobs(1).await;
 }
@@ -339,10 +339,10 @@ async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_del
     server.route("a@inbox.test", "control", &dropping.url()).await;
     server.accepted("a@inbox.test", "Dropped").await;
     slow.next_request().await;
-    assert_eq!(server.attempted().await.url, dropping.url());
+    assert_eq!(server.next_attempt().await.url, dropping.url());
     server.advance(Duration::from_secs(6), &dropping.url());
-    assert_eq!(server.attempted().await.status, "delivered");
-    assert_eq!(server.attempted().await.url, hook.url);
+    assert_eq!(server.next_attempt().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.url, hook.url);
     let row = "SELECT status || ' ' || last_error || ' ' || attempts FROM delivery ORDER BY id LIMIT 1";
     assert_eq!(server.query::<String>(row).await, "failed message_gone 1");
     server.advance(Duration::from_secs(12), &hook.url);
@@ -357,7 +357,7 @@ async fn a_blocked_sender_is_stored_as_spam_and_nobody_is_called() {
     let mut server = Server::start().await;
     server.route("*@inbox.test", "control", &receiver.url()).await;
     server.accepted("a@inbox.test", "One").await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     server.accepted("a@inbox.test", "Two").await;
     let rows: String = server
         .query(
@@ -381,14 +381,14 @@ async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
     let mut first = None;
     for (index, secs) in rungs.into_iter().enumerate() {
         let request = receiver.next_request().await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!((attempted.attempt as usize, attempted.status), (index + 1, "pending"));
         let wait = attempted.next_attempt_at.unwrap().since(server.clock.now()).as_secs_f64();
         assert!((secs as f64..=secs as f64 * 1.1 + 1.0).contains(&wait), "rung {index}: {wait} s");
         assert_eq!(first.get_or_insert(request.body.clone()), &request.body);
         server.advance(Duration::from_secs_f64(wait + 0.001), &hook.url);
     }
-    let last = server.attempted().await;
+    let last = server.next_attempt().await;
     assert_eq!((last.attempt, last.status, last.next_attempt_at), (10, "failed", None));
     let row: String = server.query("SELECT status || ' ' || attempts || ' ' || last_error FROM delivery").await;
     assert_eq!(row, "failed 10 http_status");
@@ -398,7 +398,7 @@ async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
 /// The first attempt of a mail, which fails, with the clock ten days ahead; its waiting time in milliseconds.
 async fn failed_in_the_future(server: &mut Server) -> i64 {
     assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
-    let first = server.attempted().await;
+    let first = server.next_attempt().await;
     assert_eq!((first.attempt, first.status), (1, "pending"));
     first.next_attempt_at.unwrap().as_millis() - server.clock.now().as_millis()
 }
@@ -420,7 +420,7 @@ async fn a_clock_that_is_set_back_delays_no_retry() {
     // What passed meanwhile counts too.
     assert!(planned - now.as_millis() <= wait, "{}", planned - now.as_millis());
     server.advance(Duration::from_secs(6), &receiver.url());
-    let second = server.attempted().await;
+    let second = server.next_attempt().await;
     assert_eq!((second.attempt, second.status), (2, "delivered"));
     server.stop().await;
 }
@@ -437,7 +437,7 @@ async fn a_clock_that_was_set_back_before_the_start_delays_no_retry() {
     failed_in_the_future(&mut server).await;
     server.stop_with_jobs(1).await;
     let mut server = Server::start_unowned(Clock::manual(now), |config| config.data_dir.clone_from(&data_dir)).await;
-    assert_eq!(server.attempted().await.attempt, 2);
+    assert_eq!(server.next_attempt().await.attempt, 2);
     server.stop_with_jobs(1).await;
 }
 
@@ -447,7 +447,7 @@ async fn our_own_metrics_are_no_endpoint() {
     let mut server = Server::start_with(Clock::System, |config| config.metrics.listen = Some(free)).await;
     server.webhook(&format!("http://{free}/metrics")).await;
     assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
-    assert_eq!(server.attempted().await.error, Some("blocked_address"));
+    assert_eq!(server.next_attempt().await.error, Some("blocked_address"));
     server.stop_with_jobs(1).await;
 }
 
@@ -457,7 +457,7 @@ async fn a_route_that_is_switched_off_ends_its_waiting_deliveries() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Stopped").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let route = hook.route.clone();
     server.write(move |tx, _, now| store::webhooks::routes::set_active(tx, &route, false, now)).await;
     server.advance(HOUR, &hook.url);
@@ -478,14 +478,14 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&old.url()).await;
     server.accepted("a@inbox.test", "Moving").await;
-    assert_eq!(server.attempted().await.url, old.url());
+    assert_eq!(server.next_attempt().await.url, old.url());
 
     let fresh = server.rotate(&hook).await;
     let (route, url) = (hook.route.clone(), new.url());
     server.write(move |tx, _, now| store::webhooks::routes::set_destination(tx, &route, &url, now)).await;
     server.advance(Duration::from_secs(6), &hook.url);
     let second = new.next_request().await;
-    assert_eq!(server.attempted().await.url, new.url());
+    assert_eq!(server.next_attempt().await.url, new.url());
     // Even attempts carry the old secret in the one-signature header, odd ones the new (contract 9.3).
     assert!(is_signed_with(&second, &hook.secret) && !is_signed_with(&second, &fresh));
     assert!(is_standard_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &fresh));
@@ -494,7 +494,7 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     server.advance(Duration::from_secs(400), &hook.url);
     server.advance(Duration::ZERO, &new.url());
     let third = new.next_request().await;
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     assert!(is_signed_with(&third, &fresh) && !is_signed_with(&third, &hook.secret));
     assert!(is_standard_signed_with(&third, &hook.secret) && is_standard_signed_with(&third, &fresh));
     assert_eq!(old.requests().len(), 1);
@@ -503,7 +503,7 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     server.clock.advance(25 * HOUR);
     server.accepted("a@inbox.test", "Settled").await;
     let fourth = new.next_request().await;
-    server.attempted().await;
+    server.next_attempt().await;
     assert!(is_signed_with(&fourth, &fresh) && is_standard_signed_with(&fourth, &fresh));
     assert!(!is_standard_signed_with(&fourth, &hook.secret));
     server.stop().await;
@@ -545,7 +545,7 @@ async fn a_drop_route_discards_the_mail_for_that_recipient_alone() {
     let server = Server::start().await;
     server.webhook(&receiver.url()).await;
     server.plain_route("noise@inbox.test", Action::Drop).await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let reply = client.mail("ada@example.com", &["noise@inbox.test", "a@inbox.test"], message("Half")).await;
     assert_eq!(reply.code, 250);
     let reply = client.mail("ada@example.com", &["noise@inbox.test"], message("Nothing")).await;
@@ -563,23 +563,23 @@ async fn a_repeat_within_a_day_is_acknowledged_and_not_stored_again() {
     server.webhook(&receiver.url()).await;
     let first = server.accepted("a@inbox.test", "Once").await;
     receiver.next_request().await;
-    server.attempted().await;
+    server.next_attempt().await;
     server.clock.advance(23 * HOUR);
     assert_eq!(server.accepted("a@inbox.test", "Once").await, first);
     // Another recipient, another sender or another byte is another mail.
     server.accepted("b@inbox.test", "Once").await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     assert_eq!(client.mail("eve@example.com", &["a@inbox.test"], message("Once")).await.code, 250);
     server.accepted("a@inbox.test", "Once.").await;
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 4);
     // The clock is moved when nothing is under way: a lease would end with it.
     for _ in 0..3 {
-        server.attempted().await;
+        server.next_attempt().await;
     }
     server.clock.advance(2 * HOUR);
     assert_ne!(server.accepted("a@inbox.test", "Once").await, first);
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 5);
-    server.attempted().await;
+    server.next_attempt().await;
     server.stop().await;
 }
 
@@ -589,7 +589,7 @@ async fn one_transaction_for_two_accounts_is_stored_for_each_alone() {
     let server = Server::start().await;
     let hook = server.webhook(&ours.url()).await;
     let other = server.other_account("other.test", &theirs.url()).await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let to = ["a@inbox.test", "b@other.test", "c@inbox.test", "A@INBOX.test"];
     let reply = client.mail("ada@example.com", &to, message("Both")).await;
     assert_eq!(reply.code, 250);
@@ -621,7 +621,7 @@ async fn a_bounce_without_sender_and_mail_for_the_postmaster_are_taken() {
     let mut receiver = receiver(200).await;
     let server = Server::start().await;
     server.webhook(&receiver.url()).await;
-    let mut client = SmtpClient::greeted(server.smtp).await;
+    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     let bounce = "Subject: Undelivered\r\n\r\nSorry.\r\n";
     assert_eq!(client.mail("", &["a@inbox.test"], bounce).await.code, 250);
     let event = receiver.next_request().await.json();
@@ -648,7 +648,7 @@ async fn only_verified_domains_receive_and_the_operator_may_refuse_unknown_recip
         })
         .await;
         server.route("known@inbox.test", "lenient", &receiver.url()).await;
-        let mut client = SmtpClient::greeted(server.smtp).await;
+        let mut client = SmtpClient::connect_and_greet(server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         client.expect("RCPT TO:<known@inbox.test>", 250).await;
         let reply = client.expect("RCPT TO:<nobody@inbox.test>", code).await;

@@ -16,7 +16,7 @@ use mailkite::testing::webhook::manual::replay::{BulkError, BulkResult, Item, Sc
 use mailkite::testing::webhook::manual::retry_now::{Manual, Refused};
 
 use crate::support::receiver::{Received, Receiver, Reply};
-use crate::support::server::{Hook, Server, leftovers, message};
+use crate::support::server::{Server, Webhook, message, orphaned_objects};
 
 const OK: Result<Manual, &str> = Ok(Manual { ok: true, status: 200 });
 const DELIVERY: &str = "SELECT status || ' ' || attempts || ' ' || coalesce(last_status_code, '-') || ' ' ||
@@ -51,7 +51,7 @@ async fn bulk(server: &Server, items: Vec<Item>) -> Vec<BulkResult> {
     server.webhooks.retry_many(scope(server), items, server.clock.now()).await.unwrap()
 }
 
-async fn replay(server: &Server, hook: &Hook, ids: &[&str]) -> Vec<BulkResult> {
+async fn replay(server: &Server, hook: &Webhook, ids: &[&str]) -> Vec<BulkResult> {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
     server.webhooks.deliver_route(scope(server), hook.route.clone(), ids, server.clock.now()).await.unwrap()
 }
@@ -60,7 +60,7 @@ fn outcomes(results: &[BulkResult]) -> Vec<Result<Manual, &'static str>> {
     results.iter().map(|result| result.outcome).collect()
 }
 
-async fn set_active(server: &Server, hook: &Hook, active: bool) {
+async fn set_active(server: &Server, hook: &Webhook, active: bool) {
     let route = hook.route.clone();
     server.write(move |tx, _, now| routes::set_active(tx, &route, active, now)).await;
 }
@@ -86,7 +86,7 @@ async fn a_retry_that_succeeds_delivers_and_ends_the_automatic_ones() {
     let hook = server.webhook(&receiver.url()).await;
     let id = server.accepted("a@inbox.test", "Again").await;
     let first = receiver.next_request().await;
-    assert_eq!(server.attempted().await.status, "pending");
+    assert_eq!(server.next_attempt().await.status, "pending");
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
 
     answer.store(200, Ordering::SeqCst);
@@ -99,7 +99,7 @@ async fn a_retry_that_succeeds_delivers_and_ends_the_automatic_ones() {
     assert_eq!(again.header("x-mailkite-delivery"), first.header("x-mailkite-delivery"));
     assert_ne!(again.header("x-mailkite-signature"), first.header("x-mailkite-signature"));
     assert!(is_signed_with(&again, &hook.secret));
-    let attempted = server.attempted().await;
+    let attempted = server.next_attempt().await;
     assert_eq!((attempted.attempt, attempted.status, attempted.next_attempt_at), (2, "delivered", None));
 
     assert_eq!(server.query::<String>(DELIVERY).await, "delivered 2 200 - -");
@@ -116,7 +116,7 @@ async fn a_retry_that_fails_leaves_the_ladder_as_it_was() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Ladder").await;
-    let planned = server.attempted().await.next_attempt_at.unwrap();
+    let planned = server.next_attempt().await.next_attempt_at.unwrap();
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let job = server.query::<String>(JOB).await;
     assert_eq!(job, format!("{} 1 0 -", planned.as_millis()));
@@ -125,7 +125,7 @@ async fn a_retry_that_fails_leaves_the_ladder_as_it_was() {
     for (status, attempts) in [(503, 2), (410, 3)] {
         answer.store(status, Ordering::SeqCst);
         assert_eq!(retry(&server, delivery).await.unwrap(), Manual { ok: false, status });
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!((attempted.status, attempted.next_attempt_at), ("pending", Some(planned)));
         let word = if status == 410 { "gone" } else { "http_status" };
         let wanted = format!("pending {attempts} {status} {word} {}", planned.as_millis());
@@ -135,7 +135,7 @@ async fn a_retry_that_fails_leaves_the_ladder_as_it_was() {
     // The next automatic one comes when it would have come, and counts on.
     answer.store(500, Ordering::SeqCst);
     server.advance(planned.since(server.clock.now()), &hook.url);
-    let automatic = server.attempted().await;
+    let automatic = server.next_attempt().await;
     assert_eq!((automatic.attempt, automatic.status), (4, "pending"));
     let wait = automatic.next_attempt_at.unwrap().since(server.clock.now()).as_secs();
     assert!((300..=330).contains(&wait), "the second rung, not the fourth: {wait}");
@@ -148,7 +148,7 @@ async fn a_failed_delivery_that_fails_again_stays_failed_and_a_success_saves_it(
     let mut server = Server::start_with(standing(), |_| {}).await;
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Saved").await;
-    assert_eq!(server.attempted().await.status, "failed");
+    assert_eq!(server.next_attempt().await.status, "failed");
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     answer.store(500, Ordering::SeqCst);
     assert_eq!(retry(&server, delivery).await.unwrap(), Manual { ok: false, status: 500 });
@@ -169,7 +169,7 @@ async fn an_endpoint_that_does_not_answer_is_a_failed_delivery_that_counts() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Nobody").await;
-    server.attempted().await;
+    server.next_attempt().await;
     drop(receiver);
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let Err(Refused::DeliveryFailed(error)) = retry(&server, delivery).await else { panic!("nobody was there") };
@@ -189,7 +189,7 @@ async fn one_delivery_is_attempted_by_one_at_a_time_and_a_crash_would_leave_its_
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "One").await;
     receiver.next_request().await;
-    let planned = server.attempted().await.next_attempt_at.unwrap();
+    let planned = server.next_attempt().await.next_attempt_at.unwrap();
     let (delivery, job) = (row_of(&server, "SELECT id FROM delivery").await, server.query::<String>(JOB).await);
 
     // A person's attempt runs: another person is told so, the job engine waits and keeps its rung.
@@ -204,13 +204,13 @@ async fn one_delivery_is_attempted_by_one_at_a_time_and_a_crash_would_leave_its_
     server.until(put_off, "1 0".to_owned()).await;
     assert_eq!(receiver.requests().len(), 2);
     assert_eq!(running.await.unwrap().unwrap(), Manual { ok: false, status: 500 });
-    assert_eq!(server.attempted().await.attempt, 2);
+    assert_eq!(server.next_attempt().await.attempt, 2);
 
     // The engine's attempt runs: a person is told so.
     server.advance(Duration::from_secs(6), &hook.url);
     assert_eq!(receiver.next_request().await.header("x-mailkite-attempt"), "3");
     assert!(matches!(retry(&server, delivery).await, Err(Refused::AttemptInProgress)));
-    assert_eq!(server.attempted().await.attempt, 3);
+    assert_eq!(server.next_attempt().await.attempt, 3);
     server.until("SELECT failures FROM job", 2_i64).await;
     // Settled, it can be attempted again.
     assert_eq!(retry(&server, delivery).await.unwrap(), Manual { ok: false, status: 500 });
@@ -257,14 +257,14 @@ async fn an_attempt_whose_caller_has_gone_is_recorded_all_the_same() {
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Hung up").await;
     receiver.next_request().await;
-    server.attempted().await;
+    server.next_attempt().await;
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
     let asked = tokio::spawn(async move { webhooks.retry(delivery, now).await });
     receiver.next_request().await;
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
-    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.next_attempt().await.status, "delivered");
     server.stop().await;
 }
 
@@ -275,7 +275,7 @@ async fn a_retry_uses_the_present_url_and_both_secrets_after_a_rotation() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&old.url()).await;
     server.accepted("a@inbox.test", "Moved").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let (route, url) = (hook.route.clone(), new.url());
     server.write(move |tx, _, now| routes::set_destination(tx, &route, &url, now)).await;
@@ -304,7 +304,7 @@ async fn without_route_or_message_nothing_is_attempted() {
     let hook = server.route("*@inbox.test", "control", &receiver.url()).await;
     for subject in ["one", "two"] {
         server.accepted("a@inbox.test", subject).await;
-        server.attempted().await;
+        server.next_attempt().await;
     }
     let delivery = row_of(&server, "SELECT min(id) FROM delivery").await;
     set_active(&server, &hook, false).await;
@@ -346,7 +346,7 @@ async fn fifty_attempts_run_at_the_same_time_and_are_told_in_the_order_asked() {
     let mut ids = Vec::new();
     for mail in 0..51 {
         ids.push(server.accepted("a@inbox.test", &format!("mail {mail}")).await);
-        server.attempted().await;
+        server.next_attempt().await;
     }
     slow.store(1, Ordering::SeqCst);
     let items = |count: usize| ids.iter().rev().take(count).cloned().map(Item::Message).collect::<Vec<_>>();
@@ -372,13 +372,13 @@ async fn ids_of_every_kind_stand_for_their_deliveries_and_each_is_attempted_once
     let other = server.route("b@inbox.test", "lenient", &second.url()).await;
     let foreign = server.other_account("other.test", &second.url()).await;
     let first = server.accepted("a@inbox.test", "Talk").await;
-    server.attempted().await;
+    server.next_attempt().await;
     fill(&server).await;
     let reply = message("Re: Talk").replace("Message-ID:", "In-Reply-To: <Talk@example.com>\r\nMessage-ID:");
     assert_eq!(server.mail("b@inbox.test", &reply).await.code, 250);
     let unheard = server.accepted("b@other.test", "Talk").await;
     for _ in 0..3 {
-        server.attempted().await;
+        server.next_attempt().await;
     }
     set_active(&server, &foreign, false).await;
     let silent = server.plain_route("c@inbox.test", routes::Action::Store).await;
@@ -432,7 +432,7 @@ async fn each_id_says_why_it_has_no_answer() {
     let tried = server.accepted("a@inbox.test", "Tried").await;
     let halted = server.accepted("b@inbox.test", "Halted").await;
     for _ in 0..2 {
-        server.attempted().await;
+        server.next_attempt().await;
     }
     set_active(&server, &stopped, false).await;
     let asked = MessageId::parse(&tried).unwrap();
@@ -486,7 +486,7 @@ async fn a_replay_of_a_pending_delivery_takes_it_off_the_ladder() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     let id = server.accepted("a@inbox.test", "Pending").await;
-    server.attempted().await;
+    server.next_attempt().await;
     answer.store(200, Ordering::SeqCst);
     assert_eq!(outcomes(&replay(&server, &hook, &[&id]).await), [OK]);
     assert_eq!(server.query::<String>(DELIVERY).await, "delivered 2 200 - -");
@@ -495,7 +495,7 @@ async fn a_replay_of_a_pending_delivery_takes_it_off_the_ladder() {
 
 async fn candidates(
     server: &Server,
-    hook: &Hook,
+    hook: &Webhook,
     matching: &'static str,
     query: replay_candidates::Query,
 ) -> Candidates {
@@ -517,7 +517,7 @@ async fn candidates_are_what_the_match_covers_newest_first_in_pages() {
     server.accepted("postmaster@mx.mailkite.test", "of no domain").await;
     let hook = server.route("ada@inbox.test", "lenient", &receiver.url()).await;
     server.accepted("ada@inbox.test", "4").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let page = |domain: Option<i64>, before, limit| replay_candidates::Query {
         account: 0,
         domain,
@@ -616,7 +616,7 @@ async fn a_removed_message_takes_everything_with_it_and_ends_what_is_pending() {
     let big = format!("{}{}", message("Large"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
     for to in ["a@inbox.test", "b@inbox.test"] {
         assert_eq!(server.mail(to, &big).await.code, 250);
-        server.attempted().await;
+        server.next_attempt().await;
     }
     fill(&server).await;
     assert!(delete(&server, 2).await);
@@ -626,13 +626,13 @@ async fn a_removed_message_takes_everything_with_it_and_ends_what_is_pending() {
     assert_eq!(row_of(&server, "SELECT count(*) FROM attempt").await, 1);
     assert_eq!(row_of(&server, "SELECT count(*) FROM job").await, 1);
     assert_eq!(row_of(&server, "SELECT count(*) FROM message_thread").await, 1);
-    assert_eq!(leftovers(server.data_dir()), Vec::<String>::new());
+    assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new());
     let ended = "SELECT status || ' ' || last_error || ' ' || (message_id IS NULL) FROM delivery WHERE id = 2";
     assert_eq!(server.query::<String>(ended).await, "failed message_gone 1");
 
     // The next message gets the row id of the removed one and must be found all the same.
     server.accepted("c@inbox.test", "Later").await;
-    server.attempted().await;
+    server.next_attempt().await;
     assert_eq!(row_of(&server, "SELECT max(id) FROM message").await, 2);
     fill(&server).await;
     assert_eq!(row_of(&server, "SELECT count(*) FROM message_thread").await, 2);
@@ -681,20 +681,20 @@ async fn a_removed_route_ends_what_is_pending_at_once_and_its_running_attempt_do
     let lame = server.route("last@inbox.test", "lenient", &slow.url()).await;
     for mail in 0..3 {
         server.accepted("a@inbox.test", &format!("{mail}")).await;
-        server.attempted().await;
-        server.attempted().await;
+        server.next_attempt().await;
+        server.next_attempt().await;
     }
     server.accepted("last@inbox.test", "running").await;
     slow.next_request().await;
     for _ in 0..2 {
-        server.attempted().await;
+        server.next_attempt().await;
     }
     for hook in [&hook, &lame] {
         set_active(&server, hook, false).await;
     }
     let routes = vec![hook.route.clone(), lame.route.clone()];
     assert_eq!(server.webhooks.end_routes(routes, server.clock.now()).await.unwrap(), 5);
-    assert_eq!(server.attempted().await.url, lame.url);
+    assert_eq!(server.next_attempt().await.url, lame.url);
     let states =
         "SELECT group_concat(state, ' ') FROM (SELECT route.id || ':' || delivery.status || ':' || last_error
          || ':' || count(*) AS state FROM delivery JOIN route ON route.public_id = route_id
@@ -716,7 +716,7 @@ async fn what_a_crash_keeps_a_removed_route_from_ending_the_engine_ends_when_it_
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Owed").await;
-    server.attempted().await;
+    server.next_attempt().await;
     server
         .write(|tx, _, _| {
             tx.execute_batch("DELETE FROM route")?;
@@ -735,7 +735,7 @@ async fn a_thousand_pending_deliveries_of_a_route_end_in_steps() {
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Many").await;
-    server.attempted().await;
+    server.next_attempt().await;
     server
         .db
         .write(|tx| {

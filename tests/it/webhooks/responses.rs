@@ -57,7 +57,7 @@ async fn a_2xx_counts_whatever_becomes_of_its_body_unless_the_mode_needs_it() {
         let mut server = Server::start_with(Clock::manual(NOW), |_| {}).await;
         server.route("*@inbox.test", mode, &format!("http://{peer}/hook")).await;
         let message = server.accepted("a@inbox.test", "Half").await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         let shown = String::from_utf8_lossy(answer);
         assert_eq!(
             (attempted.status, attempted.status_code, attempted.error),
@@ -97,7 +97,7 @@ async fn a_2xx_counts_though_its_head_is_odd_but_not_where_its_length_is_none() 
         let mut server = Server::start_with(Clock::manual(NOW), |_| {}).await;
         server.route("*@inbox.test", "ack", &format!("http://{peer}/hook")).await;
         server.accepted("a@inbox.test", "Odd").await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         let status = if error.is_none() { "delivered" } else { "pending" };
         let shown: String = fields.chars().take(60).collect();
         assert_eq!((attempted.status, attempted.error), (status, error), "{shown:?}");
@@ -195,7 +195,7 @@ async fn a_kept_connection_that_closes_instead_of_answering_costs_no_attempt() {
     let owner = server.owner().await;
     for subject in ["One", "Two", "Three"] {
         let message = server.accepted("a@inbox.test", subject).await;
-        let attempted = server.attempted().await;
+        let attempted = server.next_attempt().await;
         assert_eq!((attempted.attempt, attempted.status, attempted.error), (1, "delivered", None), "{subject}");
         assert_eq!(delivery(&owner, &message).await["attempts"], 1);
     }
@@ -262,7 +262,7 @@ async fn deliveries_are_the_domains_though_its_webhook_is_removed_and_set_again(
     let put = async |url: String| owner.put(HOOK, json!({"url": url})).await.expect(200);
     let first = put(failing.url()).await;
     let message = server.accepted("a@inbox.test", "Tied").await;
-    server.attempted().await;
+    server.next_attempt().await;
     let id = text(&delivery(&owner, &message).await["id"]);
     let retry = format!("/api/deliveries/{id}/retry");
 

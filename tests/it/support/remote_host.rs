@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -15,27 +16,27 @@ use super::server::DEADLINE;
 
 /// What the host does instead of what it would.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
+pub(crate) enum HostAction {
     /// Answers this, line ends included.
-    Say(String),
+    Send(String),
     /// Says this and hangs up.
-    Leave(String),
+    SendAndClose(String),
     /// Says this after a while.
-    Later(Duration, String),
+    SendAfter(Duration, String),
     /// Says nothing, for ever.
-    Silence,
+    Hang,
     /// Says this, and then nothing.
-    Stall(String),
+    SendAndHang(String),
     /// Says this without end.
-    Endless(String),
+    SendForever(String),
 }
 
 /// Looks at a command, `GREETING`, or `END` of the data, and perhaps acts; the second argument counts connections from 1.
-pub(crate) type Script = Arc<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
+pub(crate) type Script = Arc<dyn Fn(&str, usize) -> Option<HostAction> + Send + Sync>;
 
 /// How a host is made.
 #[derive(Clone)]
-pub(crate) struct Manner {
+pub(crate) struct HostConfig {
     /// Lines of the answer to EHLO after the first.
     pub extensions: Vec<&'static str>,
     /// STARTTLS, or TLS from the first octet.
@@ -44,7 +45,7 @@ pub(crate) struct Manner {
     pub script: Script,
 }
 
-impl Default for Manner {
+impl Default for HostConfig {
     fn default() -> Self {
         Self {
             extensions: vec!["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 30000000", "ENHANCEDSTATUSCODES"],
@@ -57,7 +58,7 @@ impl Default for Manner {
 
 /// A message that the host took.
 #[derive(Clone, Debug)]
-pub(crate) struct Taken {
+pub(crate) struct ReceivedMail {
     /// `MAIL FROM:…` as it came.
     pub mail: String,
     /// Each `RCPT TO:…` that was accepted.
@@ -70,7 +71,7 @@ pub(crate) struct Taken {
     pub connection: usize,
 }
 
-impl Taken {
+impl ReceivedMail {
     /// The mail data, its dots taken away.
     pub(crate) fn data(&self) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.wire.len());
@@ -92,77 +93,77 @@ impl Taken {
 }
 
 /// The host; it is gone with this.
-pub(crate) struct Remote {
+pub(crate) struct RemoteHost {
     pub address: SocketAddr,
-    taken: UnboundedReceiver<Taken>,
-    connections: Arc<AtomicUsize>,
-    open: Arc<Open>,
+    taken: UnboundedReceiver<ReceivedMail>,
+    connections: watch::Receiver<usize>,
+    open: Arc<ConnectionCounts>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 /// Connections at a time: now, and at most so far.
 #[derive(Default)]
-struct Open {
+struct ConnectionCounts {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
 /// One of them.
-struct Counted(Arc<Open>);
+struct OpenConnection(Arc<ConnectionCounts>);
 
-impl Counted {
-    fn new(open: &Arc<Open>) -> Self {
+impl OpenConnection {
+    fn new(open: &Arc<ConnectionCounts>) -> Self {
         let now = open.now.fetch_add(1, Ordering::SeqCst) + 1;
         open.most.fetch_max(now, Ordering::SeqCst);
         Self(Arc::clone(open))
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Drop for Remote {
+impl Drop for RemoteHost {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-impl Remote {
+impl RemoteHost {
     /// A host that takes everything.
     pub(crate) async fn start() -> Self {
-        Self::with(Manner::default()).await
+        Self::with(HostConfig::default()).await
     }
 
     /// A host that answers as `script` wants.
-    pub(crate) async fn scripted(script: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static) -> Self {
-        Self::with(Manner { script: Arc::new(script), ..Manner::default() }).await
+    pub(crate) async fn scripted(script: impl Fn(&str, usize) -> Option<HostAction> + Send + Sync + 'static) -> Self {
+        Self::with(HostConfig { script: Arc::new(script), ..HostConfig::default() }).await
     }
 
-    pub(crate) async fn with(manner: Manner) -> Self {
+    pub(crate) async fn with(manner: HostConfig) -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), manner).await
     }
 
     /// At this address; another host may have had it.
-    pub(crate) async fn at(address: SocketAddr, manner: Manner) -> Self {
+    pub(crate) async fn at(address: SocketAddr, manner: HostConfig) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
+        let (count, connections) = watch::channel(0);
         let (taken_sender, taken) = unbounded_channel();
-        let count = Arc::clone(&connections);
-        let open = Arc::new(Open::default());
+        let open = Arc::new(ConnectionCounts::default());
         let opened = Arc::clone(&open);
         let serving = tokio::spawn(async move {
             let mut sessions = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let host = Host {
+                count.send_modify(|count| *count += 1);
+                let host = Session {
                     manner: manner.clone(),
-                    number: count.fetch_add(1, Ordering::SeqCst) + 1,
+                    number: *count.borrow(),
                     taken: taken_sender.clone(),
-                    counted: Counted::new(&opened),
+                    counted: OpenConnection::new(&opened),
                 };
                 sessions.spawn(host.serve(stream));
             }
@@ -171,14 +172,14 @@ impl Remote {
     }
 
     /// The next message that it takes.
-    pub(crate) async fn taken(&mut self) -> Taken {
+    pub(crate) async fn next_mail(&mut self) -> ReceivedMail {
         let taken = timeout(DEADLINE, self.taken.recv()).await;
         assert!(taken.is_ok(), "nothing came within {DEADLINE:?}");
         taken.unwrap().unwrap()
     }
 
     /// A message that it has taken already.
-    pub(crate) fn try_taken(&mut self) -> Option<Taken> {
+    pub(crate) fn try_next_mail(&mut self) -> Option<ReceivedMail> {
         self.taken.try_recv().ok()
     }
 
@@ -188,7 +189,14 @@ impl Remote {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        *self.connections.borrow()
+    }
+
+    /// Waits until it has had this many connections.
+    pub(crate) async fn until_connections(&self, wanted: usize) {
+        let mut connections = self.connections.clone();
+        let reached = timeout(DEADLINE, connections.wait_for(|count| *count >= wanted)).await;
+        assert!(reached.is_ok(), "{} connections instead of {wanted} after {DEADLINE:?}", self.connections());
     }
 
     /// The most connections that it had at a time.
@@ -197,19 +205,19 @@ impl Remote {
     }
 }
 
-struct Host {
-    manner: Manner,
+struct Session {
+    manner: HostConfig,
     number: usize,
-    taken: UnboundedSender<Taken>,
-    counted: Counted,
+    taken: UnboundedSender<ReceivedMail>,
+    counted: OpenConnection,
 }
 
-trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Wire for S {}
+trait ByteStream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> ByteStream for S {}
 
-type Stream = BufReader<Box<dyn Wire>>;
+type Stream = BufReader<Box<dyn ByteStream>>;
 
-impl Host {
+impl Session {
     async fn serve(self, stream: TcpStream) {
         let mut tls = false;
         let mut stream: Stream = match &self.manner.tls {
@@ -234,7 +242,7 @@ impl Host {
             let upper = line.to_ascii_uppercase();
             let verb = upper.split(' ').next().unwrap_or_default();
             let usual = match verb {
-                "EHLO" => self.hello(tls),
+                "EHLO" => self.ehlo_reply(tls),
                 "STARTTLS" => {
                     let refused = (self.manner.script)(&line, self.number).is_some();
                     if !self.answer(&mut stream, &line, "220 2.0.0 go\r\n").await {
@@ -256,7 +264,9 @@ impl Host {
             };
             let acted = (self.manner.script)(&line, self.number);
             let said = match &acted {
-                Some(Act::Say(text) | Act::Leave(text) | Act::Later(_, text)) => text.clone(),
+                Some(HostAction::Send(text) | HostAction::SendAndClose(text) | HostAction::SendAfter(_, text)) => {
+                    text.clone()
+                }
                 _ => usual.clone(),
             };
             if !self.answer(&mut stream, &line, &usual).await {
@@ -267,7 +277,7 @@ impl Host {
                 "RCPT" if said.starts_with('2') => rcpt.push(line),
                 "DATA" if said.starts_with("354") => {
                     let Some(wire) = read_data(&mut stream).await else { return };
-                    let taken = Taken {
+                    let taken = ReceivedMail {
                         mail: mail.clone(),
                         rcpt: std::mem::take(&mut rcpt),
                         wire,
@@ -275,7 +285,7 @@ impl Host {
                         connection: self.number,
                     };
                     let accepted = match (self.manner.script)("END", self.number) {
-                        Some(Act::Say(text) | Act::Later(_, text)) => text.starts_with('2'),
+                        Some(HostAction::Send(text) | HostAction::SendAfter(_, text)) => text.starts_with('2'),
                         Some(_) => false,
                         None => true,
                     };
@@ -296,7 +306,7 @@ impl Host {
         }
     }
 
-    fn hello(&self, tls: bool) -> String {
+    fn ehlo_reply(&self, tls: bool) -> String {
         let mut lines = vec!["mx.remote.test".to_owned()];
         lines.extend(self.manner.extensions.iter().map(|line| (*line).to_owned()));
         if self.manner.tls.is_some() && !tls {
@@ -314,31 +324,33 @@ impl Host {
     async fn answer(&self, stream: &mut Stream, what: &str, usual: &str) -> bool {
         match (self.manner.script)(what, self.number) {
             None => stream.write_all(usual.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
-            Some(Act::Say(text)) => stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
-            Some(Act::Later(time, text)) => {
+            Some(HostAction::Send(text)) => {
+                stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok()
+            }
+            Some(HostAction::SendAfter(time, text)) => {
                 tokio::time::sleep(time).await;
                 stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok()
             }
-            Some(Act::Leave(text)) => {
+            Some(HostAction::SendAndClose(text)) => {
                 drop(stream.write_all(text.as_bytes()).await);
                 drop(stream.flush().await);
                 drop(stream.shutdown().await);
                 false
             }
-            Some(Act::Stall(text)) => {
+            Some(HostAction::SendAndHang(text)) => {
                 drop(stream.write_all(text.as_bytes()).await);
                 drop(stream.flush().await);
                 let mut rest = Vec::new();
                 drop(stream.read_to_end(&mut rest).await);
                 false
             }
-            Some(Act::Silence) => {
+            Some(HostAction::Hang) => {
                 // Until the other side has enough of it.
                 let mut rest = Vec::new();
                 drop(stream.read_to_end(&mut rest).await);
                 false
             }
-            Some(Act::Endless(text)) => {
+            Some(HostAction::SendForever(text)) => {
                 while stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok() {}
                 false
             }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running `mailkite dev`.
-pub(crate) struct Process {
+pub(crate) struct DevProcess {
     pub smtp: SocketAddr,
     pub http: String,
     pub webhook_secret: String,
@@ -27,7 +27,7 @@ pub(crate) struct Process {
     readers: Vec<JoinHandle<()>>,
 }
 
-impl Process {
+impl DevProcess {
     /// Starts it on a data directory; webhooks of inbox.test go to `forward`.
     pub(crate) async fn start(data_dir: &Path, forward: &str) -> Self {
         Self::start_under(&[], data_dir, forward).await
@@ -39,7 +39,8 @@ impl Process {
         let mut child = command(wrapper, data_dir, forward).spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut readers = vec![tokio::spawn(keep(BufReader::new(child.stderr.take().unwrap()), Arc::clone(&output)))];
+        let mut readers =
+            vec![tokio::spawn(collect_lines(BufReader::new(child.stderr.take().unwrap()), Arc::clone(&output)))];
         let mut line = String::new();
         let read = timeout(DEADLINE, stdout.read_line(&mut line)).await;
         let start_took = started.elapsed();
@@ -48,7 +49,7 @@ impl Process {
         let Ok(ready) = serde_json::from_str::<serde_json::Value>(&line) else {
             panic!("not a ready line: {line:?}, and on stderr: {}", said());
         };
-        readers.push(tokio::spawn(keep(stdout, Arc::clone(&output))));
+        readers.push(tokio::spawn(collect_lines(stdout, Arc::clone(&output))));
         let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {ready}")).to_owned();
         Self {
             smtp: text("smtp").parse().unwrap(),
@@ -69,7 +70,7 @@ impl Process {
     /// SIGKILL, and it is gone when this returns.
     pub(crate) async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();
-        self.last_words().await
+        self.remaining_output().await
     }
 
     /// SIGTERM; it has to end well. What it said, with the lines of its feed.
@@ -81,7 +82,7 @@ impl Process {
     /// Waits for the good end that something else has asked for.
     pub(crate) async fn terminated(mut self) -> String {
         let status = self.wait().await;
-        let said = self.last_words().await;
+        let said = self.remaining_output().await;
         assert!(status.success(), "{status}: {said}");
         said
     }
@@ -97,7 +98,7 @@ impl Process {
         ended.unwrap().unwrap()
     }
 
-    async fn last_words(&mut self) -> String {
+    async fn remaining_output(&mut self) -> String {
         for reader in &mut self.readers {
             reader.await.unwrap();
         }
@@ -108,7 +109,7 @@ impl Process {
 }
 
 /// Runs it where it has to refuse to start; what it says then.
-pub(crate) async fn refusal(data_dir: &Path) -> String {
+pub(crate) async fn failed_start(data_dir: &Path) -> String {
     let output = timeout(DEADLINE, command(&[], data_dir, "http://127.0.0.1:3999/").output()).await;
     assert!(output.is_ok(), "it did not refuse within {DEADLINE:?}");
     let output = output.unwrap().unwrap();
@@ -135,7 +136,7 @@ fn command(wrapper: &[&str], data_dir: &Path, forward: &str) -> Command {
     command
 }
 
-async fn keep(mut from: BufReader<impl AsyncRead + Unpin>, output: Arc<Mutex<String>>) {
+async fn collect_lines(mut from: BufReader<impl AsyncRead + Unpin>, output: Arc<Mutex<String>>) {
     let mut line = String::new();
     while from.read_line(&mut line).await.is_ok_and(|length| length > 0) {
         output.lock().unwrap().push_str(&line);

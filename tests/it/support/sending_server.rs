@@ -6,29 +6,27 @@ use mailkite::testing::clock::Clock;
 
 use super::api::Api;
 use super::dns::DnsServer;
-use super::remote::Remote;
+use super::outbound::deliver_to_loopback;
+use super::remote_host::RemoteHost;
 use super::server::Server;
 use super::smtp::SmtpClient;
 
 /// The server, its owner, and the host that takes its mail.
-pub(crate) struct Post {
+pub(crate) struct SendingServer {
     pub server: Server,
-    pub remote: Remote,
+    pub remote: RemoteHost,
     pub owner: Api,
     pub dns: DnsServer,
 }
 
-impl Post {
-    pub(crate) async fn start(clock: Clock, remote: Remote) -> Self {
+impl SendingServer {
+    pub(crate) async fn start(clock: Clock, remote: RemoteHost) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let (servers, port) = (vec![dns.address], remote.address.port());
+        let port = remote.address.port();
         let server = Server::start_with(clock, |config| {
             config.submission.listen = vec!["127.0.0.1:0".parse().unwrap()];
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+            deliver_to_loopback(config, &dns, port);
         })
         .await;
         let owner = server.owner().await;
@@ -36,7 +34,7 @@ impl Post {
     }
 
     /// A session of the owner's at the submission door.
-    pub(crate) async fn session(&self) -> SmtpClient {
+    pub(crate) async fn submission_session(&self) -> SmtpClient {
         let mut client = SmtpClient::connect(self.server.submission[0]).await;
         client.expect("EHLO client.test", 250).await;
         let mut client = client.starttls().await;
@@ -47,8 +45,8 @@ impl Post {
     }
 
     /// Hands in a message, which is taken.
-    pub(crate) async fn hand_in(&self, reverse_path: &str, to: &[&str], mail: impl AsRef<[u8]>) {
-        let reply = self.session().await.mail(reverse_path, to, mail).await;
+    pub(crate) async fn submit(&self, reverse_path: &str, to: &[&str], mail: impl AsRef<[u8]>) {
+        let reply = self.submission_session().await.mail(reverse_path, to, mail).await;
         assert_eq!(reply.code, 250, "{}", reply.text());
     }
 }

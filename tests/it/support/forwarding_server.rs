@@ -16,14 +16,15 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::dns::DnsServer;
-use super::remote::{Remote, Taken};
+use super::outbound::deliver_to_loopback;
+use super::remote_host::{ReceivedMail, RemoteHost};
 use super::server::Server;
 use super::smtp::SmtpClient;
 
 /// A server whose mail for remote.test goes to a remote host.
-pub(crate) struct House {
+pub(crate) struct ForwardingServer {
     pub server: Server,
-    pub remote: Remote,
+    pub remote: RemoteHost,
     pub dns: DnsServer,
     pub owner: Api,
 }
@@ -33,25 +34,25 @@ pub(crate) const GOOD: &str = "192.0.2.7";
 /// Somebody else's.
 pub(crate) const EVIL: &str = "192.0.2.66";
 
-impl House {
+impl ForwardingServer {
     pub(crate) async fn start() -> Self {
         Self::start_behind(Vec::new()).await
     }
 
     /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
-    pub(crate) async fn open() -> Self {
-        let house = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
-        let dns = &house.dns;
+    pub(crate) async fn start_with_policies() -> Self {
+        let setup = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
+        let dns = &setup.dns;
         dns.txt("good.test", "v=spf1 ip4:192.0.2.7 -all").txt("_dmarc.good.test", "v=DMARC1; p=reject");
         dns.txt("bank.test", "v=spf1 -all").txt("_dmarc.bank.test", "v=DMARC1; p=reject");
         dns.txt("calm.test", "v=spf1 -all").txt("_dmarc.calm.test", "v=DMARC1; p=none");
         dns.txt("evil.test", "v=spf1 +all").fail("_dmarc.broken.test");
         dns.txt("mx.mailkite.test", "v=spf1 ip4:198.51.100.1 -all");
-        house.server.domains.ensure_keys(house.server.inbox.id, house.server.clock.now()).await.unwrap();
-        let key = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
-        house.dns.txt("mailkite._domainkey.inbox.test", &format!("v=DKIM1; k=rsa; p={key}"));
-        house.dns.txt("_dmarc.inbox.test", "v=DMARC1; p=reject").txt("inbox.test", "v=spf1 -all");
-        house
+        setup.server.domains.ensure_keys(setup.server.inbox.id, setup.server.clock.now()).await.unwrap();
+        let key = setup.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
+        setup.dns.txt("mailkite._domainkey.inbox.test", &format!("v=DKIM1; k=rsa; p={key}"));
+        setup.dns.txt("_dmarc.inbox.test", "v=DMARC1; p=reject").txt("inbox.test", "v=spf1 -all");
+        setup
     }
 
     /// Hands over one mail from a host with this address; the code of the last reply.
@@ -77,19 +78,16 @@ impl House {
     }
 
     pub(crate) async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
-        Self::start_at(clock, Remote::start().await, adjust).await
+        Self::start_at(clock, RemoteHost::start().await, adjust).await
     }
 
     /// One whose destinations are at this host.
-    pub(crate) async fn start_at(clock: Clock, remote: Remote, adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_at(clock: Clock, remote: RemoteHost, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let (servers, port) = (vec![dns.address], remote.address.port());
+        let port = remote.address.port();
         let server = Server::start_with(clock, |config| {
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+            deliver_to_loopback(config, &dns, port);
             adjust(config);
         })
         .await;
@@ -114,8 +112,8 @@ impl House {
     }
 
     /// The mail that comes next asks for a proof; the token of its links.
-    pub(crate) async fn asked(&mut self) -> (String, String) {
-        let taken = self.remote.taken().await;
+    pub(crate) async fn next_confirmation(&mut self) -> (String, String) {
+        let taken = self.remote.next_mail().await;
         assert_eq!(taken.sender(), "", "nothing comes back of it");
         let text = String::from_utf8(taken.data()).unwrap().replace("=\r\n", "").replace("=3D", "=");
         let (_, rest) = text.split_once("/api/forwards/confirm?token=").unwrap_or_else(|| panic!("{text}"));
@@ -124,7 +122,7 @@ impl House {
         (taken.recipients().remove(0), token)
     }
 
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn until_idle(&self) {
         self.server.until("SELECT count(*) FROM job", 0_i64).await;
     }
 }
@@ -137,7 +135,7 @@ pub(crate) async fn route(api: &Api) -> Value {
     api.get("/api/routes").await.expect(200)[0].clone()
 }
 
-pub(crate) fn text_of(taken: &Taken) -> String {
+pub(crate) fn text_of(taken: &ReceivedMail) -> String {
     String::from_utf8(taken.data()).unwrap()
 }
 
