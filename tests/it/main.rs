@@ -1,4 +1,6 @@
-//! The one integration binary: behaviour through real doors, everything on port 0.
+//! The one integration binary: behaviour over real sockets and the command line, every listener on port 0.
+//!
+//! One folder for each room of the product; `support` has the server, its clients and its peers.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

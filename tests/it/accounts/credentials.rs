@@ -1,4 +1,4 @@
-//! Keys and secrets over HTTP (contract 1.5, 2.7–2.10), and that a copy of the database tells none of them.
+//! Keys and secrets over HTTP (contract 1.5, 2.7–2.10), and none of them readable in a copy of the database.
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ use crate::support::receiver::{Received, Receiver, Reply, client_config};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Google, its two endpoints served by `script`.
+/// A client of a Google whose two endpoints are served by `script`.
 async fn google(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> (Google, Receiver) {
     let receiver = Receiver::start(script).await;
     let settings = settings(&receiver);
@@ -48,7 +48,7 @@ fn is_unreachable<T: std::fmt::Debug>(result: &Result<T, GoogleError>) -> bool {
     matches!(result, Err(GoogleError::Unreachable(_)))
 }
 
-/// How often the key set was asked for.
+/// Number of requests for the key set.
 fn asked_for_keys(receiver: &Receiver) -> usize {
     receiver.requests().iter().filter(|request| request.path == "/certs").count()
 }
@@ -214,7 +214,7 @@ async fn only_an_rs256_signature_by_googles_key_counts() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_from_trouble() {
+async fn a_refusal_is_distinguished_from_an_outage() {
     let refusal = |status| {
         Reply::status(status).body(r#"{"error": "invalid_grant", "error_description": "Malformed auth code."}"#)
     };
@@ -246,7 +246,7 @@ async fn a_refusal_is_told_from_trouble() {
 }
 
 #[tokio::test]
-async fn keys_that_do_not_come_are_trouble() {
+async fn keys_that_do_not_come_are_an_outage() {
     let token = good();
     let text = |text: &'static str| Reply::status(200).body(text);
     for keys in [

@@ -14,10 +14,10 @@ use crate::support::server::Server;
 const PATH: &str = "/api/auth/google";
 const PICTURE: &str = "https://lh3.googleusercontent.com/a/ada=s96-c";
 
-/// What the token endpoint says next.
+/// The next answer of the token endpoint.
 type Next = Arc<Mutex<Reply>>;
 
-/// Google, and what makes a server use it.
+/// Starts the stand-in for Google; returns it with the settings of a server.
 async fn google() -> (Receiver, Next) {
     let next: Next = Arc::new(Mutex::new(Reply::status(500)));
     let said = Arc::clone(&next);
@@ -36,7 +36,7 @@ fn with(receiver: &Receiver, signup: Signup) -> impl FnOnce(&mut Config) {
     }
 }
 
-/// Signs in as whom Google calls `subject`, at `email`.
+/// Signs in with the Google subject `subject` and the address `email`.
 async fn sign_in(api: &Api, next: &Next, subject: &str, email: &str, extra: Value) -> Answer {
     let mut said = claims();
     said["sub"] = json!(subject);

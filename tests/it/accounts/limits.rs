@@ -1,4 +1,4 @@
-//! What one account may have (contract 1.9): the limit holds for requests side by side, and what goes makes room.
+//! Limits of an account (contract 1.9): they hold for concurrent requests, and removals make room.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::smtp::SmtpClient;
 
 const URL: &str = "https://app.example/hook";
 
-/// Posts so many bodies at the same time; how many were made, and that all others met the limit.
+/// Posts this many bodies concurrently; returns how many were created and asserts that all others met the limit.
 async fn made_side_by_side(api: &Api, path: &str, count: usize, body: impl Fn(usize) -> Value) -> usize {
     let answers = join_all((0..count).map(|n| api.post(path, body(n)))).await;
     let made = answers.iter().filter(|answer| answer.status == 201).count();
@@ -299,7 +299,7 @@ const HEAVY: [&str; 2] = [
     "From: a@example.com\r\nSubject: two\r\nMessage-ID: <2@example.com>\r\n\r\nHello.\r\n",
 ];
 
-/// Another account, whose e-mail is proven or not, with the verified domain `other.test`: its client and row id.
+/// Adds an account with the verified domain `other.test`, its e-mail proven or not; returns its client and row id.
 async fn other(server: &Server, proven: bool) -> (Api, i64) {
     let person = json!({"email": "ada@example.com", "password": "correct horse battery"});
     let made = server.anonymous().post("/api/auth/signup", person).await.expect(201);
@@ -319,7 +319,7 @@ async fn used(api: &Api) -> u64 {
     api.get("/v1/me").await.expect(200)["storage"]["used"].as_u64().unwrap()
 }
 
-/// What all attempts there are count for.
+/// Bytes that all recorded attempts count for.
 async fn captured(server: &Server) -> u64 {
     server
         .query::<u64>(
@@ -498,7 +498,7 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_mail_that_is_dropped_the_one_id_that_was_told_is_remembered() {
+async fn of_mail_that_is_dropped_the_one_id_that_was_answered_is_remembered() {
     let server = Server::start().await;
     server.plain_route("*@inbox.test", store::webhooks::routes::Action::Drop).await;
     let mut client = SmtpClient::connect_and_greet(server.smtp).await;

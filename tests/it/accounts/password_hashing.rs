@@ -1,4 +1,4 @@
-//! What costs a core for long is done in turns, and refused at once where too many wait (contract 1.12).
+//! The queue for password hashing: one turn per address, and a refusal at once when it is full (contract 1.12).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::api::{Answer, Api};
 use crate::support::server::Server;
 
-/// A server where ada@acme.test signed up, which believes what a proxy says of addresses.
+/// Starts a server with the account ada@acme.test that trusts the addresses of a proxy.
 async fn open() -> (Server, Api) {
     let server = Server::start_with(Clock::System, |config| {
         config.auth.signup = mailkite::testing::config::Signup::Open;
@@ -29,7 +29,7 @@ async fn log_in(api: &Api, from: &str, email: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_of_addresses_shuts_out_nobody_who_was_here_before() {
+async fn many_addresses_shut_out_nobody_who_was_here_before() {
     const ADDRESSES: usize = 150;
     let (server, api) = open().await;
     log_in(&api, "203.0.113.7", "ada@acme.test").await.expect(200);

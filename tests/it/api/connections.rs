@@ -1,4 +1,4 @@
-//! Connections of one address, however many, keep nobody else out, nor the honest ones of their own address.
+//! Connection limits: many connections of one address lock out no other address and no known client of their own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn connect(server: SocketAddr, from: IpAddr) -> TcpStream {
     socket.connect(server).await.unwrap()
 }
 
-/// Opens so many connections that send one octet of a body and no more.
+/// Opens this many connections that send one octet of a body and no more.
 async fn stick(server: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut stuck = Vec::with_capacity(count);
     while stuck.len() < count {
@@ -36,7 +36,7 @@ async fn stick(server: SocketAddr, count: usize) -> Vec<TcpStream> {
     stuck
 }
 
-/// The status of one request of this address.
+/// Makes a request from this address; returns the status line.
 async fn status(server: SocketAddr, from: IpAddr, request: &str) -> String {
     let exchange = async {
         let mut stream = connect(server, from).await;

@@ -16,7 +16,7 @@ use crate::support::server::{DEADLINE, Server};
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// All that comes back until the server closes; the client's side stays open.
+/// Reads until the server closes; the client's side stays open.
 async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
     let exchange = async {
         let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -33,7 +33,7 @@ fn answers(text: &str) -> Vec<u16> {
     text.split("HTTP/1.").skip(1).map(|rest| rest[2..5].parse().unwrap()).collect()
 }
 
-/// What every answer of the API has.
+/// Asserts the headers and the form that every answer of the API has.
 fn assert_conventions(what: &str, answer: &Answer) {
     let header = |name: &str| answer.headers.get(name).map_or("", String::as_str);
     assert_eq!(header("access-control-allow-origin"), "*", "{what}");

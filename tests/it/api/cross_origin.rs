@@ -1,4 +1,5 @@
-//! Doors over loopback and pages of elsewhere (contract 1.10), setup by a forwarder (2.2), ambiguous requests and HSTS (1.1).
+//! Listeners on loopback and pages of other origins (contract 1.10), setup by a forwarder (2.2), ambiguous requests and
+//! HSTS (1.1).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ use crate::support::smtp::any_certificate;
 
 const PASSWORD: &str = "correct horse battery";
 
-/// As `mailkite dev` has it: anybody may sign up, and the public URL is this machine's.
+/// The configuration of `mailkite dev`: open sign-up, and a public URL on this machine.
 fn dev(config: &mut Config) {
     config.auth.signup = Signup::Open;
     config.public_url = "http://localhost:8080".to_owned();
 }
 
-/// What a page of elsewhere makes a browser send, and the refusal.
+/// Sends what a browser sends for a page of another origin, and expects the refusal.
 const FOREIGN: [(&str, &str, &str); 12] = [
     ("Origin", "https://evil.example", "foreign_origin"),
     ("Origin", "http://localhost.evil.example:8080", "foreign_origin"),
@@ -233,7 +234,7 @@ async fn https(address: SocketAddr, protocols: &[&str]) -> TlsStream<TcpStream> 
     timeout(DEADLINE, TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap().unwrap()
 }
 
-/// All that comes back of a request that closes its connection.
+/// Sends a request that closes its connection; returns the whole answer.
 async fn exchange(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();

@@ -35,7 +35,7 @@ struct Events {
 }
 
 impl Events {
-    /// Asks for a stream and reads the head of the answer.
+    /// Requests a stream and reads the head of the answer.
     async fn ask(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut stream = TcpStream::connect(api.address).await.unwrap();
         let mut request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n", api.address);
@@ -53,7 +53,7 @@ impl Events {
         events
     }
 
-    /// A stream that is open: its first line is read.
+    /// Opens a stream and reads its first line.
     async fn open(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut events = Self::ask(api, path, headers).await;
         assert!(events.head.starts_with("http/1.0 200"), "{}", events.head);
@@ -64,7 +64,7 @@ impl Events {
         events
     }
 
-    /// A line; none at the end.
+    /// Reads a line; `None` at the end.
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = timeout(DEADLINE, self.lines.read_line(&mut line)).await.expect("a line in time").unwrap_or(0);
@@ -110,7 +110,7 @@ impl Events {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mail_and_its_deliveries_are_told_as_webhooks_have_them() {
+async fn mail_and_its_deliveries_are_published_as_webhooks_have_them() {
     let server = Server::start_with(Clock::manual(NOW), |_| {}).await;
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
     server.webhook(&receiver.url()).await;
@@ -137,7 +137,7 @@ async fn mail_and_its_deliveries_are_told_as_webhooks_have_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_is_told_without_any_opt_in() {
+async fn what_is_sent_is_published_without_any_opt_in() {
     let script = |command: &str, _: usize| {
         (command == "RCPT TO:<gone@remote.test>").then(|| HostAction::Send("550 5.1.1 no such user\r\n".to_owned()))
     };
@@ -315,7 +315,7 @@ async fn an_account_has_twenty_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_accounts_mail_in_the_row_of_a_removed_one_is_not_told() {
+async fn another_accounts_mail_in_the_row_of_a_removed_one_is_not_published() {
     let server = Server::start().await;
     server.other_account("other.test", "http://127.0.0.1:3999/").await;
     let owner = server.owner().await;
@@ -365,7 +365,7 @@ async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_is_told_by_its_attempt_and_what_is_given_up_meanwhile_once() {
+async fn a_pause_is_published_with_its_attempt_and_what_is_given_up_meanwhile_once() {
     let receiver = Receiver::start(|_| Reply::status(503)).await;
     let server = Server::start_with(Clock::manual(NOW), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;

@@ -1,5 +1,5 @@
-//! Spellings of fields that clients, plugins and forms send for what the contract says (contract 1.1, 8.1): all mean the
-//! one thing, and what they mean is what leaves.
+//! Lenient input (contract 1.1, 8.1): every spelling of a field that clients, plugins and forms send is read as the one
+//! value meant, and that value is what is sent.
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn start() -> SendingServer {
 }
 
 impl SendingServer {
-    /// Sends a good request with these changes; its id, and what the remote host got.
+    /// Sends a valid request with these changes; returns its id and the message that the remote host received.
     async fn sent(&mut self, changes: Value) -> (String, String) {
         let answer = self.owner.post("/v1/send", with(&changes)).await;
         assert_eq!(answer.status, 202, "{changes}: {}", String::from_utf8_lossy(&answer.body));

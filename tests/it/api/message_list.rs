@@ -1,4 +1,4 @@
-//! The API over real sockets: credentials, lists, errors, conventions.
+//! The list of messages over real sockets: order, cursor, search, errors, credentials.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn a_search_finds_parts_of_sender_recipient_and_subject_whether_indexed_or
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_queries_are_told_and_unknown_filters_are_empty() {
+async fn bad_queries_are_refused_and_unknown_filters_are_empty() {
     let server = server_with_mail(1).await;
     for bad in ["limit=ten", "before=x", "after=1.5", "direction=up", "status=lost"] {
         let (status, error) = server.api(&format!("/api/messages?{bad}")).await;

@@ -1,5 +1,5 @@
-//! The configurations of packaging/proxy, as they are but for names, addresses and the certificate: each is one that its
-//! server accepts, and everything works through it.
+//! The configurations of packaging/proxy, as they are but for names, addresses and the certificate: each is one that
+//! its server accepts, and everything works through it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::support::smtp::SmtpClient;
 const HOST: &str = "mail.mailkite.test";
 const PASSWORD: &str = "correct horse battery";
 
-/// What of a configuration an operator edits.
+/// The parts of a configuration that an operator edits.
 struct Edits {
     folder: PathBuf,
     plain: SocketAddr,
@@ -28,7 +28,7 @@ struct Edits {
     smtp: SocketAddr,
 }
 
-/// A proxy at work in front of a server.
+/// A running proxy in front of a server.
 struct Proxied {
     server: Server,
     edits: Edits,
@@ -78,7 +78,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 impl Proxied {
-    /// Starts a server, writes the edited configuration, has the proxy judge it, and starts the proxy.
+    /// Starts a server, writes the edited configuration, has the proxy check it, and starts the proxy.
     async fn start(
         adjust: impl FnOnce(&mut Config),
         configure: impl FnOnce(&Server, &Edits) -> (Command, Command),
@@ -160,7 +160,7 @@ impl Proxied {
     }
 }
 
-/// Everything that a proxy may break.
+/// Exercises everything that a proxy may break.
 async fn everything_works(proxied: &Proxied) {
     it_speaks_https_to_its_own_name_alone(proxied).await;
     clients_have_their_own_addresses(proxied).await;

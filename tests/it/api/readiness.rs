@@ -1,4 +1,4 @@
-//! `/api/ready` says what it looked at: a database that cannot commit is seen, whatever keeps it from committing.
+//! `/api/ready` reports what it checked: a database that cannot commit is detected, whatever the cause.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::{assert_sound, message, open_database};
 use crate::support::smtp::SmtpClient;
 
-/// How long a change may take to be seen.
+/// Limit for a change to be seen.
 const SEEN: Duration = Duration::from_secs(30);
 
-/// Asks until the answer has this status; its body.
+/// Repeats the request until the answer has this status; returns its body.
 async fn until_ready_says(process: &DevProcess, wanted: u16) -> Value {
     let deadline = Instant::now() + SEEN;
     loop {

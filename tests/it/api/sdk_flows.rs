@@ -1,5 +1,6 @@
-//! The flows that official clients go through (contract 14), end to end; the first one, and every method besides, with the
-//! Rust SDK as it is. The fourth is in `outbound::send_validation`, the fifth in `conventions`, the sixth in `tenancy`.
+//! The flows that official clients go through (contract 14), end to end; the first one, and every method besides, with
+//! the Rust SDK as it is. The fourth is in `outbound::send_validation`, the fifth in `conventions`, the sixth in
+//! `tenancy`.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const MAIL: &str = "From: Ada <ada@example.com>\r\nTo: Support <support@flow.tes
     --cut\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=po.pdf\r\n\
     Content-Transfer-Encoding: base64\r\n\r\nJVBERi0xLjQ=\r\n--cut--\r\n";
 
-/// A server as `mailkite dev` has it.
+/// Starts a server configured as by `mailkite dev`.
 async fn dev_server(clock: Clock) -> Server {
     Server::start_with(clock, |config| {
         config.dev = true;
@@ -26,7 +27,8 @@ async fn dev_server(clock: Clock) -> Server {
     .await
 }
 
-/// Signs up, adds `flow.test`, verifies it and sets its webhook, all over HTTP; a client with the account's key.
+/// Signs up, adds `flow.test`, verifies it and sets its webhook, all over HTTP; returns a client with the account's
+/// key.
 async fn set_up(server: &Server, url: &str, ack_mode: &str) -> Api {
     let anonymous = server.anonymous();
     let signed_up =
@@ -134,7 +136,7 @@ async fn the_rust_sdk_goes_from_a_new_account_to_a_retried_delivery() {
     server.stop().await;
 }
 
-/// What the SDK says of an endpoint that the appliance does not have.
+/// True for the error that the SDK gives for an endpoint that the appliance does not have.
 fn is_not_supported(answer: Result<Value, mailkite_sdk::Error>) {
     let error = answer.unwrap_err();
     let body = error.body.as_ref().unwrap();
@@ -303,7 +305,7 @@ async fn a_webhook_is_repeated_with_the_same_body_until_its_ack_mode_is_content(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gone_ends_the_ladder_at_once() {
+async fn gone_ends_the_retries_at_once() {
     let mut server = dev_server(Clock::System).await;
     let receiver = Receiver::start(|_| Reply::status(410)).await;
     let api = set_up(&server, &receiver.url(), "lenient").await;

@@ -1,4 +1,4 @@
-//! Lists and searches over real sockets: the cursor, the filters, and needles that are data.
+//! Lists and searches over real sockets: the cursor, the filters, and search terms that are never syntax.
 
 use std::fmt::Write as _;
 

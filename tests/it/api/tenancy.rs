@@ -1,5 +1,5 @@
-//! One account's things do not exist for another, on every endpoint and for every credential; and every endpoint takes
-//! the credentials of its class alone. Walks over the router's own table.
+//! Isolation of accounts: on every endpoint of the router's table and for every credential, another account's resources
+//! do not exist, and only credentials of the endpoint's class are accepted.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn tenant(server: &Server, email: &'static str, domain: &'static str) -> T
     Tenant { session: api.with(session), key: api.with(key), scoped: api.with(scoped) }
 }
 
-/// The things of the owner that paths can name.
+/// The owner's resources that paths can name.
 struct Things {
     domain: String,
     route: String,
@@ -87,7 +87,7 @@ struct Things {
 }
 
 impl Things {
-    /// The path of an endpoint with a thing that exists, and one with a thing of the same form that does not.
+    /// Fills the path of an endpoint with an id that exists, and with one of the same form that does not.
     fn paths(&self, endpoint: &Endpoint) -> Option<(String, String)> {
         if !endpoint.path.contains("{id}") {
             return None;

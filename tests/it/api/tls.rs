@@ -104,7 +104,7 @@ async fn encrypted_smtp(served: &ServeProcess) -> SmtpClient {
     client
 }
 
-/// Puts a fresh certificate and its key in place.
+/// Writes a new certificate and its key.
 fn renew(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["mx.mailkite.test".to_owned()]).unwrap();
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();

@@ -1,5 +1,5 @@
-//! A reverse proxy on this machine that `http.trusted_proxies` does not name (contract 1.12): it is not believed, and nobody
-//! behind it can shut out everybody else.
+//! A reverse proxy on this machine that `http.trusted_proxies` does not name (contract 1.12): it is not trusted, and no
+//! client behind it can lock out the others.
 
 use std::path::Path;
 
@@ -112,7 +112,7 @@ async fn what_it_claims_is_believed_in_nothing_else() {
     server.stop().await;
 }
 
-/// Asks through it and stops the server; the warnings about proxies.
+/// Makes requests through the proxy and stops the server; returns the warnings about proxies.
 async fn warnings(folder: &Path, sections: &str, fields: &[&[(&str, &str)]]) -> Vec<String> {
     let served = ServeProcess::start_with(folder, sections).await;
     let api = Api::anonymous(served.http);

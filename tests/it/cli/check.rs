@@ -15,7 +15,7 @@ struct Checked {
     err: String,
 }
 
-/// Writes `text` into `folder` and has it checked.
+/// Writes `text` into `folder` and runs `mailkite check` on it.
 fn check(folder: &TempDir, text: &str) -> Checked {
     let file = folder.path().join("mailkite.toml");
     fs::write(&file, text).unwrap();
@@ -36,7 +36,7 @@ fn make_data_dir(folder: &TempDir, mode: u32) {
 }
 
 #[test]
-fn a_good_configuration_is_told_so_and_nothing_is_made() {
+fn a_good_configuration_is_confirmed_and_nothing_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let checked = check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n"));
     assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
@@ -113,7 +113,7 @@ fn every_problem_is_printed_with_its_key_and_line() {
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_told_with_its_path() {
+fn a_missing_configuration_is_reported_with_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let checked = check_file(&folder.path().join("none.toml"));
     assert_eq!(checked.code, Some(1));

@@ -240,7 +240,7 @@ fn command_under(prose: &str, heading: &str) -> String {
     after.lines().skip(1).take_while(|line| !line.trim().is_empty()).map(|line| format!("{line}\n")).collect()
 }
 
-/// Runs a command as pasted into a shell; its output, or nothing where its program is not installed.
+/// Runs a command as pasted into a shell; returns its output, or `None` where its program is not installed.
 async fn paste(command: &str) -> Option<Vec<u8>> {
     let program = if command.contains("swaks") { "swaks" } else { "curl" };
     let path = std::env::var_os("PATH").unwrap_or_default();

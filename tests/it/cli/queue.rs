@@ -13,7 +13,7 @@ use crate::support::outbound::deliver_to_loopback;
 use crate::support::remote_host::{HostAction, RemoteHost};
 use crate::support::server::Server;
 
-/// Runs the command on a data directory: whether it succeeded, and what it said.
+/// Runs the command on a data directory; returns true when it succeeded, and its output.
 async fn queue(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
     command.arg("queue").args(arguments).arg("--data-dir").arg(data_dir);
@@ -96,7 +96,7 @@ async fn what_waits_is_shown_tried_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mistakes_are_told() {
+async fn mistakes_are_reported() {
     let nowhere = tempfile::tempdir().unwrap();
     let (good, said) = queue(nowhere.path(), &["list"]).await;
     assert!(!good && said.contains("there is no database in"), "{said}");

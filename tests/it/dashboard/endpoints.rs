@@ -1,4 +1,4 @@
-//! What the dashboard asks beyond the contract: the overview, all deliveries, sessions, matching routes, the server.
+//! Endpoints of the dashboard beyond the contract: the overview, all deliveries, sessions, matching routes, the server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::api::Api;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 
-/// Half past an hour, so that a bucket begins before and ends after.
+/// Half past the hour, so that an hourly bucket begins before and ends after.
 const NOW: Timestamp = Timestamp::from_millis(1_785_198_600_000);
 const PASSWORD: &str = "correct horse battery";
 

@@ -13,7 +13,7 @@ use crate::support::api::Api;
 use crate::support::dns::DnsServer;
 use crate::support::server::HOSTNAME;
 
-/// What a look at one record gave: its check, its status and what was found.
+/// Checks one record: the name of the check, its status and the values found.
 async fn looked(api: &Api, name: &str, check: &str) -> (bool, String, Vec<String>) {
     let checks = verify(api, name).await["checks"].clone();
     let index = ["mx", "spf", "dkim", "dmarc", "ed25519"].iter().position(|one| *one == check).unwrap();

@@ -1,4 +1,5 @@
-//! Domains through the API: added, proven, taken by somebody else, removed (contract 3.1–3.5); checks are in `dns_checks`.
+//! Domains through the API: added, proven, taken by somebody else, removed (contract 3.1–3.5); checks are in
+//! `dns_checks`.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// The address of the host, as DNS has it.
 pub(crate) const ADDRESS: &str = "192.0.2.25";
 
-/// A server, its owner, and the DNS that it asks.
+/// A server, its owner, and its DNS server.
 pub(crate) struct Bench {
     pub dns: DnsServer,
     pub server: Server,
@@ -64,7 +65,7 @@ impl Bench {
         api.with(made["key"].as_str().unwrap())
     }
 
-    /// Adds a domain and publishes what the answer asks for.
+    /// Adds a domain and publishes the records of the answer.
     pub(crate) async fn published(&self, api: &Api, name: &str) -> Value {
         let added = add(api, name).await;
         self.publish(&added);
@@ -97,7 +98,7 @@ impl Bench {
         }
     }
 
-    /// The code that a recipient gets at the door.
+    /// The code of the reply to RCPT.
     pub(crate) async fn rcpt(&self, to: &str) -> u16 {
         let mut client = SmtpClient::connect_and_greet(self.server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;

@@ -1,4 +1,4 @@
-//! What is set for a domain through the API: its webhook, the events it tracks, how long its mail is kept (contract 3.6–3.8).
+//! Settings of a domain through the API: webhook, tracked events, retention (contract 3.6–3.8).
 
 use std::time::Duration;
 
@@ -169,7 +169,7 @@ async fn its_secret_is_replaced_and_both_sign_for_a_day() {
     assert_eq!(receiver.next_request().await.header("webhook-signature").split(' ').count(), 1);
 }
 
-/// Whether the official client takes it, whatever the time.
+/// True when the official client accepts the signature, whatever the time.
 fn signed_by(request: &crate::support::receiver::Received, secret: &str) -> bool {
     let body = std::str::from_utf8(&request.body).unwrap();
     mailkite_sdk::verify_webhook_with_tolerance(request.header("x-mailkite-signature"), body, secret, 0)
@@ -223,7 +223,7 @@ async fn assert_nothing_stored(bench: &Bench) {
 }
 
 #[tokio::test]
-async fn a_test_tells_what_the_endpoint_answered() {
+async fn a_test_reports_what_the_endpoint_answered() {
     let receiver = Receiver::start(|request| match request.path.as_str() {
         "/ack" => Reply::status(200).body(r#"{"status":"ok"}"#),
         "/header" => Reply::status(200).header("x-mailkite-ack", "ok"),

@@ -1,4 +1,4 @@
-//! What the README tells people to paste works as pasted.
+//! The commands of the README work as pasted.
 
 use mailkite::testing::clock::Clock;
 use mailkite::testing::config::Signup;

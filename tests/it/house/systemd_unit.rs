@@ -1,4 +1,4 @@
-//! The systemd unit, judged by systemd itself.
+//! The systemd unit, checked by `systemd-analyze`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ fn unit() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/mailkite.service")
 }
 
-/// Runs `systemd-analyze`; `None` where there is none.
+/// Runs `systemd-analyze`; `None` where it is not installed.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).env("SYSTEMD_PAGER", "").output() {
         Ok(output) => Some(output),

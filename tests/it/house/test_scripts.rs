@@ -1,4 +1,4 @@
-//! `tests/run` and `tests/bare` themselves: what they say of a machine that lacks something, and of a test that is skipped.
+//! `tests/run` and `tests/bare` themselves: their messages about missing tools and skipped tests.
 //! The scripts are copied; every tool that tests/prepare looks for is a stub, bash and coreutils are the machine's.
 
 use std::fs;
@@ -14,7 +14,7 @@ struct Outcome {
     passed: bool,
     stdout: String,
     stderr: String,
-    /// Calls of tools, but for those that ask for a version.
+    /// Calls of tools, except for `--version`.
     calls: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl Machine {
         machine
     }
 
-    /// Makes a tool of this version that records its calls and does nothing.
+    /// Installs a stub of a tool with this version that records its calls.
     fn tool(&self, name: &str, version: &str) {
         self.script(name, &format!("echo '{version}'"));
     }

@@ -1,4 +1,4 @@
-//! Acceptance as its peers see it: whom SPF believes, what rspamd says, what the trace fields tell.
+//! Acceptance: SPF by the peer's address, the verdict of rspamd, trace fields.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
-/// A server that asks `dns` and believes what a load balancer on this machine says of its peers.
+/// Starts a server that queries `dns` and accepts the PROXY header from this machine.
 async fn server_asking(dns: &DnsServer, adjust: impl FnOnce(&mut Config)) -> Server {
     let address = dns.address;
     Server::start_with(Clock::System, |config| {
@@ -21,7 +21,7 @@ async fn server_asking(dns: &DnsServer, adjust: impl FnOnce(&mut Config)) -> Ser
     .await
 }
 
-/// A session that comes from `peer`.
+/// Opens a session from `peer`, by the PROXY protocol.
 async fn from_peer(server: &Server, peer: &str) -> SmtpClient {
     let mut client = SmtpClient::open(server.smtp).await;
     client.send(format!("PROXY TCP4 {peer} 198.51.100.1 4711 25\r\n")).await;

@@ -1,4 +1,4 @@
-//! Addresses and names that others write and that are more than RFC 5321 has, from the door to where they are read again.
+//! Addresses beyond the grammar of RFC 5321 as others write them, from SMTP to webhook, routes and replies.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::smtp::SmtpClient;
 
 const MAIL: &str = "Subject: Scan\r\n\r\nOne page.\r\n";
 
-/// Hands over one mail with these words behind `MAIL FROM:` and `RCPT TO:`.
+/// Delivers one mail with these arguments of `MAIL FROM:` and `RCPT TO:`.
 async fn hand_over(server: &Server, greeting: &str, from: &str, to: &str, mail: &str) {
     let mut client = SmtpClient::connect(server.smtp).await;
     client.expect(greeting, 250).await;

@@ -1,4 +1,4 @@
-//! Which TXT records count: keys by what they are for, policies by how many there are and what is right in them.
+//! TXT records that count: keys by their purpose, policies by their number and correctness.
 
 use mail_auth::common::headers::HeaderWriter as _;
 use mailkite::testing::mail::trace::Verdict;
@@ -88,14 +88,14 @@ async fn a_key_that_is_bound_to_its_domain_signs_for_no_subdomain() {
     use mail_auth::dkim::DkimSigner;
     let bench = Bench::new().await;
     for (flags, verdict) in [("", Verdict::Pass), ("t=y; ", Verdict::Pass), ("t=y:s; ", Verdict::Fail)] {
-        let fresh = Bench::new().await;
+        let other = Bench::new().await;
         let key = format!("v=DKIM1; k=ed25519; {flags}p={}", bench.keys.encoded_public_key());
-        fresh.dns.remove(KEY).txt(KEY, &key);
+        other.dns.remove(KEY).txt(KEY, &key);
         let key = Ed25519Key::from_pkcs8_maybe_unchecked_der(bench.keys.private_key()).unwrap();
         let signer = DkimSigner::from_key(key).domain("example.com").selector("s1").headers(["From"]);
         let signature = signer.agent_user_identifier("a@news.example.com").sign(MESSAGE.as_bytes()).unwrap();
         let raw = format!("{}{MESSAGE}", signature.to_header());
-        let found = fresh.verify("192.0.2.99", "a@elsewhere.example", &raw).await;
+        let found = other.verify("192.0.2.99", "a@elsewhere.example", &raw).await;
         assert_eq!(found.verdicts.dkim, Some(verdict), "{flags}");
     }
 }

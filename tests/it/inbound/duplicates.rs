@@ -1,4 +1,4 @@
-//! Mail that comes again: what is a repeat, and what only says the same.
+//! Duplicate detection: repeats of one mail, and different mails with the same text.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::smtp::SmtpClient;
 
 const ALARM: &str = "From: nas@lan.example\r\nSubject: Disk 3 is degraded\r\n\r\nDisk 3 is degraded.\r\n";
 
-/// Hands `message` in from a loopback address of one's own and returns the id that the 250 names.
+/// Delivers `message` from another loopback address; returns the id in the 250.
 async fn id(server: &Server, local: &str, message: &str) -> String {
     let mut client = SmtpClient::open_from(local, server.smtp).await;
     client.reply().await;

@@ -23,8 +23,8 @@ fn named(list: &[NamedAddress]) -> Value {
     list.iter().map(|named| json!({ "address": named.address, "name": named.name })).collect()
 }
 
-/// The file as its link serves it: the slice of the raw message, fed to the decoder in small pieces; of a file in a
-/// winmail.dat what stands at its place.
+/// The file as its link serves it: the slice of the raw message, decoded in small pieces; for a file in a
+/// winmail.dat, the octets at its offset.
 fn served(raw: &[u8], part: &Part) -> Vec<u8> {
     let offset = usize::try_from(part.offset).unwrap();
     let slice = &raw[offset..offset + usize::try_from(part.length).unwrap()];

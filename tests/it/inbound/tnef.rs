@@ -1,4 +1,4 @@
-//! What Outlook packs into winmail.dat, from the door to payloads and links.
+//! Files and texts in Outlook's winmail.dat, from SMTP to payloads and links.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ const FILES: &str = include_str!("../../fixtures/winmail-files.eml");
 const ALONE: &str = include_str!("../../fixtures/winmail-alone.eml");
 const DAMAGED: &str = include_str!("../../fixtures/winmail-damaged.eml");
 
-/// What the files of the fixtures hold, by their names.
+/// Contents of the fixtures' files, by name.
 const CONTENTS: [(&str, &[u8]); 6] = [
     ("Übersicht für März – 2026.xlsx", b"sheet"),
     ("naïve.txt", b"text\r\n"),
@@ -30,7 +30,7 @@ fn names(event: &Value) -> Vec<&str> {
     attachments.iter().map(|attachment| attachment["filename"].as_str().unwrap()).collect()
 }
 
-/// A mail that is kept in a file of its own, and decoded in pieces.
+/// A mail large enough for an object file, so that it is decoded in pieces.
 fn large(mail: &str) -> String {
     let padding = format!("X-Padding: {}\r\n", "x".repeat(900)).repeat(200);
     format!("{padding}{mail}")

@@ -1,4 +1,5 @@
-//! Domains that store nothing (contract 3.8): one attempt for each webhook, attachments inside, and no trace afterwards.
+//! Domains that store nothing (contract 3.8): one attempt for each webhook, attachments inside, and no trace
+//! afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FRO
     + (SELECT count(*) FROM attempt) + (SELECT count(*) FROM attachment) + (SELECT count(*) FROM recent)
     + (SELECT count(*) FROM raw) + (SELECT count(*) FROM passing) + (SELECT count(*) FROM job)";
 
-/// A server on a standing clock whose inbox.test stores nothing.
+/// Starts a server on a manual clock with zero retention for inbox.test.
 async fn server() -> Server {
     let server = Server::start_with(Clock::manual(Timestamp::from_millis(1_785_196_800_000)), |_| {}).await;
     server
@@ -32,7 +33,7 @@ async fn receiver(status: u16) -> Receiver {
     Receiver::start(move |_| Reply::status(status)).await
 }
 
-/// Everything that a mail could leave behind; the job goes with the row.
+/// Asserts that a mail left nothing behind; the job is removed with the row.
 async fn assert_no_trace(server: &Server) {
     assert_eq!(server.query::<i64>(ROWS).await, 0);
     let objects = walk(&server.data_dir().join("objects"));

@@ -29,7 +29,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Keys made, sealed and published as a domain's are.
+    /// Generates, seals and publishes keys as a domain does.
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets::open(dir.path()).unwrap();
@@ -73,7 +73,7 @@ impl Bench {
     }
 }
 
-fn letter() -> Content {
+fn content() -> Content {
     Content {
         from: parse_one("\"Zoë, A\" <zoe@acme.dev>").unwrap(),
         to: parse_list("Bob <bob@b.dev>, eve@b.dev").unwrap(),
@@ -91,18 +91,18 @@ fn letter() -> Content {
 }
 
 #[tokio::test]
-async fn both_signatures_hold_for_letters_of_every_form() {
+async fn both_signatures_hold_for_messages_of_every_form() {
     let bench = Bench::new().await;
-    let bare = Content { html: None, attachments: Vec::new(), ..letter() };
+    let bare = Content { html: None, attachments: Vec::new(), ..content() };
     let empty = Content { text: Some(String::new()), headers: Vec::new(), cc: Vec::new(), ..bare.clone() };
     let blank = Content { text: Some(" \n\t\n".into()), ..bare.clone() };
-    let large = Content { text: Some("Zoë schrieb  \n".repeat(80_000)), ..letter() };
-    for letter in [letter(), bare, empty, blank, large] {
-        let mail = compose(&letter).unwrap();
+    let large = Content { text: Some("Zoë schrieb  \n".repeat(80_000)), ..content() };
+    for content in [content(), bare, empty, blank, large] {
+        let mail = compose(&content).unwrap();
         let signature = bench.keys.sign(&mail).unwrap();
         assert_eq!(bench.verdicts(&bench.signed(&mail)).await, ["pass", "pass"], "{signature}");
     }
-    let mail = compose(&letter()).unwrap();
+    let mail = compose(&content()).unwrap();
     let once = [bench.rsa_only.sign(&mail).unwrap().as_bytes(), &mail].concat();
     assert_eq!(bench.verdicts(&once).await, ["pass"]);
 }
@@ -110,7 +110,7 @@ async fn both_signatures_hold_for_letters_of_every_form() {
 #[tokio::test]
 async fn nothing_can_be_added_or_changed() {
     let bench = Bench::new().await;
-    let raw = String::from_utf8(bench.signed(&compose(&letter()).unwrap())).unwrap();
+    let raw = String::from_utf8(bench.signed(&compose(&content()).unwrap())).unwrap();
     for name in ["From: eve@e.dev", "To: eve@e.dev", "Subject: other", "Date: now", "Message-ID: <2@e.dev>"] {
         for changed in [format!("{name}\r\n{raw}"), raw.replace("MIME-Version", &format!("{name}\r\nMIME-Version"))] {
             let verdicts = bench.verdicts(changed.as_bytes()).await;
@@ -147,7 +147,7 @@ async fn odd_fields_and_eight_bits_are_signed_as_they_are() {
     }
 }
 
-/// A second verifier, where the machine has it: Python's dkimpy.
+/// Verifies with a second implementation, where it is installed: Python's dkimpy.
 #[tokio::test]
 async fn dkimpy_verifies_both_signatures() {
     let script = "import dkim,json,sys\nmail,records=json.load(sys.stdin)\n\
@@ -173,10 +173,10 @@ async fn dkimpy_verifies_both_signatures() {
     };
     let bench = Bench::new().await;
     for text in ["Hello  \n\n  world\t\n \n\n", " \n", ""] {
-        let letter = Content { text: Some(text.into()), ..letter() };
+        let content = Content { text: Some(text.into()), ..content() };
         // As a client may submit it, with blank lines at the end that nothing encodes.
         let submitted = format!("From: zoe@acme.dev\r\nSubject:  x\r\n\r\n{}", text.replace('\n', "\r\n"));
-        for mail in [compose(&letter).unwrap(), submitted.into_bytes()] {
+        for mail in [compose(&content).unwrap(), submitted.into_bytes()] {
             let raw = String::from_utf8(bench.signed(&mail)).unwrap();
             let mut child = python(program, script).spawn().unwrap();
             let input = serde_json::to_vec(&(raw, &bench.records)).unwrap();

@@ -1,4 +1,4 @@
-//! What 202 promises, kept by the real binary over kill -9 while messages are accepted and delivered.
+//! The promise of a 202, kept by the real binary over kill -9 while messages are accepted and delivered.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::support::server::{assert_sound, open_database};
 
 const CYCLES: usize = 20;
 const CLIENTS: usize = 6;
-/// Messages at a time to one recipient domain: what may be in flight at a kill.
+/// Concurrent messages to one recipient domain: as many may be in flight at a kill.
 const LANE_WIDTH: usize = 4;
 
 /// A server whose mail for remote.test goes to `remote`, in a folder that outlives its processes.
@@ -33,7 +33,7 @@ struct PersistentServer {
 }
 
 impl PersistentServer {
-    /// Makes the account and its domain, with the records in DNS.
+    /// Creates the account and its domain, with the records in DNS.
     async fn new(remote: &RemoteHost) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
@@ -58,7 +58,7 @@ impl PersistentServer {
     }
 }
 
-/// What the clients were promised.
+/// Messages that the server acknowledged to the clients.
 #[derive(Default)]
 struct Ledger {
     next: AtomicUsize,
@@ -83,7 +83,7 @@ impl Ledger {
     }
 }
 
-/// Sends until the server is gone.
+/// Sends until the server is killed.
 async fn load(address: SocketAddr, key: String, ledger: Arc<Ledger>) {
     loop {
         let subject = format!("load-{}", ledger.next.fetch_add(1, Ordering::SeqCst));

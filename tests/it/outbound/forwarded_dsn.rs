@@ -1,4 +1,4 @@
-//! Reports about forwarded mail: to whom they go, what they say, and how many (contract 5.1).
+//! DSNs about forwarded mail: their recipients, contents and rate (contract 5.1).
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ fn original(author: &str, id: &str) -> String {
 }
 
 impl ForwardingServer {
-    /// One that reaches the senders of this world as well.
+    /// Starts one that delivers to the senders' domains too.
     async fn reachable() -> Self {
         let setup = Self::start_with_policies().await;
         for domain in ["good.test", "bank.test", "nospf.test"] {
@@ -33,7 +33,7 @@ impl ForwardingServer {
         setup
     }
 
-    /// Has a message forwarded, or a report sent on; it as it came.
+    /// Delivers a message and returns it as it was forwarded.
     async fn passed_on(&mut self, host: &str, mail_from: &str, to: &str, mail: &str) -> ReceivedMail {
         assert_eq!(self.deliver(host, mail_from, to, mail).await, 250, "{mail_from} {to}");
         self.remote.next_mail().await

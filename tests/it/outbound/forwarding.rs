@@ -1,4 +1,4 @@
-//! Who may forward what to whom, and how it leaves (contract 4.6).
+//! Forwarding: permitted authors, confirmed destinations, limits, SRS and ARC (contract 4.6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -386,8 +386,8 @@ async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
             assert_eq!((found.verdicts.dkim, found.verdicts.dmarc, found.verdicts.arc), (pass, pass, pass), "{text}");
         }
     }
-    // Nobody speaks for who claims to be of the route's domain, of one that the account sends from, or of the host's; and a
-    // header that has no author for every reader stays here.
+    // Nobody speaks for who claims to be of the route's domain, of one that the account sends from, or of the host's;
+    // and a header that has no author for every reader stays here.
     setup
         .server
         .write(|tx, _, now| {
@@ -415,7 +415,7 @@ async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
     setup.server.stop().await;
 }
 
-/// ARC as another implementation judges it, where the machine has one: Python's dkimpy.
+/// Verifies ARC with a second implementation, where it is installed: Python's dkimpy.
 async fn dkimpy_arc(mail: &str, key: &str) -> Option<String> {
     let script = "import dkim,json,sys\nmail,key=json.load(sys.stdin)\n\
                   find=lambda name,timeout=5: ('v=DKIM1; k=rsa; p='+key).encode()\n\

@@ -1,4 +1,4 @@
-//! A mail host that has no room for one more connection is waited for: what may be asked instead, and whose turn it is.
+//! Waiting for a mail host at its connection limit: which other hosts may be tried, and who goes first.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ fn manner(script: impl Fn(&str, usize) -> Option<HostAction> + Send + Sync + 'st
     HostConfig { script, ..HostConfig::default() }
 }
 
-/// Takes so long for each message.
+/// Delays the reply to each message: a slow host.
 fn slow(millis: u64) -> HostConfig {
     manner(move |command, _| {
         (command == "END")

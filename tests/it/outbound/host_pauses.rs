@@ -1,5 +1,5 @@
-//! What a mail host is spared and what it gets: pauses with one probe, its share of connections, and which of its
-//! addresses are tried (RFC 5321 §4.5.4.1, RFC 8305).
+//! Pauses of a failing mail host with one probe, its share of connections, and the choice among its
+//! addresses (RFC 5321 §4.5.4.1, RFC 8305).
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -202,7 +202,7 @@ async fn the_next_host_is_asked_while_one_pauses() {
     server.stop().await;
 }
 
-/// Parcels to remote.test, without a server.
+/// Deliveries to remote.test, without a server.
 struct Rig {
     dns: DnsServer,
     transport: Transport,
@@ -228,14 +228,14 @@ impl Rig {
     }
 
     async fn send(&self) -> DeliveryResult {
-        let parcel = DeliveryRequest {
+        let request = DeliveryRequest {
             reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
             recipients: vec![Mailbox::parse("ada@remote.test").unwrap()],
             data: "Subject: Hi\r\n\r\nHi\r\n".into(),
             ascii: None,
         };
         let destination = Destination::Domain(Domain::parse("remote.test").unwrap());
-        self.transport.transmit(&Flow::new("smtp:remote.test", 1), &destination, parcel, NOW).await
+        self.transport.transmit(&Flow::new("smtp:remote.test", 1), &destination, request, NOW).await
     }
 }
 
@@ -243,7 +243,7 @@ fn verdict(done: &DeliveryResult) -> Verdict {
     done.outcomes[0].verdict
 }
 
-/// A listener that answers no SYN: its queue is full. It and who filled it, to be kept.
+/// Makes a listener that answers no SYN because its queue is full; keep both results alive.
 async fn deaf(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -256,7 +256,7 @@ async fn deaf(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     (listener, fill)
 }
 
-/// Further messages leave over the session with `good`, without a look at the address that does not answer.
+/// Sends further messages, which have to use the session with `good` without trying the address that does not answer.
 async fn passes_by(rig: &Rig, good: &RemoteHost) {
     for _ in 0..5 {
         let done = rig.send().await;

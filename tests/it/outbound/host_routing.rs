@@ -1,4 +1,4 @@
-//! Which hosts take what the queue holds: a slow one is in nobody's way, relays take what they are there for.
+//! Routing of queued mail: a slow host delays no other, relays get the mail they are configured for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ async fn name_servers_that_do_not_know_edns_are_asked_without() {
     }
 }
 
-/// A relay that wants a password, and says which.
+/// Starts a relay that requires a password; returns it with its settings.
 async fn relay(user: &str) -> (RemoteHost, Arc<Smarthost>) {
     let wanted = format!("AUTH PLAIN {}", BASE64.encode(format!("\0{user}\0secret of {user}")));
     let script = move |command: &str, _: usize| match command {

@@ -1,5 +1,5 @@
-//! What a mail program hands in and no host would take arrives repaired, and signed as it is sent (contract 8.6); fields of
-//! API callers arrive in the syntax of each (contract 8.1).
+//! Submitted mail that no host would accept is repaired, then signed as it is sent (contract 8.6); fields of API
+//! callers are written in the syntax of each (contract 8.1).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::sending_server::SendingServer;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-/// A server whose mail goes to a host that takes 7 bits alone.
+/// A server whose mail goes to a host without 8BITMIME.
 async fn start() -> SendingServer {
     with_extensions(vec!["PIPELINING"]).await
 }
@@ -29,7 +29,7 @@ async fn with_extensions(extensions: Vec<&'static str>) -> SendingServer {
 }
 
 impl SendingServer {
-    /// A message as the remote host got it, after its signature was looked at.
+    /// The next message of the remote host, with its signature verified.
     async fn arrived(&mut self) -> Vec<u8> {
         let data = self.remote.next_mail().await.data();
         let key: String = self
@@ -50,7 +50,7 @@ impl SendingServer {
         data
     }
 
-    /// The same, in the form that every host takes.
+    /// As [`Self::arrived`], and in a form that every host accepts.
     async fn received(&mut self) -> String {
         let text = String::from_utf8(self.arrived().await).unwrap();
         assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 998), "{text}");
@@ -171,7 +171,7 @@ async fn raw_fields_become_what_readers_take_them_for() {
     }
 }
 
-/// What `\xNN` stand for.
+/// Decodes `\xNN`.
 fn octets(text: &str) -> Vec<u8> {
     let mut parts = text.split("\\x");
     let mut octets = parts.next().unwrap().as_bytes().to_vec();

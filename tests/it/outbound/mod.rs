@@ -1,7 +1,8 @@
 //! Sending: requests, signatures, the queue, remote hosts, DSNs, forwarding.
 //!
-//! Mail leaves for scripted SMTP hosts on loopback, found through scripted DNS (`support::remote_host`, `support::dns`).
-//! A change of the choice of hosts goes to `host_*`, `mx` or `transport`, of bounces to `dsn` and `forwarded_dsn`.
+//! Mail leaves for scripted SMTP hosts on loopback, found through scripted DNS (`support::remote_host`,
+//! `support::dns`). A change of the choice of hosts goes to `host_*`, `mx` or `transport`, of bounces to `dsn` and
+//! `forwarded_dsn`.
 
 mod dkim;
 mod durability;

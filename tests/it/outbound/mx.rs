@@ -19,7 +19,7 @@ use crate::support::receiver::{Receiver, Reply, TestCertificate};
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The documentation networks stand for public ones; nothing is ever connected to in them.
+/// The documentation networks stand in for public ones; no connection is made to them.
 fn guard() -> Guard {
     let networks = ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"];
     let allow_networks = networks.iter().map(|network| network.parse().unwrap()).collect();
@@ -54,7 +54,7 @@ impl Rig {
         names(&self.of(domain).await.unwrap())
     }
 
-    /// The verdict and the sentence of a domain without hosts.
+    /// The verdict and the diagnostic for a domain without hosts.
     async fn refusal_of(&self, domain: &str) -> (Verdict, String) {
         let Unroutable { verdict, diagnostic } = self.of(domain).await.unwrap_err();
         (verdict, diagnostic)
@@ -282,7 +282,7 @@ async fn a_smarthost_may_be_anywhere() {
 
 const TLSA: &str = "_25._tcp.mx.remote.test";
 
-/// remote.test with one host, of which DNS proves all that stands in `signed`.
+/// remote.test with one host, and DNSSEC for the names in `signed`.
 async fn signed(config: Outbound, signed: &[&str]) -> Rig {
     let rig = Rig::with(config).await;
     rig.dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "192.0.2.1");
@@ -358,7 +358,7 @@ async fn a_host_whose_tlsa_records_cannot_be_read_is_passed_over() {
     assert_eq!(rig.names_of("more.test").await, ["mx.more.test"]);
 }
 
-/// A domain with a policy that a test may change, and hosts that obey it.
+/// A domain with a policy that a test may change, and hosts that match it.
 struct StsRig {
     rig: Rig,
     web: Receiver,
@@ -408,7 +408,7 @@ impl StsRig {
         self.rig.hosts.resolve(&Domain::parse("remote.test").unwrap(), now).await
     }
 
-    /// Whether a policy is in force.
+    /// True when a policy is enforced.
     async fn enforces(&self, now: Timestamp) -> bool {
         self.at(now).await.unwrap()[0].tls == VERIFIED
     }

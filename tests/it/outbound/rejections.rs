@@ -1,4 +1,4 @@
-//! What hosts answer in the field, and what becomes of the message and of the address.
+//! Replies seen from hosts in the field, and their effect on the message and the address.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ async fn suppressed(api: &Api) -> Vec<String> {
     addresses
 }
 
-/// Command, reply, whether the message is over, whether the address is suppressed.
+/// Command, reply, true when the message has failed for good, true when the address is suppressed.
 const REFUSALS: &[(&str, &str, bool, bool)] = &[
     ("RCPT", "550 No such user here", true, true),
     ("RCPT", "550 5.1.1 no such user", true, true),

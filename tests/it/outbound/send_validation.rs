@@ -13,7 +13,7 @@ fn good() -> Value {
     json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "Hi", "text": "It branches."})
 }
 
-/// A good request with this changed.
+/// A valid request with this change.
 fn with(changes: &Value) -> Value {
     let mut body = good();
     for (key, value) in changes.as_object().unwrap() {

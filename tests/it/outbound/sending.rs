@@ -1,4 +1,4 @@
-//! Sending from the request to the remote host and back: what goes on the wire, what becomes of it, who hears of it.
+//! Sending from the request to the remote host and back: the message on the wire, its outcome, events and notices.
 
 use std::time::Duration;
 

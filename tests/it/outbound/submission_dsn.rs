@@ -1,4 +1,4 @@
-//! Who handed a message in is told by mail what of it could not be delivered (contract 8.6).
+//! DSNs to the submitter of a message that could not be delivered (contract 8.6).
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
 use crate::support::sending_server::SendingServer;
 use crate::support::smtp::{SmtpClient, data};
 
-/// A server whose mail for remote.test goes to a host that knows no `gone`.
+/// A server whose mail for remote.test goes to a host without the mailbox `gone`.
 async fn start() -> SendingServer {
     refusing("550 5.1.1 no such user", HostConfig::default()).await
 }
 
-/// The same, of a host of this manner that has other words for it.
+/// As [`start`], with this reply and these extensions of the host.
 async fn refusing(reply: &str, manner: HostConfig) -> SendingServer {
     let reply = format!("{reply}\r\n");
     let script = move |command: &str, _| {
@@ -126,8 +126,8 @@ async fn what_comes_back_later_is_reported_too() {
     assert_eq!(setup.inbound().await.len(), 1);
 }
 
-/// The report that comes of a message to `to`, as a host takes it that knows no extension but `extensions`.
-async fn told_by(setup: &mut SendingServer, to: &str, mail: &str) -> String {
+/// The DSN for a message to `to`, as a host without extensions receives it.
+async fn dsn_for(setup: &mut SendingServer, to: &str, mail: &str) -> String {
     let account = setup.server.inbox.account_id;
     let prepare = move |tx: &Connection, _: &Secrets, now| {
         bootstrap::verified_domain(tx, account, "remote.test", now)?;
@@ -157,7 +157,7 @@ async fn a_report_is_one_that_every_host_takes() {
         "From: hi@remote.test\r\nTo: gone@remote.test\r\nSubject: Zurück {}\r\nMessage-ID: <own.1@remote.test>\r\n\r\nHi\r\n",
         "ü".repeat(1_500)
     );
-    let text = told_by(&mut setup, "gone@remote.test", &mail).await;
+    let text = dsn_for(&mut setup, "gone@remote.test", &mail).await;
     let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
     assert_eq!(statuses[0].recipient.as_deref(), Some("gone@remote.test"));
     assert_eq!((statuses[0].status.as_deref(), statuses[0].code), (Some("5.1.1"), Some(550)));
@@ -173,7 +173,7 @@ async fn an_international_recipient_is_named_in_a_report_of_seven_bits() {
     let mut setup =
         refusing("550 5.1.1 x", HostConfig { extensions: vec!["PIPELINING"], ..HostConfig::default() }).await;
     let mail = "From: hi@remote.test\r\nTo: J <jörg+1@remote.test>\r\nMessage-ID: <own.2@remote.test>\r\n\r\nHi\r\n";
-    let text = told_by(&mut setup, "jörg+1@remote.test", mail).await;
+    let text = dsn_for(&mut setup, "jörg+1@remote.test", mail).await;
     assert!(text.contains("\r\nFinal-Recipient: utf-8; j\\x{F6}rg\\x{2B}1@remote.test\r\n"), "{text}");
     let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
     assert_eq!(statuses[0].recipient.as_deref(), Some("jörg+1@remote.test"));

@@ -1,4 +1,4 @@
-//! Lists of addresses: whom nothing is sent to, whose mail calls no webhook (contract 8.4).
+//! Suppressed recipients and blocked senders (contract 8.4).
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::json;

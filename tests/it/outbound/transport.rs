@@ -1,4 +1,4 @@
-//! Parcels to scripted remote hosts: what they hear octet for octet, and what becomes of each recipient.
+//! Delivery to scripted remote hosts: the dialog octet for octet, and the verdict for each recipient.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, self_signe
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-/// Deadlines that a test can wait for, and that a busy machine does not meet by chance where nothing hangs.
+/// Deadlines short enough for a test to wait for, and long enough that a busy machine does not reach them by chance.
 fn patient() -> Timeouts {
     Timeouts { total: Duration::from_secs(60), ..Timeouts::default() }
 }
@@ -63,11 +63,11 @@ impl Rig {
 
     async fn send(&self, recipients: &[&str], data: &[u8]) -> DeliveryResult {
         let destination = Destination::Domain("remote.test".parse_domain());
-        self.transport.transmit(&flow(), &destination, parcel(recipients, data), NOW).await
+        self.transport.transmit(&flow(), &destination, request(recipients, data), NOW).await
     }
 }
 
-/// Whose mail it is.
+/// The flow of the sending account.
 fn flow() -> Flow {
     Flow::new("smtp:remote.test", 1)
 }
@@ -82,7 +82,7 @@ impl ParseDomain for str {
     }
 }
 
-fn parcel(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
+fn request(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
     DeliveryRequest {
         reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
         recipients: recipients.iter().map(|one| Mailbox::parse(one).unwrap()).collect(),
@@ -319,7 +319,7 @@ async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() 
 }
 
 #[tokio::test]
-async fn when_the_time_of_a_parcel_is_over_its_dialog_is_kept() {
+async fn when_the_time_of_a_delivery_is_over_its_dialog_is_kept() {
     for at in ["GREETING", "EHLO", "END"] {
         let remote =
             RemoteHost::scripted(move |command, _| command.starts_with(at).then_some(HostAction::Hang)).await;
@@ -373,8 +373,9 @@ async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
 async fn the_null_reverse_path_goes_out_as_it_is() {
     let mut remote = RemoteHost::with(HostConfig { extensions: vec![], ..HostConfig::default() }).await;
     let rig = Rig::to(&remote, patient()).await;
-    let parcel = DeliveryRequest { reverse_path: None, ..parcel(ADA, MAIL) };
-    let done = rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), parcel, NOW).await;
+    let null_sender = DeliveryRequest { reverse_path: None, ..request(ADA, MAIL) };
+    let done =
+        rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), null_sender, NOW).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     assert_eq!(remote.next_mail().await.mail, "MAIL FROM:<>");
 }
@@ -519,7 +520,7 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
             for (ca_file, verdict) in [(Some(ca.as_path()), Verdict::Sent), (None, Verdict::Deferred)] {
                 let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(ca_file).unwrap());
                 let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts.clone());
-                let everywhere = parcel(&["a@one.test", "b@two.test"], MAIL);
+                let everywhere = request(&["a@one.test", "b@two.test"], MAIL);
                 let done =
                     transport.transmit(&flow(), &Destination::Smarthost(Arc::clone(&relay)), everywhere, NOW).await;
                 assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.receipt.transcript);
@@ -535,7 +536,7 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
+async fn a_certificate_that_does_not_do_is_reported_by_its_name_date_or_issuer() {
     let named = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
     let mut expired = named("127.0.0.1");
     expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
@@ -568,7 +569,7 @@ async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
         let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
         let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts);
         let smarthost = Destination::Smarthost(Arc::new(relay));
-        let done = transport.transmit(&flow(), &smarthost, parcel(&["a@one.test"], MAIL), NOW).await;
+        let done = transport.transmit(&flow(), &smarthost, request(&["a@one.test"], MAIL), NOW).await;
         let said = format!("4.7.5 127.0.0.1: TLS failed: {why} (the smarthost has to show a valid certificate)");
         assert_eq!(only(&done), (Verdict::Deferred, None, said.as_str()));
         assert!(done.receipt.transcript.contains(why), "{}", done.receipt.transcript);
@@ -595,7 +596,7 @@ async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
         password: None,
         fallback: true,
     };
-    let both = || parcel(&["ada@remote.test", "bob@other.test"], MAIL);
+    let both = || request(&["ada@remote.test", "bob@other.test"], MAIL);
     let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
     assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.receipt.transcript);
     let mut taken = [remote.next_mail().await.recipients(), remote.next_mail().await.recipients()];
@@ -632,13 +633,13 @@ async fn where_there_is_no_host_there_is_a_reason() {
     ] {
         let to = format!("ada@{domain}");
         let destination = Destination::Domain(domain.parse_domain());
-        let done = rig.transport.transmit(&flow(), &destination, parcel(&[&to], MAIL), NOW).await;
+        let done = rig.transport.transmit(&flow(), &destination, request(&[&to], MAIL), NOW).await;
         let (found, _, said) = only(&done);
         assert_eq!((found, said), (verdict, diagnostic));
     }
     let done = rig
         .transport
-        .transmit(&flow(), &Destination::Domain("broken.test".parse_domain()), parcel(&["a@broken.test"], MAIL), NOW)
+        .transmit(&flow(), &Destination::Domain("broken.test".parse_domain()), request(&["a@broken.test"], MAIL), NOW)
         .await;
     let (found, _, said) = only(&done);
     assert_eq!(found, Verdict::Deferred);

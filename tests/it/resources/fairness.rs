@@ -1,4 +1,4 @@
-//! Accounts take turns: what one leaves in a lane is no wait of another's.
+//! Fair queueing: the backlog of one account in a lane delays no other account.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::remote_host::RemoteHost;
 use crate::support::server::{Server, until};
 use crate::support::smtp::SmtpClient;
 
-/// Deliveries of the owner to `url` with their jobs, due for a minute: they wait in the table.
+/// Inserts due deliveries of the owner to `url` with their jobs.
 async fn backlog(server: &Server, url: &str, count: i64) {
     let flow = mailkite::testing::webhook::flow_of(url, server.inbox.account_id);
     server
@@ -38,7 +38,7 @@ async fn backlog(server: &Server, url: &str, count: i64) {
         .await;
 }
 
-/// A new key of an account.
+/// Makes a new key of an account.
 async fn key_of(server: &Server, email: &'static str) -> String {
     let made = server.write(move |tx, secrets, now| {
         let account = store::accounts::find_by_email(tx, email)?.unwrap();

@@ -1,4 +1,4 @@
-//! What a mail of the largest size costs the real binary in memory, from its sender to the webhook.
+//! Peak memory of the real binary for a received mail of the largest size, from its sender to the webhook.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -29,7 +29,7 @@ fn mail(charset: &str, octet: u8) -> Vec<u8> {
     mail
 }
 
-/// Whether both signatures are those of the body.
+/// True when both signatures match the body.
 fn is_signed(request: &Received, secret: &str) -> bool {
     let tag = |key: &[u8], before: &str| {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));

@@ -1,4 +1,4 @@
-//! What requests cost the real binary in memory, whatever they ask for: one budget for all doors, and memory goes back.
+//! Peak memory of the real binary for any request: one budget for all listeners, and memory that is returned.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,9 +21,9 @@ use crate::support::api::{Answer, Api};
 use crate::support::serve_process::ServeProcess;
 use crate::support::smtp::SmtpClient;
 
-/// The most that the process may have resident, in KiB, whatever it is asked.
+/// Limit of resident memory for any request, in KiB.
 const MOST_RESIDENT: u64 = 256 * 1024;
-/// How much more than before it may keep, in KiB.
+/// Growth over the idle process that is tolerated afterwards, in KiB.
 const MOST_KEPT: u64 = 30 * 1024;
 const LARGEST_FILE: usize = 26_214_400;
 const LARGEST_BODY: usize = 36_700_160;
@@ -48,12 +48,12 @@ impl MeasuredServer {
         measured
     }
 
-    /// A figure of the process.
+    /// A figure of `/proc/PID/status` in KiB.
     fn kib(&self, name: &str) -> u64 {
         self.served.memory_kib(name)
     }
 
-    /// Asserts what `what` cost at most, and that it was given back.
+    /// Asserts that the peak of `what` is within the limit and that the memory is returned.
     async fn check(&self, what: &str) {
         let peak = self.kib("VmHWM");
         assert!(peak <= MOST_RESIDENT, "{what}: {} MiB at most", peak / 1024);
@@ -79,11 +79,11 @@ impl MeasuredServer {
     }
 }
 
-fn letter(more: Value) -> Value {
-    let mut letter =
+fn message_with(more: Value) -> Value {
+    let mut message =
         json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "Large", "text": "See there."});
-    letter.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    letter
+    message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    message
 }
 
 /// Opens a connection and sends the beginning of a request; the rest never comes.
@@ -102,11 +102,11 @@ async fn files_that_a_message_names_are_summed_before_one_is_read() {
     measured.check("an upload").await;
     let files = |count: usize| json!({"attachments": vec![json!({"filename": "a.bin", "url": link}); count]});
     for count in [2, 100] {
-        let answer = measured.owner.post("/v1/send", letter(files(count))).await;
+        let answer = measured.owner.post("/v1/send", message_with(files(count))).await;
         answer.expect_field(400, "attachment_too_large", "attachments");
     }
     let batch = json!({"recipients": vec![json!({"to": "ada@remote.test"}); 50], "to": null});
-    let mut many = letter(batch);
+    let mut many = message_with(batch);
     many.as_object_mut().unwrap().extend(files(3).as_object().unwrap().clone());
     measured.owner.post("/v1/send/batch", many.clone()).await.expect_field(
         400,
@@ -119,7 +119,7 @@ async fn files_that_a_message_names_are_summed_before_one_is_read() {
     many["recipients"] = json!(vec![json!({"to": "ada@remote.test"}); 3]);
     assert_eq!(measured.owner.post("/v1/send/batch", many).await.expect(200)["sent"], 3);
     measured.check("a batch with a large file").await;
-    let sends = join_all((0..6).map(|_| measured.owner.post("/v1/send", letter(files(1))))).await;
+    let sends = join_all((0..6).map(|_| measured.owner.post("/v1/send", message_with(files(1))))).await;
     for answer in &sends {
         assert!([202, 503].contains(&answer.status), "{}", answer.json);
     }
@@ -150,22 +150,22 @@ async fn a_document_of_many_values_is_refused_and_a_large_text_costs_a_few_times
         measured.check(path).await;
     }
     // Within every limit, with text where a list is expected, and as large as it may be.
-    let commas = letter(json!({"to": ",".repeat(LARGEST_BODY - 300)}));
+    let commas = message_with(json!({"to": ",".repeat(LARGEST_BODY - 300)}));
     measured.owner.post("/v1/send", commas).await.expect_field(400, "too_many_recipients", "to");
     measured.check("a list of nobody").await;
     let text = "\u{e9}".repeat(LARGEST_BODY / 2 - 300);
-    measured.owner.post("/v1/send", letter(json!({"text": text}))).await.expect_error(413, "body_too_large");
+    measured.owner.post("/v1/send", message_with(json!({"text": text}))).await.expect_error(413, "body_too_large");
     let text = "\u{e9}".repeat(10 << 20);
-    measured.owner.post("/v1/send", letter(json!({"text": text}))).await.expect(202);
+    measured.owner.post("/v1/send", message_with(json!({"text": text}))).await.expect(202);
     measured.check("a large text").await;
     // A short template that becomes long.
     let data = json!({"text": "{{a}}".repeat(100_000), "templateData": {"a": "x".repeat(100_000)}});
-    measured.owner.post("/v1/send", letter(data)).await.expect_error(413, "body_too_large");
+    measured.owner.post("/v1/send", message_with(data)).await.expect_error(413, "body_too_large");
     let batch = json!({
         "recipients": [{"to": "ada@remote.test", "templateData": {"a": "x".repeat(100_000)}}],
         "to": null, "text": "{{a}}".repeat(100_000),
     });
-    let answer = measured.owner.post("/v1/send/batch", letter(batch)).await.expect(200);
+    let answer = measured.owner.post("/v1/send/batch", message_with(batch)).await.expect(200);
     assert_eq!(answer["results"][0]["code"], "body_too_large", "{answer}");
     measured.check("merge tags").await;
 }
@@ -174,7 +174,7 @@ async fn a_document_of_many_values_is_refused_and_a_large_text_costs_a_few_times
 async fn large_bodies_at_once_wait_for_one_another_or_are_asked_to_come_again() {
     let measured = MeasuredServer::start().await;
     let file = BASE64.encode(vec![7; LARGEST_FILE]);
-    let body = letter(json!({"attachments": [{"filename": "a.bin", "content": file}]})).to_string();
+    let body = message_with(json!({"attachments": [{"filename": "a.bin", "content": file}]})).to_string();
     let answers = join_all((0..8).map(|_| measured.post("/v1/send", &body))).await;
     for answer in &answers {
         assert!([202, 503].contains(&answer.status), "{}", answer.json);
@@ -283,7 +283,7 @@ impl MeasuredServer {
     }
 }
 
-/// A login with a wrong password from an address of its own; the status.
+/// Logs in with a wrong password from this address; returns the status.
 async fn log_in_from(place: u8, to: SocketAddr) -> String {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 1, place], 0))).unwrap();

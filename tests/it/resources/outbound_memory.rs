@@ -1,4 +1,4 @@
-//! What a mail of the largest size costs the real binary in memory, from the hand-in to the remote host.
+//! Peak memory of the real binary for a sent mail of the largest size, from submission to the remote host.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl MeasuredServer {
         assert_eq!(reply.code, 250, "{reply:?}");
     }
 
-    /// What the remote host got.
+    /// The next message of the remote host, as it came.
     async fn next_data(&mut self) -> Vec<u8> {
         timeout(Duration::from_secs(60), self.remote.next_mail()).await.unwrap().wire
     }
@@ -108,7 +108,7 @@ async fn a_mail_of_the_largest_size_costs_at_most_three_times_its_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_mails_that_come_at_once_take_turns() {
     const AT_ONCE: usize = 5;
-    /// One that is taken, and the mail data of those that are delivered meanwhile.
+    /// One accepted message, and the mail data of those in delivery meanwhile.
     const MOST_AT_ONCE: i64 = MOST + 96;
     let mut setup = MeasuredServer::start().await;
     let fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";

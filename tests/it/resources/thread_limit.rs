@@ -1,4 +1,4 @@
-//! A system that gives no more threads: the process runs, or ends with a sentence; it never panics.
+//! A system out of threads: the process runs, or ends with a clear error; it never panics.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use crate::support::smtp::SmtpClient;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Starts it where threads from the `from`-th to the `to`-th cannot be made; whether it ran, and then it has to work.
+/// Starts it where creating the `from`-th to the `to`-th thread fails; true when it ran, and then it has to work.
 async fn runs(library: &str, data_dir: &Path, from: usize, to: usize) -> bool {
     let mut child = Command::new(env!("CARGO_BIN_EXE_mailkite"))
         .args(["dev", "--json", "--no-sample", "--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0"])

@@ -1,4 +1,4 @@
-//! The SMTP door over real sockets: every dialog of `tests/dialogs`, and what a script cannot say.
+//! SMTP sessions over real sockets: every dialog of `tests/dialogs`, and what a script cannot say.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -61,8 +61,8 @@ async fn the_gauge_of_sessions_counts_those_that_are_open() {
     server.stop().await;
 }
 
-/// A transaction of another client up to the answer to its DATA. Its address is nobody else's: it asks so often that few
-/// ports of it stay free.
+/// A transaction of another client up to the answer to its DATA. It has an address of its own: it asks so often that
+/// few ports of it stay free.
 async fn asked_for_data(address: SocketAddr) -> (SmtpClient, SmtpReply) {
     let mut client = SmtpClient::open_from("127.0.0.8", address).await;
     assert_eq!(client.reply().await.code, 220);
@@ -72,7 +72,7 @@ async fn asked_for_data(address: SocketAddr) -> (SmtpClient, SmtpReply) {
     (client, reply)
 }
 
-/// A transaction up to its data, sent in one segment and answered.
+/// Sends a transaction up to its data in one segment and reads the replies.
 async fn in_data(address: SocketAddr) -> SmtpClient {
     let mut client = SmtpClient::connect_and_greet(address).await;
     client.envelope("ada@example.com", &["a@inbox.test"]).await;
@@ -220,7 +220,7 @@ async fn one_address_cannot_take_all_sessions_and_others_still_get_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_global_cap_a_connection_is_told_to_come_again() {
+async fn at_the_global_cap_a_connection_is_asked_to_come_again() {
     let server = Server::start_with(Clock::System, |config| config.smtp.max_sessions = 3).await;
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -232,7 +232,7 @@ async fn at_the_global_cap_a_connection_is_told_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_a_stop_idle_sessions_are_told_and_a_mail_in_data_is_still_stored() {
+async fn at_a_stop_idle_sessions_get_a_421_and_a_mail_in_data_is_still_stored() {
     let server = Server::start().await;
     let mut idle = SmtpClient::connect_and_greet(server.smtp).await;
     let mut busy = in_data(server.smtp).await;
@@ -324,7 +324,7 @@ async fn sessions_that_wait_in_data_hold_no_memory_that_another_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_that_is_used_up_is_told_before_data_and_given_back_by_those_who_pause() {
+async fn memory_that_is_used_up_is_reported_before_data_and_given_back_by_those_who_pause() {
     let server = Server::start_with(Clock::System, |config| config.smtp.memory_bytes = 64 * 1024).await;
     let text = "Subject: paused\r\n\r\nof more than a few octets\r\n".repeat(120);
     let mut paused = Vec::new();
@@ -414,7 +414,7 @@ async fn a_storm_of_connections_leaves_an_honest_client_served_within_a_second()
     server.stop().await;
 }
 
-/// Every reply to a session, the ids of mails left out.
+/// Collects every reply of a session, without the ids of mails.
 async fn replies(address: SocketAddr, pieces: &[&[u8]]) -> Vec<String> {
     let mut client = SmtpClient::open(address).await;
     for piece in pieces {

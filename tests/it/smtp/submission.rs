@@ -1,4 +1,4 @@
-//! Mail programs hand in mail: ports, passwords, gates, and what is stored of it (contract 8.6).
+//! Submission by mail programs: ports, passwords, refusals, and the stored message (contract 8.6).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -20,18 +20,19 @@ const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const MAIL: &str =
     "From: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\nBcc: secret@remote.test\r\nSubject: Hi\r\n\r\nHi.\r\n";
 
-struct Door {
+/// A server that listens for submissions, with its owner.
+struct SubmissionServer {
     server: Server,
     owner: Api,
     key: String,
 }
 
-impl Door {
-    async fn open() -> Self {
-        Self::open_with(|_| {}).await
+impl SubmissionServer {
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
     }
 
-    async fn open_with(adjust: impl FnOnce(&mut Config)) -> Self {
+    async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let server = Server::start_with(Clock::manual(NOW), |config| {
             config.submission.listen = vec![any];
@@ -77,12 +78,12 @@ fn said(reply: &SmtpReply) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_without_tls_and_a_key() {
-    let door = Door::open().await;
-    let mut client = SmtpClient::connect(door.server.submission[0]).await;
+    let setup = SubmissionServer::start().await;
+    let mut client = SmtpClient::connect(setup.server.submission[0]).await;
     let hello = client.expect("EHLO client.test", 250).await;
     assert!(hello.lines.iter().any(|line| line == "STARTTLS"), "{hello:?}");
     assert!(!hello.lines.iter().any(|line| line.starts_with("AUTH")), "{hello:?}");
-    for command in ["MAIL FROM:<a@inbox.test>", &plain(&door.key)] {
+    for command in ["MAIL FROM:<a@inbox.test>", &plain(&setup.key)] {
         assert_eq!(said(&client.command(command).await), "530 5.7.0 Must issue a STARTTLS command first");
     }
     let mut client = client.starttls().await;
@@ -90,108 +91,108 @@ async fn nothing_goes_without_tls_and_a_key() {
     assert!(hello.lines.iter().any(|line| line == "AUTH PLAIN LOGIN"), "{hello:?}");
     assert!(!hello.lines.iter().any(|line| line == "STARTTLS"), "{hello:?}");
     assert_eq!(said(&client.command("MAIL FROM:<a@inbox.test>").await), "530 5.7.0 Authentication required");
-    client.expect(&plain(&door.key), 235).await;
-    assert_eq!(client.command(&plain(&door.key)).await.code, 503, "once is enough");
+    client.expect(&plain(&setup.key), 235).await;
+    assert_eq!(client.command(&plain(&setup.key)).await.code, 503, "once is enough");
     client.expect("MAIL FROM:<a@inbox.test> AUTH=<>", 250).await;
-    // The MX door knows nothing of it.
-    let mut mx = SmtpClient::connect_and_greet(door.server.smtp).await;
-    assert_eq!(mx.command(&plain(&door.key)).await.code, 502);
+    // Port 25 has no AUTH.
+    let mut mx = SmtpClient::connect_and_greet(setup.server.smtp).await;
+    assert_eq!(mx.command(&plain(&setup.key)).await.code, 502);
     assert_eq!(mx.command("MAIL FROM:<a@inbox.test> AUTH=<>").await.code, 555);
-    door.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_said_in_the_clear_does_not_reach_the_encrypted_session() {
-    let door = Door::open().await;
-    let mut client = SmtpClient::connect(door.server.submission[0]).await;
+    let setup = SubmissionServer::start().await;
+    let mut client = SmtpClient::connect(setup.server.submission[0]).await;
     client.expect("EHLO client.test", 250).await;
-    client.send(format!("STARTTLS\r\nEHLO injected.test\r\n{}\r\n", plain(&door.key))).await;
+    client.send(format!("STARTTLS\r\nEHLO injected.test\r\n{}\r\n", plain(&setup.key))).await;
     assert_eq!(client.reply().await.code, 220);
     let mut client = client.into_tls().await;
     assert_eq!(client.command("MAIL FROM:<a@inbox.test>").await.code, 530);
-    door.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_hand_a_key_in() {
-    let door = Door::open().await;
+    let setup = SubmissionServer::start().await;
     for implicit in [false, true] {
-        let mut client = door.session(implicit).await;
+        let mut client = setup.session(implicit).await;
         assert_eq!(client.command("AUTH PLAIN").await.code, 334);
-        client.expect(&BASE64.encode(format!("\0\0{}", door.key)), 235).await;
-        let mut client = door.session(implicit).await;
+        client.expect(&BASE64.encode(format!("\0\0{}", setup.key)), 235).await;
+        let mut client = setup.session(implicit).await;
         assert_eq!(said(&client.command("AUTH LOGIN").await), "334 VXNlcm5hbWU6");
         assert_eq!(said(&client.command(&BASE64.encode("me")).await), "334 UGFzc3dvcmQ6");
-        client.expect(&BASE64.encode(&door.key), 235).await;
-        let mut client = door.session(implicit).await;
+        client.expect(&BASE64.encode(&setup.key), 235).await;
+        let mut client = setup.session(implicit).await;
         assert_eq!(client.command(&format!("AUTH login {}", BASE64.encode("me"))).await.code, 334);
-        client.expect(&BASE64.encode(&door.key), 235).await;
+        client.expect(&BASE64.encode(&setup.key), 235).await;
     }
-    let mut client = door.session(false).await;
+    let mut client = setup.session(false).await;
     assert_eq!(client.command("AUTH PLAIN").await.code, 334);
     assert_eq!(said(&client.command("*").await), "501 5.7.0 Authentication canceled");
     assert_eq!(client.command("AUTH PLAIN !!!").await.code, 501);
     assert_eq!(client.command(&format!("AUTH PLAIN {}", BASE64.encode("no NULs"))).await.code, 501);
     assert_eq!(client.command("AUTH CRAM-MD5").await.code, 504);
     assert_eq!(client.command("AUTH").await.code, 501);
-    let session = door.server.owner_session().await;
+    let session = setup.server.owner_session().await;
     assert_eq!(client.command(&plain(&session)).await.code, 535, "a session's token is no key");
     assert_eq!(client.command(&plain("mk_live_wrong")).await.code, 535);
     let last = client.command(&plain("")).await;
     assert_eq!(said(&last), "535 5.7.8 Bad credentials; the password is an API key");
     assert!(client.is_closed().await, "three are enough");
-    door.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_from_one_address_are_throttled() {
-    let door = Door::open().await;
+    let setup = SubmissionServer::start().await;
     for _ in 0..20 {
-        let mut client = door.session(false).await;
+        let mut client = setup.session(false).await;
         for _ in 0..3 {
             assert_eq!(client.command(&plain("guess")).await.code, 535);
         }
     }
-    let mut client = door.session(false).await;
+    let mut client = setup.session(false).await;
     let reply = client.command(&plain("guess")).await;
     assert_eq!(said(&reply), "421 4.7.0 Too many failed logins, please come again later");
     assert!(client.is_closed().await);
     // A good key is no guess.
-    door.signed_in().await;
-    door.server.clock.advance(std::time::Duration::from_secs(60));
-    let mut client = door.session(false).await;
+    setup.signed_in().await;
+    setup.server.clock.advance(std::time::Duration::from_secs(60));
+    let mut client = setup.session(false).await;
     assert_eq!(client.command(&plain("guess")).await.code, 535);
-    door.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_revoked_ends_with_the_next_message() {
-    let door = Door::open().await;
+    let setup = SubmissionServer::start().await;
     let scoped = json!({"domainId": "inbox.test", "name": "limited"});
-    let scoped = door.owner.post("/api/keys/scoped", scoped).await.expect(201);
-    let mut client = door.session(false).await;
+    let scoped = setup.owner.post("/api/keys/scoped", scoped).await.expect(201);
+    let mut client = setup.session(false).await;
     client.expect(&plain(scoped["key"].as_str().unwrap()), 235).await;
     assert_eq!(client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await.code, 250);
-    door.owner.delete(&format!("/api/keys/scoped/{}", scoped["id"].as_str().unwrap())).await.expect(200);
+    setup.owner.delete(&format!("/api/keys/scoped/{}", scoped["id"].as_str().unwrap())).await.expect(200);
     assert_eq!(said(&client.command("MAIL FROM:<a@inbox.test>").await), "530 5.7.0 Authentication required");
     // The session may go on with another.
-    client.expect(&plain(&door.key), 235).await;
+    client.expect(&plain(&setup.key), 235).await;
     assert_eq!(client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await.code, 250);
-    assert_eq!(door.server.stop_with_any_jobs().await, 2);
+    assert_eq!(setup.server.stop_with_any_jobs().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recipients_are_told_apart_ignoring_case() {
-    let door = Door::open().await;
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    let mut client = setup.signed_in().await;
     let to = ["ada@remote.test", "Ada@Remote.test", "\"ADA\"@remote.test", "bob@remote.test"];
     let reply = client.mail("a@inbox.test", &to, MAIL).await;
     let id = reply.text().rsplit(' ').next().unwrap().to_owned();
-    let shown = door.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let shown = setup.owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let addresses: Vec<&str> =
         shown["recipients"].as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
     assert_eq!(addresses, ["ada@remote.test", "bob@remote.test"]);
-    door.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 /// A TLS session whose first octets come in one segment with the PROXY header, as load balancers send them; returns the
@@ -211,32 +212,34 @@ fn greeting_behind_a_proxy(address: SocketAddr, header: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_a_handshake_may_come_in_the_segment_of_the_header() {
-    let door = Door::open_with(|config| config.smtp.proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()]).await;
+    let setup =
+        SubmissionServer::start_with(|config| config.smtp.proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()])
+            .await;
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     v2.extend_from_slice(&[192, 0, 2, 8, 198, 51, 100, 1, 0x12, 0x67, 1, 209]);
     for header in [b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 465\r\n".to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), v2] {
-        let address = door.server.submission[1];
+        let address = setup.server.submission[1];
         let greeting = tokio::task::spawn_blocking(move || greeting_behind_a_proxy(address, &header)).await.unwrap();
         assert_eq!(greeting, "220 mx.mailkite.test ESMTP mailkite\r\n");
     }
-    door.server.stop().await;
+    setup.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_completed_signed_and_queued() {
-    let door = Door::open().await;
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    let mut client = setup.signed_in().await;
     let reply = client.mail("whoever@elsewhere.test", &["ada@remote.test", "secret@remote.test"], MAIL).await;
     let id = reply.text().rsplit(' ').next().unwrap().to_owned();
     assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
-    let shown = door.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let shown = setup.owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let message = &shown["message"];
     assert_eq!((&message["direction"], &message["to_addr"]), (&json!("outbound"), &json!("ada@remote.test")));
     assert!(message["mail_from"].as_str().unwrap().starts_with("bounce+"), "{message}");
     let addresses: Vec<&str> =
         shown["recipients"].as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
     assert_eq!(addresses, ["ada@remote.test", "secret@remote.test"]);
-    let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let text = String::from_utf8(raw).unwrap();
     assert!(text.starts_with("DKIM-Signature: ") && text.contains("d=inbox.test"), "{text}");
     let suffix = id.strip_prefix("msg_").unwrap();
@@ -248,33 +251,33 @@ async fn a_message_is_completed_signed_and_queued() {
              To: ada@remote.test\r\nSubject: Hi\r\n\r\nHi.\r\n"
         )
     );
-    let used = door.owner.get("/api/keys").await;
+    let used = setup.owner.get("/api/keys").await;
     assert_eq!(used.status, 200);
-    assert_eq!(door.server.stop_with_any_jobs().await, 2, "one for each recipient");
+    assert_eq!(setup.server.stop_with_any_jobs().await, 2, "one for each recipient");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_of_an_mbox_file_does_not_go_out() {
-    let door = Door::open().await;
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    let mut client = setup.signed_in().await;
     let saved = "From hi@inbox.test Tue Jul 28 00:00:00 2026\r\nFrom: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\n\
                  >From other@elsewhere.test Mon\r\nSubject: Hi\r\n\r\nFrom here on it is text.\r\n";
     let reply = client.mail("hi@inbox.test", &["ada@remote.test"], saved).await;
     let id = reply.text().rsplit(' ').next().unwrap().to_owned();
     assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
-    let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let text = String::from_utf8(raw).unwrap();
     let (header, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(header.ends_with("\r\nFrom: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\nSubject: Hi"), "{text}");
     assert!(!header.contains("\nFrom ") && !header.contains("\n>From "), "{text}");
     assert_eq!(body, "From here on it is text.\r\n");
-    assert_eq!(door.server.stop_with_any_jobs().await, 1);
+    assert_eq!(setup.server.stop_with_any_jobs().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_hosts_may_say_does_not_go_out() {
-    let door = Door::open().await;
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    let mut client = setup.signed_in().await;
     let claims = "Received: from laptop by desk; Tue, 28 Jul 2026 00:00:00 +0000\r\n\
         Authentication-Results: mx.mailkite.test; dmarc=pass\r\nARC-Seal: i=1; cv=none\r\nReceived-SPF: pass\r\n\
         DKIM-Signature: v=1; d=bank.test;\r\n b=x\r\nDelivered-To: ada@remote.test\r\nX-Mailkite-Copies: 0\r\n\
@@ -290,7 +293,7 @@ async fn what_only_hosts_may_say_does_not_go_out() {
         let reply = client.mail("hi@inbox.test", &["ada@remote.test"], mail).await;
         let id = reply.text().rsplit(' ').next().unwrap().to_owned();
         assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
-        let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+        let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
         let text = String::from_utf8(raw).unwrap();
         let header = text.split_once("Date: ").unwrap().1.split_once("\r\n\r\n").unwrap().0;
         let names: Vec<&str> =
@@ -302,15 +305,15 @@ async fn what_only_hosts_may_say_does_not_go_out() {
         assert_eq!(names, kept, "{text}");
         assert!(header.contains(wanted) && !header.contains("bank.test>\r\n"), "{text}");
     }
-    door.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_author_is_one_whom_every_reader_finds() {
-    let door = Door::open().await;
-    let owner = door.server.inbox.account_id;
-    door.server.write(move |tx, _, now| bootstrap::verified_domain(tx, owner, "bank.test.inbox.test", now)).await;
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    let owner = setup.server.inbox.account_id;
+    setup.server.write(move |tx, _, now| bootstrap::verified_domain(tx, owner, "bank.test.inbox.test", now)).await;
+    let mut client = setup.signed_in().await;
     for author in [
         "ceo@bank.test\".inbox.test",
         "ceo@bank.test>.inbox.test",
@@ -329,7 +332,7 @@ async fn an_author_is_one_whom_every_reader_finds() {
         let reply = client.mail("a@inbox.test", &["ada@remote.test"], &mail).await;
         assert_eq!(said(&reply), "550 5.6.0 Exactly one From field with exactly one mailbox is needed", "{author}");
         let body = json!({"from": author, "to": "ada@remote.test", "subject": "x", "text": "y"});
-        let reply = door.owner.post("/v1/send", body).await;
+        let reply = setup.owner.post("/v1/send", body).await;
         // Here the display name is put into quotes.
         let wanted = if author == "ceo@bank.test <a@inbox.test>" { 202 } else { 400 };
         assert_eq!(reply.status, wanted, "{author}");
@@ -339,14 +342,14 @@ async fn an_author_is_one_whom_every_reader_finds() {
         let reply = client.mail("a@inbox.test", &["ada@remote.test"], &mail).await;
         assert_eq!(reply.code, 250, "{author}: {reply:?}");
     }
-    door.server.stop_with_any_jobs().await;
+    setup.server.stop_with_any_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gates_of_the_api_count_here() {
-    let door = Door::open().await;
-    door.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
-    let mut client = door.signed_in().await;
+    let setup = SubmissionServer::start().await;
+    setup.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
+    let mut client = setup.signed_in().await;
     let refused = "550 5.7.1 From domain is not yours, or not verified for sending";
     for (from, wanted) in [
         ("From: a@elsewhere.test\r\n", refused),
@@ -382,17 +385,17 @@ async fn the_gates_of_the_api_count_here() {
     assert_eq!(client.command("MAIL FROM:<a@inbox.test> SIZE=99999999").await.code, 552);
     // A key of another domain.
     let domain = json!({"domain": "second.test"});
-    door.owner.post("/api/domains", domain).await.expect(201);
+    setup.owner.post("/api/domains", domain).await.expect(201);
     let scoped = json!({"domainId": "second.test", "name": "limited"});
-    let scoped = door.owner.post("/api/keys/scoped", scoped).await.expect(201);
-    let mut client = door.session(false).await;
+    let scoped = setup.owner.post("/api/keys/scoped", scoped).await.expect(201);
+    let mut client = setup.session(false).await;
     client.expect(&plain(scoped["key"].as_str().unwrap()), 235).await;
     assert_eq!(said(&client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await), refused);
     // An account that has to prove itself.
-    door.server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
-    let mut client = door.signed_in().await;
+    setup.server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
+    let mut client = setup.signed_in().await;
     let reply = client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await;
     assert_eq!(said(&reply), "550 5.7.1 Verify the e-mail address of your account first");
-    assert_eq!(door.server.query::<i64>("SELECT count(*) FROM message").await, 0);
-    door.server.stop().await;
+    assert_eq!(setup.server.query::<i64>("SELECT count(*) FROM message").await, 0);
+    setup.server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Mail data that is missing or is not what was accepted: an isolated error that every door tells of.
+//! Mail data that is missing or altered: an isolated error that SMTP, API and webhooks report.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::support::server::{Server, open_database, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What can happen to a file.
+/// Damage done to a file.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     Remove,
     Cut,
     Grow,
     Flip,
-    /// A pipe, whose other end never comes.
+    /// A FIFO that nobody opens for writing.
     Pipe,
 }
 
@@ -46,7 +46,7 @@ impl Harm {
     }
 }
 
-/// A mail with a file, of its own for each number.
+/// A mail with a file, different for each number.
 fn mail(number: usize) -> String {
     let rows = format!("{number},a row of a table that is stored apart\r\n").repeat(2_000);
     format!(
@@ -225,7 +225,7 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
     server.advance(HOUR, &hook.url);
     // At once: at no moment is it missing.
     fs::rename(&kept, &file).unwrap();
-    // Whoever put it off does so by the clock as it stood: the bell is rung until it was heard behind that.
+    // A job is postponed by the clock at that moment, so advance and wake until it has run after it.
     let posted = async {
         loop {
             server.advance(Duration::from_secs(10), &hook.url);

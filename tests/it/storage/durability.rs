@@ -1,4 +1,5 @@
-//! What 250 promises, kept by the real binary: over kill -9, in the order of its system calls, against odd data.
+//! The promise of a 250, kept by the real binary: over kill -9, in the order of its system calls, with a damaged
+//! database.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -22,7 +23,7 @@ use crate::support::smtp::SmtpClient;
 const CYCLES: usize = 20;
 const SESSIONS: usize = 8;
 
-/// A mail whose kind is told by its number: mostly small, some with an attachment, some too large for a row.
+/// A mail of a kind chosen by its number: mostly small, some with an attachment, some too large for a row.
 fn numbered(number: usize) -> (String, String) {
     let subject = format!("load-{number}");
     let head = format!("From: Ada <ada@example.com>\r\nSubject: {subject}\r\n");
@@ -37,7 +38,7 @@ fn numbered(number: usize) -> (String, String) {
     (subject, text)
 }
 
-/// What the clients were promised.
+/// Mails that the server acknowledged to the clients.
 #[derive(Default)]
 struct Ledger {
     next: AtomicUsize,
@@ -149,7 +150,7 @@ struct Call {
     text: String,
 }
 
-/// Reads `strace -f`: a call that another thread interrupts stands on two lines.
+/// Parses the output of `strace -f`: a call that another thread interrupts takes two lines.
 fn calls(trace: &str) -> Vec<Call> {
     let line = Regex::new(r"^(\d+) +(.*)$").unwrap();
     let resumed = Regex::new(r"^<\.\.\. (\w+) resumed>").unwrap();

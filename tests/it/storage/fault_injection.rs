@@ -29,7 +29,7 @@ use crate::support::smtp::SmtpClient;
 
 /// A server in this process.
 struct Running {
-    doors: Listeners,
+    listeners: Listeners,
     db: Db,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), app::StartError>>,
@@ -39,13 +39,13 @@ impl Running {
     async fn start(folder: &Path, sections: &str) -> Self {
         let config = Config::load(&configure(folder, sections)).unwrap();
         let bound = app::bind(config, Clock::System).await.unwrap();
-        let doors = Listeners {
+        let listeners = Listeners {
             smtp: bound.smtp_addresses()[0],
             submission: bound.submission_addresses()[0][0],
             http: bound.http_addresses()[0],
         };
         let (db, stop) = (bound.db().clone(), CancellationToken::new());
-        Self { doors, db, ended: tokio::spawn(bound.run(stop.clone())), stop }
+        Self { listeners, db, ended: tokio::spawn(bound.run(stop.clone())), stop }
     }
 
     /// Waits for its end, which is an error once storage failed.
@@ -69,7 +69,7 @@ async fn a_commit_that_fails_at_any_moment_loses_nothing_that_is_promised_before
             let number = promises.number();
             let server = Running::start(folder.path(), &sections).await;
             server.db.faults().arm(fault);
-            let taken = promises.offer(server.doors, kind, number).await;
+            let taken = promises.offer(server.listeners, kind, number).await;
             assert!(!server.db.faults().is_armed(), "{kind:?}: no commit came");
             // The engine's first commit may have met the fault instead.
             refused += usize::from(!taken);
@@ -79,14 +79,14 @@ async fn a_commit_that_fails_at_any_moment_loses_nothing_that_is_promised_before
                 assert!(error.to_string().contains("storage failed"), "{error}");
                 let again = Running::start(folder.path(), &sections).await;
                 assert!(
-                    taken || promises.offer(again.doors, kind, number).await,
+                    taken || promises.offer(again.listeners, kind, number).await,
                     "{fault:?}: the repeat of {kind:?}"
                 );
                 again.stop.cancel();
                 again.end().await.unwrap();
             } else {
                 // A full disk is known for a moment.
-                let repeated = async { while !taken && !promises.offer(server.doors, kind, number).await {} };
+                let repeated = async { while !taken && !promises.offer(server.listeners, kind, number).await {} };
                 timeout(DEADLINE, repeated).await.unwrap();
                 server.stop.cancel();
                 server.end().await.unwrap();
@@ -97,20 +97,20 @@ async fn a_commit_that_fails_at_any_moment_loses_nothing_that_is_promised_before
     assert!(refused > promises.count() / 2, "{refused} commits failed");
     let ledger = promises.ledger();
     let server = Running::start(folder.path(), &sections).await;
-    assert_eq!(promises.broken(server.doors).await, Vec::<String>::new());
+    assert_eq!(promises.find_broken(server.listeners).await, Vec::<String>::new());
     server.stop.cancel();
     server.end().await.unwrap();
     assert_sound(&data_dir);
     assert_ledger(&data_dir, &ledger);
 }
 
-/// Calls that fail, and what with.
+/// The calls that fail, and their error.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
     call: &'static str,
     errno: i32,
     nth: usize,
-    /// From the nth on all of them, or it alone.
+    /// True when all calls from the nth on fail, false when it alone fails.
     stays: bool,
 }
 
@@ -119,7 +119,7 @@ const EINTR: i32 = 4;
 /// EIO, ENOSPC, EINTR, EDQUOT, EMFILE.
 const ERRNOS: [i32; 5] = [5, 28, EINTR, 122, 24];
 
-/// Builds the library that fails calls; `None`, and a sentence, without a C compiler.
+/// Builds the library that fails calls; `None`, with the test skipped, without a C compiler.
 fn build(folder: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/failing_calls.c");
     let library = folder.join("failing_calls.so");
@@ -152,7 +152,7 @@ impl Failing {
     }
 }
 
-/// What came of one run.
+/// Outcome of one run.
 #[derive(Debug, Default)]
 struct Came {
     fired: bool,
@@ -161,21 +161,21 @@ struct Came {
     broken: Vec<String>,
 }
 
-/// One run: everything is offered once while calls fail, the process goes, and what was not taken is repeated.
+/// Runs once: everything is offered once while calls fail, the process is killed, and whatever was refused is repeated.
 async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = promises.data_dir(folder.path());
     let (environment, armed, log) = failing.environment(library, &data_dir);
     let sections = promises.sections().to_owned();
     let served = ServeProcess::start_in(folder.path(), &sections, &environment).await;
-    let doors = served.listeners();
+    let listeners = served.listeners();
     let (mut child, said) = served.into_child_and_log();
     std::fs::write(&armed, "").unwrap();
     let mut pending = Vec::new();
     for at in 0..Kind::ALL.len() {
         let kind = Kind::ALL[(at + failing.nth) % Kind::ALL.len()];
         let number = promises.number();
-        if !promises.offer(doors, kind, number).await {
+        if !promises.offer(listeners, kind, number).await {
             pending.push((kind, number));
         }
     }
@@ -192,22 +192,22 @@ async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came 
     assert!(!said.contains("panicked"), "{failing:?}: {said}");
 
     let served = ServeProcess::start_in(folder.path(), &sections, &[]).await;
-    let doors = served.listeners();
+    let listeners = served.listeners();
     let (mut child, _said) = served.into_child_and_log();
     for (kind, number) in pending {
-        if !promises.offer(doors, kind, number).await {
+        if !promises.offer(listeners, kind, number).await {
             came.broken.push(format!("{kind:?}-{number} was not taken by a sound server"));
         }
     }
     let ledger = promises.ledger();
-    came.broken.extend(promises.broken(doors).await);
+    came.broken.extend(promises.find_broken(listeners).await);
     drop(child.kill().await);
     assert_sound(&data_dir);
     assert_ledger(&data_dir, &ledger);
     came
 }
 
-/// Walks over runs and says what they came to.
+/// Makes the runs and prints their outcomes.
 async fn walk(runs: impl Iterator<Item = Failing>) {
     let tools = tempfile::tempdir().unwrap();
     let Some(library) = build(tools.path()) else { return };
@@ -259,7 +259,7 @@ async fn calls_that_fail_lose_nothing_that_is_promised() {
     walk(chosen.into_iter().map(|(call, errno, nth, stays)| Failing { call, errno, nth, stays })).await;
 }
 
-/// Sends mail as fast as it is taken, until a connection breaks; the ids that were promised.
+/// Sends mail as fast as it is accepted, until the connection breaks; returns the acknowledged ids.
 async fn flood(smtp: std::net::SocketAddr, sender: usize) -> Vec<String> {
     let mut taken = Vec::new();
     let Ok(mut client) = tokio::spawn(SmtpClient::connect_and_greet(smtp)).await else { return taken };
@@ -371,7 +371,7 @@ async fn where_the_database_cannot_be_read_the_api_says_to_come_again() {
     assert_sound(&data_dir);
 }
 
-/// Whether a template is taken, once whatever failed is over.
+/// Creates a template, with repeats until the failure is over; true when it was accepted.
 async fn takes_template(api: &Api, template: &serde_json::Value) -> bool {
     for _ in 0..50 {
         if api.post("/api/templates", template.clone()).await.status == 201 {

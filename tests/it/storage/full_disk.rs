@@ -22,17 +22,17 @@ use crate::support::serve_process::ServeProcess;
 use crate::support::server::{Server, assert_sound, message, open_database, orphaned_objects};
 use crate::support::smtp::{SmtpClient, SmtpReply};
 
-/// Mail has to be taken again this soon after there is room.
+/// Limit for mail to be accepted again once there is room.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// A small file system of its own, gone with this value.
+/// A small file system, unmounted when it is dropped.
 struct SmallDisk {
     _dir: tempfile::TempDir,
     path: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts it; `None`, and a sentence, where that is not allowed.
+    /// Mounts it; `None`, with the test skipped, where that is not permitted.
     fn mount(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
@@ -47,7 +47,7 @@ impl SmallDisk {
         None
     }
 
-    /// Takes all the room there is.
+    /// Fills the file system.
     fn fill(&self) -> PathBuf {
         let filler = self.path.join("filler");
         let mut file = File::create(&filler).unwrap();
@@ -68,13 +68,13 @@ fn sized(subject: &str, size: usize) -> String {
     format!("{}{}", message(subject), "A line of text that fills the mail up.\r\n".repeat(size / 40))
 }
 
-/// One mail on a connection of its own; the first reply that is no success, or the last.
+/// Sends one mail on a new connection; returns the first reply that is no success, or the last.
 async fn attempt(address: std::net::SocketAddr, text: &str) -> SmtpReply {
     let mut client = SmtpClient::connect_and_greet(address).await;
     client.try_mail("ada@example.com", "a@inbox.test", text.as_bytes()).await.unwrap()
 }
 
-/// Tries until a mail is taken, as a sender would; fails when that is too late.
+/// Repeats a mail until it is accepted, as a sender would; fails after the limit.
 async fn until_taken(address: std::net::SocketAddr, subject: &str) {
     let deadline = Instant::now() + RECOVERY;
     let mut tries = 0;
@@ -94,7 +94,7 @@ fn stored(data_dir: &Path) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
+async fn a_full_disk_is_reported_as_452_reads_go_on_and_it_recovers_by_itself() {
     let Some(disk) = SmallDisk::mount("size=24m") else { return };
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;
     let data_dir = disk.path.join("data");
@@ -143,7 +143,7 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
     assert_eq!(orphaned_objects(&data_dir), Vec::<String>::new());
 }
 
-/// A mail of about this many octets that no compression makes smaller.
+/// A mail of about this many octets that does not compress.
 fn incompressible(subject: &str, size: usize) -> String {
     let mut seed =
         subject.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |seed, byte| (seed ^ u64::from(byte)) << 5 | seed >> 59);

@@ -18,7 +18,7 @@ use crate::support::smtp::SmtpClient;
 const DATABASE: &str = "mailkite.db";
 const WAL: &str = "mailkite.db-wal";
 
-/// Runs the command: whether it succeeded, and what it said.
+/// Runs the command; returns true when it succeeded, and its output.
 fn recover(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
     let output = command.arg("recover").args(arguments).arg("--data-dir").arg(data_dir).output().unwrap();
@@ -39,7 +39,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every object file, wherever it was moved.
+/// Counts the object files, wherever they were moved.
 fn objects(data_dir: &Path) -> usize {
     fn count(folder: &Path) -> usize {
         let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -59,7 +59,7 @@ async fn send(process: &DevProcess, count: usize, from: usize) {
     }
 }
 
-/// What is done to a copy of the data directory; `older` is another copy, made while half of the mail had come.
+/// Damage done to a copy of the data directory; `older` is another copy, made while half of the mail had come.
 type Harm = fn(&Path, &Path);
 
 const HARMS: &[(&str, Harm)] = &[

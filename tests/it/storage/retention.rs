@@ -1,4 +1,4 @@
-//! What goes when its time is over, and what stays readable.
+//! The sweep: data removed at the end of its retention, and data that stays readable.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Files that clients put here: stored, handed out by signed link, gone in time.
+//! Uploaded files: stored, served by signed link, removed in time.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The real binary as a child process: `mailkite dev --json`, its ready line, its signals, its last words.
+//! The real binary as a child process: `mailkite dev --json`, its ready line, its signals, its output.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long the process may take for anything.
+/// Limit for anything the process does.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running `mailkite dev`.
@@ -67,19 +67,19 @@ impl DevProcess {
         self.child.id().unwrap()
     }
 
-    /// SIGKILL, and it is gone when this returns.
+    /// Kills it and waits for its end.
     pub(crate) async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();
         self.remaining_output().await
     }
 
-    /// SIGTERM; it has to end well. What it said, with the lines of its feed.
+    /// Stops it by SIGTERM, which has to succeed; returns its output with the lines of its feed.
     pub(crate) async fn terminate(self) -> String {
         self.signal(Signal::TERM);
         self.terminated().await
     }
 
-    /// Waits for the good end that something else has asked for.
+    /// Waits for a successful end that was requested already; returns its output.
     pub(crate) async fn terminated(mut self) -> String {
         let status = self.wait().await;
         let said = self.remaining_output().await;
@@ -108,7 +108,7 @@ impl DevProcess {
     }
 }
 
-/// Runs it where it has to refuse to start; what it says then.
+/// Runs it where it has to refuse to start; returns its error output.
 pub(crate) async fn failed_start(data_dir: &Path) -> String {
     let output = timeout(DEADLINE, command(&[], data_dir, "http://127.0.0.1:3999/").output()).await;
     assert!(output.is_ok(), "it did not refuse within {DEADLINE:?}");

@@ -114,7 +114,7 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether a line is as expected, where each `*` stands for anything.
+/// True when a line is as expected, where each `*` stands for anything.
 fn matches_pattern(said: &str, expected: &str) -> bool {
     let mut parts = expected.split('*');
     let Some(mut rest) = said.strip_prefix(parts.next().unwrap()) else { return false };

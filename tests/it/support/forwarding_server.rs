@@ -1,4 +1,4 @@
-//! A server that forwards mail to a remote host, and a world of domains with policies around it.
+//! A server that forwards mail to a remote host, and domains with SPF and DMARC policies around it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct ForwardingServer {
 
 /// The host that the mail of good.test comes from.
 pub(crate) const GOOD: &str = "192.0.2.7";
-/// Somebody else's.
+/// A host of another operator.
 pub(crate) const EVIL: &str = "192.0.2.66";
 
 impl ForwardingServer {
@@ -39,7 +39,7 @@ impl ForwardingServer {
         Self::start_behind(Vec::new()).await
     }
 
-    /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
+    /// Starts one whose SMTP clients name their address by the PROXY protocol, with policies of several domains in DNS.
     pub(crate) async fn start_with_policies() -> Self {
         let setup = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
         let dns = &setup.dns;
@@ -55,7 +55,7 @@ impl ForwardingServer {
         setup
     }
 
-    /// Hands over one mail from a host with this address; the code of the last reply.
+    /// Delivers one mail from a host with this address; returns the code of the last reply.
     pub(crate) async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
         let mut client = SmtpClient::open(self.server.smtp).await;
         client.send(format!("PROXY TCP4 {host} 198.51.100.1 4711 25\r\n")).await;
@@ -64,7 +64,7 @@ impl ForwardingServer {
         client.mail(mail_from, &[to], mail).await.code
     }
 
-    /// What the destination finds out about a mail that our host hands over.
+    /// Verifies a mail as the destination does that gets it from our host.
     pub(crate) async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
         let resolver = Resolver::new(&[self.dns.address]).unwrap();
         let verifier = Verifier::new(resolver, "mx.remote.test".into(), Duration::from_secs(10));
@@ -81,7 +81,7 @@ impl ForwardingServer {
         Self::start_at(clock, RemoteHost::start().await, adjust).await
     }
 
-    /// One whose destinations are at this host.
+    /// Starts one whose destinations are at this host.
     pub(crate) async fn start_at(clock: Clock, remote: RemoteHost, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
@@ -95,7 +95,7 @@ impl ForwardingServer {
         Self { server, remote, dns, owner }
     }
 
-    /// Another account with a verified domain, by its key.
+    /// Adds an account with a verified domain; returns a client with its key.
     pub(crate) async fn tenant(&self, domain: &'static str, email_verified: bool) -> Api {
         let key = self
             .server
@@ -111,7 +111,7 @@ impl ForwardingServer {
         self.server.anonymous().with(key)
     }
 
-    /// The mail that comes next asks for a proof; the token of its links.
+    /// Takes the next mail, which asks for a confirmation; returns its recipient and the token of its links.
     pub(crate) async fn next_confirmation(&mut self) -> (String, String) {
         let taken = self.remote.next_mail().await;
         assert_eq!(taken.sender(), "", "nothing comes back of it");

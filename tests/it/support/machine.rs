@@ -6,8 +6,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
-/// pass; and in the file that `tests/run` lists at its end.
+/// Reports that the running test is skipped and why: on standard error, past the harness, which hides the output of
+/// tests that pass; and in the file that `tests/run` lists at its end.
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
@@ -31,7 +31,7 @@ pub(crate) fn own_address() -> Option<IpAddr> {
     found
 }
 
-/// Where a server's program is, which may lie outside of a user's path; without it the test is skipped.
+/// Path of a server's program, which may lie outside of a user's PATH; without it the test is skipped.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|program| program.is_file());

@@ -1,4 +1,6 @@
-//! What several tests need: the real server, a client, and peers with scripted behaviour.
+//! Helpers of the tests: the server in this process or as a child, clients, and peers with scripted behaviour.
+//!
+//! A helper that several files need stands here, one file for each peer or client; nothing here contains a test.
 
 pub(crate) mod api;
 pub(crate) mod audit;

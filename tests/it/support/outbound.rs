@@ -13,12 +13,12 @@ use super::dns::DnsServer;
 use super::remote_host::{HostAction, HostConfig, RemoteHost};
 use super::server::Server;
 
-/// Jobs that nobody attempts at the moment.
+/// Jobs without a lease.
 pub(crate) const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
-/// Recipients whose host took the mail.
+/// Recipients whose host accepted the mail.
 pub(crate) const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
 
-/// A host that answers `reply` at `stage` as long as it is busy.
+/// Starts a host that replies `reply` at `stage` as long as it is busy.
 pub(crate) async fn busy(
     address: SocketAddr,
     stage: &'static str,

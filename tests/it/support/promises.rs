@@ -1,7 +1,7 @@
-//! What a server promises by 250, 201 and 202, of every kind of mail that it stores, and whether all of it is kept.
+//! Promises by 250, 201 and 202 for every kind of mail that the server stores, and the check that all are kept.
 //!
-//! [`Promises`] stands outside: an MTA that repeats what was not taken, a client that repeats its request with the same
-//! key, a webhook receiver, a remote host. The server on its data directory comes and goes.
+//! [`Promises`] plays everyone outside: an MTA that repeats what was not accepted, a client that repeats its request
+//! with the same key, a webhook receiver, a remote host. The server on its data directory is killed and started again.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use super::remote_host::RemoteHost;
 use super::serve_process::{ServeProcess, verify_domain};
 use super::smtp::{SmtpClient, SmtpReply};
 
-/// How long everything may take to be delivered and sent.
+/// Limit for all deliveries.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// What a file holds, whoever sends it.
+/// Content of every attachment.
 const FILE: &str = "number,name\r\n1,Ada\r\n2,Grace\r\n";
 
-/// What is stored, each by another way.
+/// Kinds of stored data, each accepted on another path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Mail that lives in its row.
+    /// Mail stored in its row.
     Small,
     /// Mail that is too large for a row.
     Large,
@@ -35,13 +35,13 @@ pub(crate) enum Kind {
     File,
     /// The same to a forward route.
     Forwarded,
-    /// The same to a domain that stores nothing.
+    /// The same to a domain with zero retention.
     ZeroRetention,
     /// Sent by the API with an attachment.
     Sent,
     /// A batch with an attachment.
     Batch,
-    /// Handed in by a mail program, with an attachment.
+    /// Submitted by a mail program, with an attachment.
     Submitted,
     /// A client's file.
     Upload,
@@ -62,7 +62,7 @@ impl Kind {
     ];
 }
 
-/// Where a running server takes things.
+/// Listeners of a running server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listeners {
     pub smtp: SocketAddr,
@@ -70,15 +70,15 @@ pub(crate) struct Listeners {
     pub http: SocketAddr,
 }
 
-/// What was promised.
+/// One acknowledgement.
 #[derive(Clone, Debug)]
 struct Promise {
     kind: Kind,
     subject: String,
-    taken: Accepted,
+    accepted: Accepted,
 }
 
-/// What an answer named.
+/// The ids and links of an answer.
 #[derive(Clone, Debug)]
 struct Accepted {
     /// Ids of messages, or of an upload.
@@ -87,14 +87,14 @@ struct Accepted {
     link: Option<String>,
 }
 
-/// The world outside, and what it was promised.
+/// Everyone outside, and the promises made to them.
 pub(crate) struct Promises {
     pub receiver: Receiver,
     pub remote: RemoteHost,
     pub key: String,
     template: tempfile::TempDir,
     sections: String,
-    given: Vec<Promise>,
+    promised: Vec<Promise>,
     /// Subjects that reached the remote host.
     arrived: Vec<String>,
     next: usize,
@@ -128,11 +128,11 @@ impl Promises {
         served.child.kill().await.unwrap();
         let key = owner.credential.unwrap();
         let _dns = dns;
-        let (given, arrived, next) = (Vec::new(), Vec::new(), 0);
-        Self { receiver, remote, key, template, sections, given, arrived, next, _dns }
+        let (promised, arrived, next) = (Vec::new(), Vec::new(), 0);
+        Self { receiver, remote, key, template, sections, promised, arrived, next, _dns }
     }
 
-    /// The configuration's sections, for another process on the same world.
+    /// The configuration's sections, for another process.
     pub(crate) fn sections(&self) -> &str {
         &self.sections
     }
@@ -144,9 +144,9 @@ impl Promises {
         to
     }
 
-    /// How many were promised.
+    /// Number of open promises.
     pub(crate) fn count(&self) -> usize {
-        self.given.len()
+        self.promised.len()
     }
 
     /// A number that no mail has yet.
@@ -155,27 +155,28 @@ impl Promises {
         self.next
     }
 
-    /// Offers one thing, once; whether it was promised. Offered again with the same number it is the same to the octet.
-    pub(crate) async fn offer(&mut self, doors: Listeners, kind: Kind, number: usize) -> bool {
+    /// Offers one thing, once; true when it was promised. Offered again with the same number it is the same to the
+    /// octet.
+    pub(crate) async fn offer(&mut self, listeners: Listeners, kind: Kind, number: usize) -> bool {
         let subject = format!("{kind:?}-{number}");
-        let offered = Offer { kind, doors, subject: subject.clone(), key: self.key.clone() };
+        let offered = Offer { kind, listeners, subject: subject.clone(), key: self.key.clone() };
         // A server that ends in the middle breaks the exchange off.
         let answered = tokio::spawn(offered.make()).await;
-        let Ok(Some(taken)) = answered else { return false };
-        self.given.push(Promise { kind, subject, taken });
+        let Ok(Some(accepted)) = answered else { return false };
+        self.promised.push(Promise { kind, subject, accepted });
         true
     }
 
-    /// The ids that were promised since the last look, one a line.
+    /// The ids promised since the last check, one a line.
     pub(crate) fn ledger(&self) -> String {
-        self.given.iter().flat_map(|promise| &promise.taken.ids).map(|id| format!("{id}\n")).collect()
+        self.promised.iter().flat_map(|promise| &promise.accepted.ids).map(|id| format!("{id}\n")).collect()
     }
 
-    /// Waits until all that was promised so far has reached whom it was for, and reads it back; what was not kept.
-    pub(crate) async fn broken(&mut self, doors: Listeners) -> Vec<String> {
+    /// Waits until everything promised so far has been delivered, and reads it back; returns the broken promises.
+    pub(crate) async fn find_broken(&mut self, listeners: Listeners) -> Vec<String> {
         let deadline = Instant::now() + DEADLINE;
         let mut broken = Vec::new();
-        for promise in std::mem::take(&mut self.given) {
+        for promise in std::mem::take(&mut self.promised) {
             let subject = promise.subject.as_str();
             let posted = matches!(
                 promise.kind,
@@ -183,7 +184,7 @@ impl Promises {
             );
             while posted && !self.is_posted(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the webhook", promise.taken.ids));
+                    broken.push(format!("{subject} {:?} never reached the webhook", promise.accepted.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -191,14 +192,14 @@ impl Promises {
             let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Submitted);
             while sent && !self.is_sent(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the remote host", promise.taken.ids));
+                    broken.push(format!("{subject} {:?} never reached the remote host", promise.accepted.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let owner = Api::anonymous(doors.http).with(self.key.clone());
+            let owner = Api::anonymous(listeners.http).with(self.key.clone());
             if let Err(why) = read_back(&owner, &promise).await {
-                broken.push(format!("{subject} {:?} {why}", promise.taken.ids));
+                broken.push(format!("{subject} {:?} {why}", promise.accepted.ids));
             }
         }
         broken
@@ -245,19 +246,19 @@ fn mail(kind: Kind, subject: &str) -> String {
     }
 }
 
-/// One try.
+/// One request.
 struct Offer {
     kind: Kind,
-    doors: Listeners,
+    listeners: Listeners,
     subject: String,
     key: String,
 }
 
 impl Offer {
-    /// What the answer names, once it is promised.
+    /// Makes the request; returns the ids of the answer when it is a promise.
     async fn make(self) -> Option<Accepted> {
         let messages = |ids| Accepted { ids, link: None };
-        TcpStream::connect(self.doors.smtp).await.ok()?;
+        TcpStream::connect(self.listeners.smtp).await.ok()?;
         match self.kind {
             Kind::Small | Kind::Large | Kind::File => self.deliver("load@acme.test").await.map(messages),
             Kind::Forwarded => self.deliver("f@acme.test").await.map(messages),
@@ -269,7 +270,7 @@ impl Offer {
                 self.request("/v1/send/batch", json!({"recipients": recipients}), 200).await.map(messages)
             }
             Kind::Upload => {
-                let owner = Api::anonymous(self.doors.http).with(self.key);
+                let owner = Api::anonymous(self.listeners.http).with(self.key);
                 let path = format!("/v1/attachments?filename={}.csv", self.subject);
                 let made =
                     owner.exchange("POST", &path, &[("Content-Type", "text/csv")], Some(FILE.as_bytes())).await;
@@ -283,7 +284,7 @@ impl Offer {
     }
 
     async fn deliver(&self, to: &str) -> Option<Vec<String>> {
-        let mut client = SmtpClient::open(self.doors.smtp).await;
+        let mut client = SmtpClient::open(self.listeners.smtp).await;
         if client.try_reply().await.ok()?.code != 220 {
             return None;
         }
@@ -293,7 +294,7 @@ impl Offer {
     }
 
     async fn submit(&self) -> Option<Vec<String>> {
-        let mut client = SmtpClient::connect(self.doors.submission).await;
+        let mut client = SmtpClient::connect(self.listeners.submission).await;
         client.expect("EHLO client.test", 250).await;
         let mut client = client.starttls().await;
         client.expect("EHLO client.test", 250).await;
@@ -308,11 +309,11 @@ impl Offer {
         let mut body = json!({"from": "hi@acme.test", "subject": self.subject, "text": "See below.",
             "attachments": [{"filename": "n.csv", "content": BASE64.encode(FILE)}]});
         body.as_object_mut().unwrap().extend(recipients.as_object().unwrap().clone());
-        let owner = Api::anonymous(self.doors.http).with(self.key.clone());
+        let owner = Api::anonymous(self.listeners.http).with(self.key.clone());
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", self.subject.as_str())];
         let made = owner.exchange("POST", path, &headers, Some(body.to_string().as_bytes())).await;
         if made.status != status {
-            // What is not promised is not a fault of the client's.
+            // A request that is not promised failed on the server's side.
             assert!(made.status >= 500, "{} {}", made.status, made.json);
             return None;
         }
@@ -329,20 +330,20 @@ fn promised(reply: &SmtpReply) -> Option<Vec<String>> {
     (reply.code == 250).then(|| vec![id.unwrap().to_owned()])
 }
 
-/// Reads everything of a promise that is to be had.
+/// Reads everything of a promise by the API.
 async fn read_back(owner: &Api, promise: &Promise) -> Result<(), String> {
     let get = async |path: &str| owner.exchange("GET", path, &[], None).await;
     let wrong = |what: &str, answer: &Answer| {
         Err(format!("{what}: {} {}", answer.status, String::from_utf8_lossy(&answer.body)))
     };
-    if let Some(link) = &promise.taken.link {
+    if let Some(link) = &promise.accepted.link {
         let file = get(link).await;
         return if file.body == FILE.as_bytes() { Ok(()) } else { wrong("the file", &file) };
     }
     if promise.kind == Kind::ZeroRetention {
         return Ok(());
     }
-    for id in &promise.taken.ids {
+    for id in &promise.accepted.ids {
         let raw = get(&format!("/api/messages/{id}/raw")).await;
         let text = mail(promise.kind, &promise.subject);
         let received = matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded);

@@ -1,7 +1,7 @@
 //! A webhook receiver on port 0 that records each request and answers by a script.
 //!
-//! It is a real HTTP server (HTTP/1.1 with keep-alive, and HTTP/2 inside TLS) that can also misbehave: wait, hang, close
-//! early, dribble, never stop. Dropping it closes the port and all of its connections.
+//! It is a real HTTP server (HTTP/1.1 with keep-alive, and HTTP/2 inside TLS) that can also misbehave: wait, hang,
+//! close early, dribble, never stop. Dropping it closes the port and all of its connections.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,7 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-/// How long a test waits for a request before it fails.
+/// Limit for a request to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request as it arrived.
@@ -41,7 +41,7 @@ pub(crate) struct Received {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub at: Instant,
-    /// Which connection it came on, from 1.
+    /// Number of its connection, from 1.
     pub connection: usize,
 }
 
@@ -57,7 +57,7 @@ impl Received {
     }
 }
 
-/// What the script answers.
+/// The answer of a script.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     status: u16,
@@ -97,7 +97,7 @@ impl Reply {
         Self { manner: Behavior::CloseInBody, ..Self::status(200) }
     }
 
-    /// Sends one byte of body per `interval`, for ever.
+    /// Sends one byte of body per `interval`, for ever: a slow endpoint.
     pub(crate) fn dribble(interval: Duration) -> Self {
         Self { manner: Behavior::Dribble(interval), ..Self::status(200) }
     }
@@ -124,7 +124,7 @@ impl Reply {
         self
     }
 
-    /// Waits before answering.
+    /// Delays the answer: a slow endpoint.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -247,20 +247,19 @@ impl Receiver {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let log = Arc::new(Log::default());
         let (sender, arrivals) = unbounded_channel();
-        let desk = Arc::new(ReceiverState { log: log.clone(), sender, script });
+        let state = Arc::new(ReceiverState { log: log.clone(), sender, script });
         let server = tokio::spawn(async move {
             // Dropped, and with it every connection, when the receiver is.
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(tcp, tls.clone(), desk.clone()));
+                connections.spawn(serve(tcp, tls.clone(), state.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
         Self { address, scheme, log, arrivals, server }
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -288,7 +287,7 @@ impl Receiver {
         self.log.requests.lock().unwrap().clone()
     }
 
-    /// How many connections have been accepted.
+    /// Number of connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
@@ -306,28 +305,28 @@ struct ReceiverState<S> {
     script: S,
 }
 
-async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, desk: Arc<ReceiverState<S>>)
+async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, state: Arc<ReceiverState<S>>)
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
 {
-    let connection = desk.log.connections.fetch_add(1, Ordering::SeqCst) + 1;
+    let connection = state.log.connections.fetch_add(1, Ordering::SeqCst) + 1;
     tcp.set_nodelay(true).unwrap();
     match tls {
-        None => serve_stream(tcp, connection, desk).await,
+        None => serve_stream(tcp, connection, state).await,
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(tcp).await {
-                serve_stream(stream, connection, desk).await;
+                serve_stream(stream, connection, state).await;
             }
         }
     }
 }
 
-async fn serve_stream<IO, S>(stream: IO, connection: usize, desk: Arc<ReceiverState<S>>)
+async fn serve_stream<IO, S>(stream: IO, connection: usize, state: Arc<ReceiverState<S>>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
 {
-    let service = service_fn(move |request| answer(request, connection, desk.clone()));
+    let service = service_fn(move |request| answer(request, connection, state.clone()));
     // An error here is a connection that a script or a client ended early.
     let _ended = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
@@ -335,7 +334,7 @@ where
 async fn answer<S>(
     request: Request<Incoming>,
     connection: usize,
-    desk: Arc<ReceiverState<S>>,
+    state: Arc<ReceiverState<S>>,
 ) -> Result<Response<ReplyBody>, Box<dyn std::error::Error + Send + Sync>>
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
@@ -350,9 +349,9 @@ where
         at: Instant::now(),
         connection,
     };
-    desk.log.requests.lock().unwrap().push(received.clone());
-    let reply = (desk.script)(&received);
-    let _listening = desk.sender.send(received);
+    state.log.requests.lock().unwrap().push(received.clone());
+    let reply = (state.script)(&received);
+    let _listening = state.sender.send(received);
     Ok(reply.into_response().await?)
 }
 

@@ -1,4 +1,4 @@
-//! A remote mail host: answers as a test wants, and hands over what it took.
+//! A remote mail host that replies by a script, and returns the mail that it accepted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,27 +14,28 @@ use tokio_rustls::TlsAcceptor;
 
 use super::server::DEADLINE;
 
-/// What the host does instead of what it would.
+/// Replaces the host's usual reply.
 #[derive(Clone, Debug)]
 pub(crate) enum HostAction {
-    /// Answers this, line ends included.
+    /// Sends this, line ends included.
     Send(String),
-    /// Says this and hangs up.
+    /// Sends this and closes the connection.
     SendAndClose(String),
-    /// Says this after a while.
+    /// Sends this after a delay: a slow host.
     SendAfter(Duration, String),
-    /// Says nothing, for ever.
+    /// Sends nothing until the client gives up.
     Hang,
-    /// Says this, and then nothing.
+    /// Sends this, and then nothing.
     SendAndHang(String),
-    /// Says this without end.
+    /// Sends this again and again.
     SendForever(String),
 }
 
-/// Looks at a command, `GREETING`, or `END` of the data, and perhaps acts; the second argument counts connections from 1.
+/// Maps a command, `GREETING`, or `END` of the data to an action, if any; the second argument counts connections from
+/// 1.
 pub(crate) type Script = Arc<dyn Fn(&str, usize) -> Option<HostAction> + Send + Sync>;
 
-/// How a host is made.
+/// Behaviour of a host.
 #[derive(Clone)]
 pub(crate) struct HostConfig {
     /// Lines of the answer to EHLO after the first.
@@ -56,7 +57,7 @@ impl Default for HostConfig {
     }
 }
 
-/// A message that the host took.
+/// A message that the host accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedMail {
     /// `MAIL FROM:…` as it came.
@@ -65,14 +66,14 @@ pub(crate) struct ReceivedMail {
     pub rcpt: Vec<String>,
     /// The octets between 354 and the final dot, as they came.
     pub wire: Vec<u8>,
-    /// Whether the session was encrypted.
+    /// True in an encrypted session.
     pub tls: bool,
-    /// Which connection it came over, from 1.
+    /// Number of its connection, from 1.
     pub connection: usize,
 }
 
 impl ReceivedMail {
-    /// The mail data, its dots taken away.
+    /// The mail data, with dot-stuffing undone.
     pub(crate) fn data(&self) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.wire.len());
         for line in self.wire.split_inclusive(|byte| *byte == b'\n') {
@@ -92,7 +93,7 @@ impl ReceivedMail {
     }
 }
 
-/// The host; it is gone with this.
+/// The host; it stops when it is dropped.
 pub(crate) struct RemoteHost {
     pub address: SocketAddr,
     taken: UnboundedReceiver<ReceivedMail>,
@@ -132,22 +133,22 @@ impl Drop for RemoteHost {
 }
 
 impl RemoteHost {
-    /// A host that takes everything.
+    /// Starts a host that accepts everything.
     pub(crate) async fn start() -> Self {
         Self::with(HostConfig::default()).await
     }
 
-    /// A host that answers as `script` wants.
+    /// Starts a host with this script.
     pub(crate) async fn scripted(script: impl Fn(&str, usize) -> Option<HostAction> + Send + Sync + 'static) -> Self {
         Self::with(HostConfig { script: Arc::new(script), ..HostConfig::default() }).await
     }
 
-    pub(crate) async fn with(manner: HostConfig) -> Self {
-        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), manner).await
+    pub(crate) async fn with(config: HostConfig) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), config).await
     }
 
-    /// At this address; another host may have had it.
-    pub(crate) async fn at(address: SocketAddr, manner: HostConfig) -> Self {
+    /// Starts one at this address, which another host may have had.
+    pub(crate) async fn at(address: SocketAddr, config: HostConfig) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (count, connections) = watch::channel(0);
@@ -160,7 +161,7 @@ impl RemoteHost {
                 let (stream, _) = listener.accept().await.unwrap();
                 count.send_modify(|count| *count += 1);
                 let host = Session {
-                    manner: manner.clone(),
+                    config: config.clone(),
                     number: *count.borrow(),
                     taken: taken_sender.clone(),
                     counted: OpenConnection::new(&opened),
@@ -171,19 +172,19 @@ impl RemoteHost {
         Self { address, taken, connections, open, serving }
     }
 
-    /// The next message that it takes.
+    /// Waits for the next message.
     pub(crate) async fn next_mail(&mut self) -> ReceivedMail {
         let taken = timeout(DEADLINE, self.taken.recv()).await;
         assert!(taken.is_ok(), "nothing came within {DEADLINE:?}");
         taken.unwrap().unwrap()
     }
 
-    /// A message that it has taken already.
+    /// The next message, if it has come already.
     pub(crate) fn try_next_mail(&mut self) -> Option<ReceivedMail> {
         self.taken.try_recv().ok()
     }
 
-    /// Whether nothing was taken that nobody asked for.
+    /// True when no accepted message is left unread.
     pub(crate) fn is_drained(&mut self) -> bool {
         self.taken.try_recv().is_err()
     }
@@ -199,14 +200,14 @@ impl RemoteHost {
         assert!(reached.is_ok(), "{} connections instead of {wanted} after {DEADLINE:?}", self.connections());
     }
 
-    /// The most connections that it had at a time.
+    /// Peak number of concurrent connections.
     pub(crate) fn most_connections(&self) -> usize {
         self.open.most.load(Ordering::SeqCst)
     }
 }
 
 struct Session {
-    manner: HostConfig,
+    config: HostConfig,
     number: usize,
     taken: UnboundedSender<ReceivedMail>,
     counted: OpenConnection,
@@ -220,8 +221,8 @@ type Stream = BufReader<Box<dyn ByteStream>>;
 impl Session {
     async fn serve(self, stream: TcpStream) {
         let mut tls = false;
-        let mut stream: Stream = match &self.manner.tls {
-            Some(acceptor) if self.manner.implicit_tls => {
+        let mut stream: Stream = match &self.config.tls {
+            Some(acceptor) if self.config.implicit_tls => {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 tls = true;
                 BufReader::new(Box::new(stream))
@@ -244,14 +245,14 @@ impl Session {
             let usual = match verb {
                 "EHLO" => self.ehlo_reply(tls),
                 "STARTTLS" => {
-                    let refused = (self.manner.script)(&line, self.number).is_some();
+                    let refused = (self.config.script)(&line, self.number).is_some();
                     if !self.answer(&mut stream, &line, "220 2.0.0 go\r\n").await {
                         return;
                     }
                     if refused {
                         continue;
                     }
-                    let acceptor = self.manner.tls.clone().unwrap();
+                    let acceptor = self.config.tls.clone().unwrap();
                     let Ok(secured) = acceptor.accept(stream.into_inner()).await else { return };
                     tls = true;
                     stream = BufReader::new(Box::new(secured));
@@ -262,7 +263,7 @@ impl Session {
                 "QUIT" => "221 2.0.0 bye\r\n".to_owned(),
                 _ => "250 2.0.0 ok\r\n".to_owned(),
             };
-            let acted = (self.manner.script)(&line, self.number);
+            let acted = (self.config.script)(&line, self.number);
             let said = match &acted {
                 Some(HostAction::Send(text) | HostAction::SendAndClose(text) | HostAction::SendAfter(_, text)) => {
                     text.clone()
@@ -284,7 +285,7 @@ impl Session {
                         tls,
                         connection: self.number,
                     };
-                    let accepted = match (self.manner.script)("END", self.number) {
+                    let accepted = match (self.config.script)("END", self.number) {
                         Some(HostAction::Send(text) | HostAction::SendAfter(_, text)) => text.starts_with('2'),
                         Some(_) => false,
                         None => true,
@@ -308,8 +309,8 @@ impl Session {
 
     fn ehlo_reply(&self, tls: bool) -> String {
         let mut lines = vec!["mx.remote.test".to_owned()];
-        lines.extend(self.manner.extensions.iter().map(|line| (*line).to_owned()));
-        if self.manner.tls.is_some() && !tls {
+        lines.extend(self.config.extensions.iter().map(|line| (*line).to_owned()));
+        if self.config.tls.is_some() && !tls {
             lines.push("STARTTLS".to_owned());
         }
         let last = lines.len() - 1;
@@ -320,9 +321,9 @@ impl Session {
             .collect()
     }
 
-    /// Says what the script wants, or the usual; whether the session goes on.
+    /// Sends the script's reply or the usual one; true when the session goes on.
     async fn answer(&self, stream: &mut Stream, what: &str, usual: &str) -> bool {
-        match (self.manner.script)(what, self.number) {
+        match (self.config.script)(what, self.number) {
             None => stream.write_all(usual.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
             Some(HostAction::Send(text)) => {
                 stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok()
@@ -345,7 +346,7 @@ impl Session {
                 false
             }
             Some(HostAction::Hang) => {
-                // Until the other side has enough of it.
+                // Until the client closes.
                 let mut rest = Vec::new();
                 drop(stream.read_to_end(&mut rest).await);
                 false
@@ -358,7 +359,7 @@ impl Session {
     }
 }
 
-/// Up to the final dot, which is taken away.
+/// Reads up to the final dot, which is removed.
 async fn read_data(stream: &mut Stream) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
@@ -373,12 +374,12 @@ async fn read_data(stream: &mut Stream) -> Option<Vec<u8>> {
     }
 }
 
-/// A certificate for `name` that nobody trusts, and what serves it.
+/// Makes a self-signed certificate for `name`, and the acceptor that serves it.
 pub(crate) fn self_signed(name: &str) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
     self_signed_with(rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap())
 }
 
-/// The same with what `params` say.
+/// As [`self_signed`], with these parameters.
 pub(crate) fn self_signed_with(
     params: rcgen::CertificateParams,
 ) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {

@@ -1,4 +1,4 @@
-//! A server whose mail for remote.test goes to one remote host, and which programs hand mail in at.
+//! A server with submission whose mail for remote.test goes to one remote host.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ use super::remote_host::RemoteHost;
 use super::server::Server;
 use super::smtp::SmtpClient;
 
-/// The server, its owner, and the host that takes its mail.
+/// The server, its owner, and the host that receives its mail.
 pub(crate) struct SendingServer {
     pub server: Server,
     pub remote: RemoteHost,
@@ -33,7 +33,7 @@ impl SendingServer {
         Self { server, remote, owner, dns }
     }
 
-    /// A session of the owner's at the submission door.
+    /// Opens a submission session of the owner.
     pub(crate) async fn submission_session(&self) -> SmtpClient {
         let mut client = SmtpClient::connect(self.server.submission[0]).await;
         client.expect("EHLO client.test", 250).await;
@@ -44,7 +44,7 @@ impl SendingServer {
         client
     }
 
-    /// Hands in a message, which is taken.
+    /// Submits a message, which is accepted.
     pub(crate) async fn submit(&self, reverse_path: &str, to: &[&str], mail: impl AsRef<[u8]>) {
         let reply = self.submission_session().await.mail(reverse_path, to, mail).await;
         assert_eq!(reply.code, 250, "{}", reply.text());

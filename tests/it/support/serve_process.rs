@@ -19,7 +19,7 @@ use super::machine::{memory_kib, reset_peak_memory};
 use super::promises::Listeners;
 use super::server::Server;
 
-/// How long the process may take for anything.
+/// Limit for anything the process does.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// `mailkite serve` as a process.
@@ -43,7 +43,8 @@ impl ServeProcess {
         Self::start_in(folder, sections, &[]).await
     }
 
-    /// As [`Self::start_with`], on a data directory that has an owner with inbox.test verified; a client with the owner's key.
+    /// As [`Self::start_with`], on a data directory that has an owner with inbox.test verified; a client with the
+    /// owner's key.
     pub(crate) async fn start_owned(folder: &Path, sections: &str) -> (Self, Api) {
         let data_dir = folder.join("data");
         let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
@@ -100,7 +101,7 @@ impl ServeProcess {
         reset_peak_memory(self.child.id().unwrap());
     }
 
-    /// Where it takes things; its submission only if `sections` configured one.
+    /// Its listeners; that of submission only if `sections` configured one.
     pub(crate) const fn listeners(&self) -> Listeners {
         Listeners { smtp: self.smtp, submission: self.submission, http: self.http }
     }

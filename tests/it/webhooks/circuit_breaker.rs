@@ -1,4 +1,4 @@
-//! An endpoint that fails is left alone for a while: one probe at a time, and a slow start once it is back (contract 9.5).
+//! The pause of a failing endpoint: one probe at a time, and a slow start once it recovers (contract 9.5).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::support::server::Server;
 
 const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
 
-/// A clock that stands in 2026: no pause ends by itself.
+/// A manual clock in 2026: no pause ends by itself.
 fn standing() -> Clock {
     Clock::manual(Timestamp::from_millis(1_785_196_800_000))
 }
@@ -27,7 +27,7 @@ async fn failing() -> (Receiver, Arc<AtomicBool>) {
     (receiver.await, fails)
 }
 
-/// Five mails whose first attempts fail, one after the other.
+/// Sends five mails whose first attempts fail, one after the other.
 async fn open(server: &mut Server) {
     for number in 0..5 {
         server.accepted("a@inbox.test", &format!("Fails {number}")).await;
@@ -80,9 +80,9 @@ async fn a_failing_endpoint_is_probed_once_a_pause_and_its_deliveries_keep_their
         assert_eq!(server.next_attempt().await.status, "delivered");
     }
     assert_eq!(server.webhooks.jobs.figures().paused, 0);
-    let fresh: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 1 AND account_id = 1").await;
+    let first: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 1 AND account_id = 1").await;
     let later: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 2").await;
-    assert_eq!((fresh, later), (18, 7), "waiting was no attempt");
+    assert_eq!((first, later), (18, 7), "waiting was no attempt");
     let (_, routes) = server.api("/api/routes").await;
     assert_eq!(routes[0]["paused_until"], serde_json::Value::Null);
     server.stop().await;

@@ -18,7 +18,7 @@ use crate::support::smtp::SmtpClient;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A clock that stands in 2026.
+/// A manual clock in 2026.
 fn standing() -> Clock {
     Clock::manual(Timestamp::from_millis(1_785_196_800_000))
 }
@@ -372,7 +372,7 @@ async fn a_blocked_sender_is_stored_as_spam_and_nobody_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
+async fn a_delivery_is_retried_through_the_whole_schedule_and_then_fails() {
     let mut receiver = receiver(503).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
@@ -384,7 +384,7 @@ async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
         let attempted = server.next_attempt().await;
         assert_eq!((attempted.attempt as usize, attempted.status), (index + 1, "pending"));
         let wait = attempted.next_attempt_at.unwrap().since(server.clock.now()).as_secs_f64();
-        assert!((secs as f64..=secs as f64 * 1.1 + 1.0).contains(&wait), "rung {index}: {wait} s");
+        assert!((secs as f64..=secs as f64 * 1.1 + 1.0).contains(&wait), "retry {index}: {wait} s");
         assert_eq!(first.get_or_insert(request.body.clone()), &request.body);
         server.advance(Duration::from_secs_f64(wait + 0.001), &hook.url);
     }
@@ -395,7 +395,7 @@ async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
     server.stop().await;
 }
 
-/// The first attempt of a mail, which fails, with the clock ten days ahead; its waiting time in milliseconds.
+/// Makes a first attempt that fails with the clock ten days ahead; returns the delay of the retry in milliseconds.
 async fn failed_in_the_future(server: &mut Server) -> i64 {
     assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
     let first = server.next_attempt().await;
@@ -480,23 +480,23 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     server.accepted("a@inbox.test", "Moving").await;
     assert_eq!(server.next_attempt().await.url, old.url());
 
-    let fresh = server.rotate(&hook).await;
+    let new_secret = server.rotate(&hook).await;
     let (route, url) = (hook.route.clone(), new.url());
     server.write(move |tx, _, now| store::webhooks::routes::set_destination(tx, &route, &url, now)).await;
     server.advance(Duration::from_secs(6), &hook.url);
     let second = new.next_request().await;
     assert_eq!(server.next_attempt().await.url, new.url());
     // Even attempts carry the old secret in the one-signature header, odd ones the new (contract 9.3).
-    assert!(is_signed_with(&second, &hook.secret) && !is_signed_with(&second, &fresh));
-    assert!(is_standard_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &fresh));
+    assert!(is_signed_with(&second, &hook.secret) && !is_signed_with(&second, &new_secret));
+    assert!(is_standard_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &new_secret));
     assert_eq!(second.header("webhook-signature").split(' ').count(), 2);
 
     server.advance(Duration::from_secs(400), &hook.url);
     server.advance(Duration::ZERO, &new.url());
     let third = new.next_request().await;
     assert_eq!(server.next_attempt().await.status, "delivered");
-    assert!(is_signed_with(&third, &fresh) && !is_signed_with(&third, &hook.secret));
-    assert!(is_standard_signed_with(&third, &hook.secret) && is_standard_signed_with(&third, &fresh));
+    assert!(is_signed_with(&third, &new_secret) && !is_signed_with(&third, &hook.secret));
+    assert!(is_standard_signed_with(&third, &hook.secret) && is_standard_signed_with(&third, &new_secret));
     assert_eq!(old.requests().len(), 1);
 
     // A day later the old secret is dead.
@@ -504,7 +504,7 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     server.accepted("a@inbox.test", "Settled").await;
     let fourth = new.next_request().await;
     server.next_attempt().await;
-    assert!(is_signed_with(&fourth, &fresh) && is_standard_signed_with(&fourth, &fresh));
+    assert!(is_signed_with(&fourth, &new_secret) && is_standard_signed_with(&fourth, &new_secret));
     assert!(!is_standard_signed_with(&fourth, &hook.secret));
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Outgoing HTTP against real peers that behave and misbehave.
+//! The outgoing HTTP client against real peers, well-behaved and hostile.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -267,7 +267,7 @@ async fn a_large_body_is_posted_whole() {
 
 const PIECE: usize = 64 * 1024;
 
-/// Pieces of a body, each filled with its number; they tell when they are given up.
+/// Pieces of a body, each filled with its number, that signal when they are dropped.
 struct Pieces {
     count: usize,
     made: Arc<AtomicUsize>,
@@ -275,7 +275,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Those, how many were made, and what ends when they are dropped.
+    /// Returns the pieces, the count of those produced, and a channel that closes when they are dropped.
     fn new(count: usize) -> (Self, Arc<AtomicUsize>, oneshot::Receiver<()>) {
         let (sender, given_up) = oneshot::channel();
         let made = Arc::new(AtomicUsize::new(0));

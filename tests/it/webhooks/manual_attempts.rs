@@ -1,4 +1,4 @@
-//! Attempts that a person asks for, and what ends deliveries before their time (contract 3.6, 5.5, 6.2 to 6.4).
+//! Manual retries and replays, and deliveries that end early by a removal (contract 3.6, 5.5, 6.2 to 6.4).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -111,7 +111,7 @@ async fn a_retry_that_succeeds_delivers_and_ends_the_automatic_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_that_fails_leaves_the_ladder_as_it_was() {
+async fn a_retry_that_fails_leaves_the_schedule_as_it_was() {
     let (receiver, answer) = switched(500).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
@@ -138,7 +138,7 @@ async fn a_retry_that_fails_leaves_the_ladder_as_it_was() {
     let automatic = server.next_attempt().await;
     assert_eq!((automatic.attempt, automatic.status), (4, "pending"));
     let wait = automatic.next_attempt_at.unwrap().since(server.clock.now()).as_secs();
-    assert!((300..=330).contains(&wait), "the second rung, not the fourth: {wait}");
+    assert!((300..=330).contains(&wait), "the second retry, not the fourth: {wait}");
     server.stop_with_jobs(1).await;
 }
 
@@ -192,7 +192,7 @@ async fn one_delivery_is_attempted_by_one_at_a_time_and_a_crash_would_leave_its_
     let planned = server.next_attempt().await.next_attempt_at.unwrap();
     let (delivery, job) = (row_of(&server, "SELECT id FROM delivery").await, server.query::<String>(JOB).await);
 
-    // A person's attempt runs: another person is told so, the job engine waits and keeps its rung.
+    // A person's attempt runs: another person gets a conflict, the job engine waits and keeps its place in the schedule.
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
     let running = tokio::spawn(async move { webhooks.retry(delivery, now).await });
     receiver.next_request().await;
@@ -279,8 +279,8 @@ async fn a_retry_uses_the_present_url_and_both_secrets_after_a_rotation() {
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let (route, url) = (hook.route.clone(), new.url());
     server.write(move |tx, _, now| routes::set_destination(tx, &route, &url, now)).await;
-    let fresh = server.rotate(&hook).await;
-    for (attempt, signer) in [(2, &hook.secret), (3, &fresh)] {
+    let new_secret = server.rotate(&hook).await;
+    for (attempt, signer) in [(2, &hook.secret), (3, &new_secret)] {
         assert_eq!(retry(&server, delivery).await.unwrap(), Manual { ok: false, status: 500 });
         let request = new.next_request().await;
         assert_eq!(request.header("x-mailkite-attempt"), attempt.to_string());
@@ -290,7 +290,7 @@ async fn a_retry_uses_the_present_url_and_both_secrets_after_a_rotation() {
     server.clock.advance(Duration::from_secs(86_400));
     retry(&server, delivery).await.unwrap();
     let request = new.next_request().await;
-    assert!(is_signed_with(&request, &fresh));
+    assert!(is_signed_with(&request, &new_secret));
     assert_eq!(request.header("webhook-signature").split(' ').count(), 1);
     assert_eq!(server.query::<String>("SELECT url FROM delivery").await, new.url());
     assert_eq!(old.requests().len(), 1);
@@ -332,7 +332,7 @@ async fn without_route_or_message_nothing_is_attempted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_attempts_run_at_the_same_time_and_are_told_in_the_order_asked() {
+async fn fifty_attempts_run_at_the_same_time_and_are_reported_in_the_order_asked() {
     const WAIT: Duration = Duration::from_millis(1_000);
     let slow = Arc::new(AtomicU16::new(0));
     let asked = Arc::clone(&slow);
@@ -481,7 +481,7 @@ async fn stored_messages_are_posted_to_a_newer_route() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_of_a_pending_delivery_takes_it_off_the_ladder() {
+async fn a_replay_of_a_pending_delivery_takes_it_off_the_schedule() {
     let (receiver, answer) = switched(500).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
@@ -572,7 +572,7 @@ async fn the_test_of_a_webhook_is_signed_and_leaves_nothing() {
     let (mut receiver, answer) = switched(200).await;
     let server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
-    let fresh = server.rotate(&hook).await;
+    let new_secret = server.rotate(&hook).await;
     let asked = hook.route.clone();
     let route = server.db.read(move |connection| routes::find(connection, &asked)).await.unwrap().unwrap();
     let now = server.clock.now();
@@ -592,7 +592,7 @@ async fn the_test_of_a_webhook_is_signed_and_leaves_nothing() {
     assert_eq!(request.header("webhook-id"), id);
     assert!(request.header("x-mailkite-delivery").starts_with("dlv_test_"));
     assert_eq!(request.header("x-mailkite-attempt"), "1");
-    assert!(is_signed_with(&request, &fresh), "the current secret signs");
+    assert!(is_signed_with(&request, &new_secret), "the current secret signs");
     assert_eq!(request.header("webhook-signature").split(' ').count(), 1);
 
     answer.store(500, Ordering::SeqCst);

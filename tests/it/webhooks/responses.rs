@@ -1,5 +1,5 @@
-//! Answers of endpoints that are not whole, connections that close instead of answering, and webhooks that go and come
-//! back (contract 3.6, 9.4).
+//! Incomplete responses, connections closed without one, and webhooks that are removed and set again
+//!  (contract 3.6, 9.4).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
