@@ -1,6 +1,6 @@
 //! Accounts: signing up and in, credentials, Google, and what one account may have (contract 1.9, 2).
 //!
-//! Tests use the API; the helpers below sign up and log in. Google is a token endpoint and a key set of the tests (`support::google`).
+//! Tests use the API; the helpers below sign up and log in. Google is played by `support::google`.
 //! A change of a limit goes to `limits`, of the cost of passwords to `password_hashing`.
 
 mod credentials;
