@@ -4,15 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use mailkite::testing::clock::Timestamp;
-use mailkite::testing::net::egress::{Policy, Target as Url};
 use mailkite::testing::id::MessageId;
 use mailkite::testing::inbound::route::Pattern;
-use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::mail::address::{ForwardPath, Mailbox, ReversePath};
 use mailkite::testing::mail::mime;
+use mailkite::testing::net::egress::{Policy, Target as Url};
+use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::smtp_server::command::{self, Command, Refusal};
 use mailkite::testing::smtp_server::data::{DataReader, Progress};
-use mailkite::testing::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
+use mailkite::testing::webhook::events::email_received::{
+    Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text,
+};
 
 use crate::sending;
 
