@@ -1,8 +1,9 @@
-//! Feeds mutated input to the parsers that strangers reach: SMTP commands, mail data, MIME to event, signed links,
-//! reports that come back.
+//! Feeds mutated input to the parsers that untrusted peers reach: SMTP commands, mail data, MIME to event, signed
+//! links, reports that come back.
 //!
-//! A plain mutator without coverage: it starts from the golden mails and the dialogs and is steered by a dictionary.
-//! What makes a target panic, or take too long, is written to `tests/fuzz/artifacts` and ends the run with an error.
+//! A plain mutator without coverage: it starts from the golden mails and the dialogs and is steered by a dictionary. An
+//! input that makes a target panic, or take too long, is written to `tests/fuzz/artifacts` and ends the run with an
+//! error.
 
 mod mutate;
 mod sending;
@@ -24,7 +25,7 @@ use targets::{TARGETS, Target};
 const SLOW: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// What the thread is trying, for the report of a panic.
+    /// The target and input of this thread, for the report of a panic.
     static PRESENT: Mutex<(&'static str, Vec<u8>)> = const { Mutex::new(("", Vec::new())) };
 }
 static FOUND: AtomicBool = AtomicBool::new(false);
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         TARGETS.iter().filter(|target| names.is_empty() || names.iter().any(|name| name == target.name)).collect();
     assert!(!chosen.is_empty(), "targets are: {:?}", TARGETS.map(|target| target.name));
     // The parsers catch their own panics, so that no mail is lost; here none may pass unseen.
-    panic::set_hook(Box::new(|report| keep(&report.to_string())));
+    panic::set_hook(Box::new(|report| report_input(&report.to_string())));
     let threads: Vec<_> = chosen
         .into_iter()
         .map(|target| {
@@ -76,15 +77,15 @@ fn fuzz(target: &'static Target, time: Duration, seed: u64) {
 fn attempt(target: &'static Target, input: Vec<u8>) {
     PRESENT.with(|present| *present.lock().unwrap() = (target.name, input.clone()));
     let started = Instant::now();
-    // The hook has told of a panic already.
-    let _told = panic::catch_unwind(|| (target.run)(&input));
+    // The hook has reported a panic already.
+    let _reported = panic::catch_unwind(|| (target.run)(&input));
     if started.elapsed() > SLOW {
-        keep(&format!("{} octets took {:?}", input.len(), started.elapsed()));
+        report_input(&format!("{} octets took {:?}", input.len(), started.elapsed()));
     }
 }
 
-/// Writes down what the thread was trying when something was found.
-fn keep(report: &str) {
+/// Writes the input of this thread to a file and reports it.
+fn report_input(report: &str) {
     FOUND.store(true, Ordering::SeqCst);
     let (name, input) = PRESENT.with(|present| present.lock().map(|present| present.clone()).unwrap_or_default());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts");

@@ -1,4 +1,4 @@
-//! What sending reads from strangers: reports that come back, envelope senders of our own form, lists of mailboxes.
+//! Targets of sending: DSNs and abuse reports, envelope senders of our own form, lists of mailboxes.
 
 use mailkite::testing::clock::Timestamp;
 use mailkite::testing::id::MessageId;
@@ -71,7 +71,7 @@ pub fn reports() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A report is bounded, and its words stand on one line without control characters.
+/// A report is bounded, and its texts are single lines without control characters.
 pub fn report(raw: &[u8]) {
     let texts = match report::read(raw) {
         None => return,
@@ -114,7 +114,7 @@ pub fn addresses() -> Vec<Vec<u8>> {
     senders().iter().map(|address| address.to_string().into_bytes()).collect()
 }
 
-/// Only what this key has made is ours, in any case of its letters; what is not ours can be forwarded and comes back.
+/// Only addresses made with this key are ours, in any letter case; any other can be rewritten by SRS and read back.
 pub fn path(input: &[u8]) {
     let Ok(address) = Mailbox::parse(&String::from_utf8_lossy(input)) else { return };
     let paths = paths();
@@ -144,7 +144,7 @@ pub fn lists() -> Vec<Vec<u8>> {
         .to_vec()
 }
 
-/// What is taken has no control character in it and can be written as a header again.
+/// An accepted list has no control character and can be written as a header again.
 pub fn list(input: &[u8]) {
     let Ok(list) = mailbox_list::parse_list(&String::from_utf8_lossy(input)) else { return };
     assert!(!list.is_empty());

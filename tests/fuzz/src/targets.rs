@@ -1,18 +1,20 @@
-//! What is fuzzed, and what must hold of every input.
+//! The targets, and the assertions that hold for every input.
 
 use std::fs;
 use std::path::Path;
 
 use mailkite::testing::clock::Timestamp;
-use mailkite::testing::net::egress::{Policy, Target as Url};
 use mailkite::testing::id::MessageId;
 use mailkite::testing::inbound::route::Pattern;
-use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::mail::address::{ForwardPath, Mailbox, ReversePath};
 use mailkite::testing::mail::mime;
+use mailkite::testing::net::egress::{Policy, Target as Url};
+use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::smtp_server::command::{self, Command, Refusal};
 use mailkite::testing::smtp_server::data::{DataReader, Progress};
-use mailkite::testing::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
+use mailkite::testing::webhook::events::email_received::{
+    Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text,
+};
 
 use crate::sending;
 
@@ -136,13 +138,13 @@ const URLS: &[&[u8]] = &[
     b"/(a|b)*/i",
 ];
 
-/// The mails of tests/fixtures, small enough to try many.
+/// The mails of tests/fixtures that are small enough to try many of.
 fn mails() -> Vec<Vec<u8>> {
     let found = files("fixtures", ".eml").into_iter().filter(|mail| mail.len() < 32 * 1024);
     found.chain([b"Subject: hi\r\n\r\nHello.\r\n.\r\n".to_vec()]).collect()
 }
 
-/// What the clients of tests/dialogs say.
+/// Lines that the clients of tests/dialogs send.
 fn dialog_lines() -> Vec<Vec<u8>> {
     let lines = files("dialogs", ".txt").into_iter().flat_map(|script| {
         let text = String::from_utf8_lossy(&script).into_owned();
@@ -176,7 +178,7 @@ fn files(folder: &str, end: &str) -> Vec<Vec<u8>> {
     fitting.filter_map(|path| fs::read(path).ok()).collect()
 }
 
-/// A line is parsed or refused with a reply of one line; what was understood reads the same when it is written again.
+/// A line is parsed or refused with a reply of one line; a parsed address reads the same when it is written again.
 fn command(line: &[u8]) {
     let reply = match command::parse(line) {
         Ok(Command::Mail(arguments)) => {
@@ -237,7 +239,7 @@ fn data(input: &[u8]) {
     }
 }
 
-/// RFC 5321 §4.1.1.4 and §4.5.2 as a person would say it: the text and the octets used, a bare newline, or no end yet.
+/// RFC 5321 §4.1.1.4 and §4.5.2 written plainly: the text and the octets used, a bare newline, or no end yet.
 fn plain_data(input: &[u8]) -> Option<Result<(Vec<u8>, usize), ()>> {
     let (mut text, mut at) = (Vec::new(), 0);
     loop {
@@ -276,7 +278,7 @@ fn streams() -> Vec<Vec<u8>> {
     mails().into_iter().flat_map(in_mail).collect()
 }
 
-/// A message is read within its limits, and its event is JSON that says the same.
+/// A message is parsed within its limits, and its event is JSON with the same values.
 fn mime(raw: &[u8]) {
     let mail = mime::parse(raw);
     let headers: serde_json::Value =
@@ -347,7 +349,7 @@ fn signer() -> Links {
     Links::new("https://mail.acme.dev", std::array::from_fn(|index| index as u8), None)
 }
 
-/// A link is genuine only in its one spelling; URLs and route matches are judged without a panic.
+/// A link is valid only in its one spelling; URLs and route patterns are parsed without a panic.
 fn link(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let now = Timestamp::from_millis(1_785_196_800_000);

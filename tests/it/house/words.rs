@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::sources;
+use super::rules::sources;
 
 /// The longest line of a comment, in columns. Rows of tables cannot be broken.
 const COMMENT_WIDTH: usize = 120;

@@ -1,4 +1,4 @@
-//! A client of the API that holds every answer against the server's own OpenAPI document.
+//! A client of the API that checks every answer against the server's own OpenAPI document.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,9 +17,8 @@ static DOCUMENT: OnceLock<Value> = OnceLock::new();
 /// A client with or without credential.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
-    /// Where the server is.
     pub address: SocketAddr,
-    /// What is sent as `Authorization: Bearer`.
+    /// Sent as `Authorization: Bearer`.
     pub credential: Option<String>,
 }
 
@@ -47,7 +46,7 @@ impl Answer {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// Asserts the status; the JSON.
+    /// Asserts the status and returns the JSON.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
@@ -174,8 +173,8 @@ impl Api {
         }
         let anonymous = Self::anonymous(self.address);
         let mut document = anonymous.exchange("GET", "/api/openapi.json", &[], None).await.json;
-        close(&mut document["paths"], false);
-        close(&mut document["components"], false);
+        forbid_unknown_properties(&mut document["paths"], false);
+        forbid_unknown_properties(&mut document["components"], false);
         DOCUMENT.get_or_init(|| document)
     }
 }
@@ -199,7 +198,7 @@ fn parse(answer: &[u8]) -> Answer {
     Answer { status, headers, body, json }
 }
 
-/// RFC 9112 §7.1: what the chunks hold, up to where they break off.
+/// RFC 9112 §7.1: joins the chunks, up to the end of the octets.
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
@@ -211,8 +210,8 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Makes every use of a schema a closed one, so that a key which the document does not know is a failure.
-fn close(value: &mut Value, part_of_all: bool) {
+/// Closes every use of a schema, so that a key which the document does not know is a failure.
+fn forbid_unknown_properties(value: &mut Value, part_of_all: bool) {
     match value {
         Value::Object(object) => {
             if object.contains_key("$ref") && !part_of_all {
@@ -220,13 +219,13 @@ fn close(value: &mut Value, part_of_all: bool) {
             }
             for (key, inner) in object.iter_mut() {
                 if key == "allOf" {
-                    inner.as_array_mut().into_iter().flatten().for_each(|part| close(part, true));
+                    inner.as_array_mut().into_iter().flatten().for_each(|part| forbid_unknown_properties(part, true));
                 } else {
-                    close(inner, false);
+                    forbid_unknown_properties(inner, false);
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| close(item, false)),
+        Value::Array(items) => items.iter_mut().for_each(|item| forbid_unknown_properties(item, false)),
         _ => {}
     }
 }
@@ -248,13 +247,13 @@ pub(crate) fn template<'d>(document: &'d Value, path: &str) -> Option<&'d str> {
     fitting.map(String::as_str).min_by_key(|template| template.split('/').filter(|part| is_parameter(part)).count())
 }
 
-/// What a reference leads to; anything else is itself.
+/// Follows a `$ref`; returns any other value as it is.
 pub(crate) fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
     let pointer = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
     pointer.map_or(value, |pointer| document.pointer(pointer).unwrap())
 }
 
-/// Holds an answer against the document.
+/// Checks an answer against the document.
 fn check(document: &Value, method: &str, path: &str, answer: &Answer) {
     let Some(template) = template(document, path) else { return };
     let verb = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };

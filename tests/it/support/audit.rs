@@ -1,9 +1,9 @@
-//! `mailkite audit` on a data directory: is everything there that was promised?
+//! `mailkite audit` on a data directory: nothing that was acknowledged may be lost.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Runs it: whether nothing is lost, and what it said.
+/// Runs it; returns true when nothing is lost, and its output.
 pub(crate) fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_mailkite"))
         .arg("audit")
@@ -16,14 +16,14 @@ pub(crate) fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-/// Nothing is lost.
+/// Asserts that nothing is lost.
 #[track_caller]
 pub(crate) fn assert_audited(data_dir: &Path) {
     let (good, said) = audit(data_dir, &[]);
     assert!(good, "{said}");
 }
 
-/// Nothing is lost, and each id of a ledger has an end state; what was said of them.
+/// Asserts that nothing is lost and that each id of a ledger has an end state; returns the output.
 #[track_caller]
 pub(crate) fn assert_ledger(data_dir: &Path, ledger: &str) -> String {
     let file = data_dir.with_extension("ledger");

@@ -42,7 +42,7 @@ pub(crate) async fn run(name: &str, script: &str) {
                 for _ in 0..times {
                     let said = client.as_mut().unwrap().line().await;
                     let said = said.unwrap_or_else(|error| panic!("{place}: {rest:?} was due: {error}"));
-                    assert!(fits(&said, rest), "{place}:\n expected {rest}\n but got  {said}");
+                    assert!(matches_pattern(&said, rest), "{place}:\n expected {rest}\n but got  {said}");
                 }
             }
             "TLS" => client = Some(client.take().unwrap().into_tls().await),
@@ -114,8 +114,8 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether a line is as expected, where each `*` stands for anything.
-fn fits(said: &str, expected: &str) -> bool {
+/// True when a line is as expected, where each `*` stands for anything.
+fn matches_pattern(said: &str, expected: &str) -> bool {
     let mut parts = expected.split('*');
     let Some(mut rest) = said.strip_prefix(parts.next().unwrap()) else { return false };
     let mut parts = parts.peekable();

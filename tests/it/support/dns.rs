@@ -15,36 +15,36 @@ const TTL: u32 = 60;
 /// A longer answer goes over TCP.
 const MAX_UDP: usize = 1232;
 
-/// How a name is answered.
+/// Answer for a name.
 enum Answer {
     Records(Vec<RData>),
     /// SERVFAIL.
     Failure,
-    /// No answer at all.
+    /// No answer.
     Silence,
 }
 
 #[derive(Default)]
 struct Zone {
     names: HashMap<String, Answer>,
-    /// Those whose answers are said to be validated.
+    /// Names whose answers have the AD bit.
     signed: HashSet<String>,
     asked: Vec<String>,
     over_tcp: Vec<String>,
     silent: bool,
     edns: Edns,
-    /// Those whose answers break off.
+    /// Names whose answers are truncated in their last record.
     broken_off: HashSet<String>,
 }
 
-/// How a question with EDNS is answered.
+/// Answer to a question with EDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Edns {
     #[default]
     Known,
-    /// By this error.
+    /// Answered with this error.
     Refused(ResponseCode),
-    /// Not at all.
+    /// Not answered.
     Dropped,
 }
 
@@ -63,7 +63,7 @@ impl Zone {
 
 /// The server; it stops when it is dropped. A name that was not added does not exist; `*.name` stands for all below it.
 pub(crate) struct DnsServer {
-    /// Where it listens, over UDP and TCP.
+    /// Listens over UDP and TCP.
     pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
     tasks: [JoinHandle<()>; 2],
@@ -96,18 +96,18 @@ impl DnsServer {
         self.record(name, RData::TXT(TXT::from_bytes(strings.iter().map(|text| text.as_bytes()).collect())))
     }
 
-    /// Makes a name another one's.
+    /// Adds a CNAME record.
     pub(crate) fn cname(&self, name: &str, target: &str) -> &Self {
         self.record(name, RData::CNAME(CNAME(Name::from_ascii(target).unwrap())))
     }
 
-    /// Takes away everything of a name.
+    /// Removes all records of a name.
     pub(crate) fn remove(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().names.remove(&key(name));
         self
     }
 
-    /// Takes away a name's records of one type, also a failure or silence.
+    /// Removes a name's records of one type, also a failure or silence.
     pub(crate) fn without(&self, name: &str, kind: RecordType) -> &Self {
         let mut zone = self.zone.lock().unwrap();
         match zone.names.get_mut(&key(name)) {
@@ -139,8 +139,7 @@ impl DnsServer {
         self.record(name, RData::TLSA(TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec())))
     }
 
-    /// Says of every answer for `name`, also that there is none, that it was validated: to those who ask with the AD or
-    /// the DO bit.
+    /// Sets the AD bit in every answer for `name`, also a negative one, to questions with the AD or the DO bit.
     pub(crate) fn sign(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().signed.insert(key(name));
         self
@@ -162,13 +161,13 @@ impl DnsServer {
         self.set(name, Answer::Silence)
     }
 
-    /// Never answers anything any more.
+    /// Answers nothing from now on.
     pub(crate) fn silence_all(&self) -> &Self {
         self.zone.lock().unwrap().silent = true;
         self
     }
 
-    /// From now on questions with EDNS are answered like that.
+    /// Sets the answer to questions with EDNS.
     pub(crate) fn edns(&self, edns: Edns) -> &Self {
         self.zone.lock().unwrap().edns = edns;
         self

@@ -1,4 +1,4 @@
-//! A Google of our own: tokens that are really signed, a key set, a token endpoint.
+//! A stand-in for Google: signed tokens, a key set, a token endpoint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use super::receiver::{Receiver, Reply};
 
-/// When the good token is fresh.
+/// Time at which the valid token was issued.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
-/// Our name at Google.
+/// Our client id at Google.
 pub(crate) const CLIENT: &str = "1234567890-abc.apps.googleusercontent.com";
-/// Google's key.
+/// The key that Google signs with.
 pub(crate) const SIGNING_KEY: &str = include_str!("../../fixtures/rsa_signing_key.b64");
-/// Somebody's key.
+/// A key that is not Google's.
 pub(crate) const OTHER_KEY: &str = include_str!("../../fixtures/rsa_other_key.b64");
 
-/// The settings that make `receiver` Google.
+/// Settings with `receiver` in the place of Google.
 pub(crate) fn settings(receiver: &Receiver) -> config::Google {
     config::Google {
         client_id: Some(CLIENT.to_owned()),
@@ -42,7 +42,7 @@ pub(crate) fn part(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// What a JWT signs.
+/// The part of a JWT that is signed.
 pub(crate) fn signed_text(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header.to_string()), part(claims.to_string()))
 }
@@ -55,12 +55,12 @@ pub(crate) fn rs256(key: &str, header: &Value, claims: &Value) -> String {
     format!("{text}.{}", part(signature))
 }
 
-/// The header of a good token.
+/// The header of a valid token.
 pub(crate) fn header() -> Value {
     json!({"alg": "RS256", "typ": "JWT", "kid": "one"})
 }
 
-/// The claims of a good token.
+/// The claims of a valid token.
 pub(crate) fn claims() -> Value {
     json!({
         "iss": "https://accounts.google.com", "aud": CLIENT, "azp": CLIENT, "sub": "110169484474386276334",
@@ -70,7 +70,7 @@ pub(crate) fn claims() -> Value {
     })
 }
 
-/// The good claims with one changed; `null` takes it away.
+/// The valid claims with one changed; `null` removes it.
 pub(crate) fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     if value.is_null() {
@@ -81,7 +81,7 @@ pub(crate) fn claims_with(name: &str, value: Value) -> Value {
     claims
 }
 
-/// The good token.
+/// The valid token.
 pub(crate) fn good() -> String {
     rs256(SIGNING_KEY, &header(), &claims())
 }
@@ -104,7 +104,7 @@ pub(crate) fn reply(json: &Value) -> Reply {
     Reply::status(200).header("content-type", "application/json; charset=utf-8").body(json.to_string())
 }
 
-/// What the token endpoint answers.
+/// The answer of the token endpoint.
 pub(crate) fn token_reply(token: &str) -> Reply {
     reply(&json!({"access_token": "ya29.secret", "expires_in": 3599, "token_type": "Bearer", "id_token": token}))
 }

@@ -1,4 +1,4 @@
-//! Skips tests for which this machine lacks something, and says so.
+//! The machine that the tests run on: skips tests for which it lacks something, and reads the memory of processes.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests
-/// that pass; and in the file that `tests/run` lists at its end.
+/// Reports that the running test is skipped and why: on standard error, past the harness, which hides the output of
+/// tests that pass; and in the file that `tests/run` lists at its end.
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
@@ -31,7 +31,7 @@ pub(crate) fn own_address() -> Option<IpAddr> {
     found
 }
 
-/// Where a server's program is, which may lie outside of a user's path; without it the test is skipped.
+/// Path of a server's program, which may lie outside of a user's PATH; without it the test is skipped.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|program| program.is_file());
@@ -53,4 +53,16 @@ pub(crate) fn preload(source: &str, folder: &Path) -> Option<String> {
         Err(error) => skip(&format!("a library to preload: cc: {error}")),
     }
     None
+}
+
+/// A figure of `/proc/PID/status` in KiB, as `VmHWM`.
+pub(crate) fn memory_kib(process: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Starts the peak of resident memory anew. A kernel that cannot do that counts from the start, which is no less.
+pub(crate) fn reset_peak_memory(process: u32) {
+    drop(std::fs::write(format!("/proc/{process}/clear_refs"), "5"));
 }

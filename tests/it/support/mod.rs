@@ -1,18 +1,20 @@
-//! What several tests need: the real server, a client, and peers with scripted behaviour.
+//! Helpers of the tests: the server in this process or as a child, clients, and peers with scripted behaviour.
+//!
+//! A helper that several files need stands here, one file for each peer or client; nothing here contains a test.
 
 pub(crate) mod api;
 pub(crate) mod audit;
+pub(crate) mod dev_process;
 pub(crate) mod dialog;
 pub(crate) mod dns;
-pub(crate) mod forwards;
+pub(crate) mod forwarding_server;
 pub(crate) mod google;
 pub(crate) mod machine;
-pub(crate) mod outgoing;
-pub(crate) mod post;
-pub(crate) mod process;
+pub(crate) mod outbound;
 pub(crate) mod promises;
 pub(crate) mod receiver;
-pub(crate) mod remote;
-pub(crate) mod served;
+pub(crate) mod remote_host;
+pub(crate) mod sending_server;
+pub(crate) mod serve_process;
 pub(crate) mod server;
 pub(crate) mod smtp;

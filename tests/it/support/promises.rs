@@ -1,7 +1,7 @@
-//! What a server promises by 250, 201 and 202, of every kind of mail that it stores, and whether all of it is kept.
+//! Promises by 250, 201 and 202 for every kind of mail that the server stores, and the check that all are kept.
 //!
-//! [`Promises`] stands outside: an MTA that repeats what was not taken, a client that repeats its request with the same
-//! key, a webhook receiver, a remote host. The server on its data directory comes and goes.
+//! [`Promises`] plays everyone outside: an MTA that repeats what was not accepted, a client that repeats its request
+//! with the same key, a webhook receiver, a remote host. The server on its data directory is killed and started again.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ use tokio::net::TcpStream;
 use super::api::{Answer, Api};
 use super::dns::DnsServer;
 use super::receiver::{Receiver, Reply};
-use super::remote::Remote;
-use super::served::Served;
+use super::remote_host::RemoteHost;
+use super::serve_process::{ServeProcess, verify_domain};
 use super::smtp::{SmtpClient, SmtpReply};
 
-/// How long everything may take to be delivered and sent.
+/// Limit for all deliveries.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// What a file holds, whoever sends it.
+/// Content of every attachment.
 const FILE: &str = "number,name\r\n1,Ada\r\n2,Grace\r\n";
 
-/// What is stored, each by another way.
+/// Kinds of stored data, each accepted on another path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Mail that lives in its row.
+    /// Mail stored in its row.
     Small,
     /// Mail that is too large for a row.
     Large,
@@ -35,14 +35,14 @@ pub(crate) enum Kind {
     File,
     /// The same to a forward route.
     Forwarded,
-    /// The same to a domain that stores nothing.
-    Passing,
+    /// The same to a domain with zero retention.
+    ZeroRetention,
     /// Sent by the API with an attachment.
     Sent,
     /// A batch with an attachment.
     Batch,
-    /// Handed in by a mail program, with an attachment.
-    Handed,
+    /// Submitted by a mail program, with an attachment.
+    Submitted,
     /// A client's file.
     Upload,
 }
@@ -54,47 +54,47 @@ impl Kind {
         Self::Large,
         Self::File,
         Self::Forwarded,
-        Self::Passing,
+        Self::ZeroRetention,
         Self::Sent,
         Self::Batch,
-        Self::Handed,
+        Self::Submitted,
         Self::Upload,
     ];
 }
 
-/// Where a running server takes things.
+/// Listeners of a running server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Doors {
+pub(crate) struct Listeners {
     pub smtp: SocketAddr,
     pub submission: SocketAddr,
     pub http: SocketAddr,
 }
 
-/// What was promised.
+/// One acknowledgement.
 #[derive(Clone, Debug)]
 struct Promise {
     kind: Kind,
     subject: String,
-    taken: Taken,
+    accepted: Accepted,
 }
 
-/// What an answer named.
+/// The ids and links of an answer.
 #[derive(Clone, Debug)]
-struct Taken {
+struct Accepted {
     /// Ids of messages, or of an upload.
     ids: Vec<String>,
     /// The path of an upload's link.
     link: Option<String>,
 }
 
-/// The world outside, and what it was promised.
+/// Everyone outside, and the promises made to them.
 pub(crate) struct Promises {
     pub receiver: Receiver,
-    pub remote: Remote,
+    pub remote: RemoteHost,
     pub key: String,
     template: tempfile::TempDir,
     sections: String,
-    given: Vec<Promise>,
+    promised: Vec<Promise>,
     /// Subjects that reached the remote host.
     arrived: Vec<String>,
     next: usize,
@@ -106,7 +106,7 @@ impl Promises {
     pub(crate) async fn new() -> Self {
         let dns = DnsServer::start().await;
         let receiver = Receiver::start(|_| Reply::status(200)).await;
-        let remote = Remote::start().await;
+        let remote = RemoteHost::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         dns.address("mx.mailkite.test", "192.0.2.1");
         let sections = format!(
@@ -116,36 +116,23 @@ impl Promises {
             remote.address.port()
         );
         let template = tempfile::tempdir().unwrap();
-        let mut served = Served::start_with(template.path(), &sections).await;
-        let token = served.said("nobody owns this server yet").await["setup_token"].clone();
-        let account = json!({"email": "ada@acme.test", "password": "correct horse battery", "setupToken": token});
-        let made = Api::anonymous(served.http).post("/api/auth/signup", account).await.expect(201);
-        let session = Api::anonymous(served.http).with(made["token"].as_str().unwrap());
-        let key = session.get("/api/keys").await.expect(200)["key"].as_str().unwrap().to_owned();
-        let owner = session.with(key.clone());
+        let mut served = ServeProcess::start_with(template.path(), &sections).await;
+        let owner = served.sign_up_owner().await;
         for domain in ["acme.test", "zero.test"] {
-            let added = owner.post("/api/domains", json!({"domain": domain})).await.expect(201);
-            for record in added["dns"].as_array().unwrap() {
-                let (name, value) = (record["name"].as_str().unwrap(), record["value"].as_str().unwrap());
-                match record["priority"].as_u64() {
-                    Some(priority) => dns.mx(name, priority.try_into().unwrap(), value),
-                    None => dns.txt(name, value),
-                };
-            }
-            let checked = owner.post_nothing(&format!("/api/domains/{domain}/verify")).await.expect(200);
-            assert_eq!(checked["status"], "verified", "{checked}");
+            verify_domain(&owner, &dns, domain).await;
             owner.put(&format!("/api/domains/{domain}/webhook"), json!({"url": receiver.url()})).await.expect(200);
         }
         owner.put("/api/domains/zero.test/retention", json!({"zeroRetention": true})).await.expect(200);
         let forward = json!({"match": "f@acme.test", "action": "forward", "destination": "ada@remote.test"});
         owner.post("/api/routes", forward).await.expect(201);
         served.child.kill().await.unwrap();
+        let key = owner.credential.unwrap();
         let _dns = dns;
-        let (given, arrived, next) = (Vec::new(), Vec::new(), 0);
-        Self { receiver, remote, key, template, sections, given, arrived, next, _dns }
+        let (promised, arrived, next) = (Vec::new(), Vec::new(), 0);
+        Self { receiver, remote, key, template, sections, promised, arrived, next, _dns }
     }
 
-    /// The configuration's sections, for another process on the same world.
+    /// The configuration's sections, for another process.
     pub(crate) fn sections(&self) -> &str {
         &self.sections
     }
@@ -157,9 +144,9 @@ impl Promises {
         to
     }
 
-    /// How many were promised.
+    /// Number of open promises.
     pub(crate) fn count(&self) -> usize {
-        self.given.len()
+        self.promised.len()
     }
 
     /// A number that no mail has yet.
@@ -168,48 +155,51 @@ impl Promises {
         self.next
     }
 
-    /// Offers one thing, once; whether it was promised. Offered again with the same number it is the same to the octet.
-    pub(crate) async fn offer(&mut self, doors: Doors, kind: Kind, number: usize) -> bool {
+    /// Offers one thing, once; true when it was promised. Offered again with the same number it is the same to the
+    /// octet.
+    pub(crate) async fn offer(&mut self, listeners: Listeners, kind: Kind, number: usize) -> bool {
         let subject = format!("{kind:?}-{number}");
-        let offered = Offer { kind, doors, subject: subject.clone(), key: self.key.clone() };
+        let offered = Offer { kind, listeners, subject: subject.clone(), key: self.key.clone() };
         // A server that ends in the middle breaks the exchange off.
         let answered = tokio::spawn(offered.make()).await;
-        let Ok(Some(taken)) = answered else { return false };
-        self.given.push(Promise { kind, subject, taken });
+        let Ok(Some(accepted)) = answered else { return false };
+        self.promised.push(Promise { kind, subject, accepted });
         true
     }
 
-    /// The ids that were promised since the last look, one a line.
+    /// The ids promised since the last check, one a line.
     pub(crate) fn ledger(&self) -> String {
-        self.given.iter().flat_map(|promise| &promise.taken.ids).map(|id| format!("{id}\n")).collect()
+        self.promised.iter().flat_map(|promise| &promise.accepted.ids).map(|id| format!("{id}\n")).collect()
     }
 
-    /// Waits until all that was promised so far has reached whom it was for, and reads it back; what was not kept.
-    pub(crate) async fn broken(&mut self, doors: Doors) -> Vec<String> {
+    /// Waits until everything promised so far has been delivered, and reads it back; returns the broken promises.
+    pub(crate) async fn find_broken(&mut self, listeners: Listeners) -> Vec<String> {
         let deadline = Instant::now() + DEADLINE;
         let mut broken = Vec::new();
-        for promise in std::mem::take(&mut self.given) {
+        for promise in std::mem::take(&mut self.promised) {
             let subject = promise.subject.as_str();
-            let posted =
-                matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded | Kind::Passing);
+            let posted = matches!(
+                promise.kind,
+                Kind::Small | Kind::Large | Kind::File | Kind::Forwarded | Kind::ZeroRetention
+            );
             while posted && !self.is_posted(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the webhook", promise.taken.ids));
+                    broken.push(format!("{subject} {:?} never reached the webhook", promise.accepted.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Handed);
+            let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Submitted);
             while sent && !self.is_sent(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the remote host", promise.taken.ids));
+                    broken.push(format!("{subject} {:?} never reached the remote host", promise.accepted.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let owner = Api::anonymous(doors.http).with(self.key.clone());
+            let owner = Api::anonymous(listeners.http).with(self.key.clone());
             if let Err(why) = read_back(&owner, &promise).await {
-                broken.push(format!("{subject} {:?} {why}", promise.taken.ids));
+                broken.push(format!("{subject} {:?} {why}", promise.accepted.ids));
             }
         }
         broken
@@ -220,7 +210,7 @@ impl Promises {
     }
 
     fn is_sent(&mut self, subject: &str) -> bool {
-        while let Some(taken) = self.remote.try_taken() {
+        while let Some(taken) = self.remote.try_next_mail() {
             let data = String::from_utf8(taken.data()).unwrap();
             let subjects = data.split("\r\n").filter_map(|line| line.strip_prefix("Subject: "));
             self.arrived.extend(subjects.map(str::to_owned));
@@ -244,7 +234,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The octets of a mail.
 fn mail(kind: Kind, subject: &str) -> String {
-    let from = if kind == Kind::Handed { "hi@acme.test" } else { "ada@example.com" };
+    let from = if kind == Kind::Submitted { "hi@acme.test" } else { "ada@example.com" };
     let head = format!("From: Ada <{from}>\r\nTo: Ada <ada@remote.test>\r\nSubject: {subject}\r\n");
     match kind {
         Kind::Small => format!("{head}\r\nHello.\r\n"),
@@ -256,45 +246,45 @@ fn mail(kind: Kind, subject: &str) -> String {
     }
 }
 
-/// One try.
+/// One request.
 struct Offer {
     kind: Kind,
-    doors: Doors,
+    listeners: Listeners,
     subject: String,
     key: String,
 }
 
 impl Offer {
-    /// What the answer names, once it is promised.
-    async fn make(self) -> Option<Taken> {
-        let messages = |ids| Taken { ids, link: None };
-        TcpStream::connect(self.doors.smtp).await.ok()?;
+    /// Makes the request; returns the ids of the answer when it is a promise.
+    async fn make(self) -> Option<Accepted> {
+        let messages = |ids| Accepted { ids, link: None };
+        TcpStream::connect(self.listeners.smtp).await.ok()?;
         match self.kind {
             Kind::Small | Kind::Large | Kind::File => self.deliver("load@acme.test").await.map(messages),
             Kind::Forwarded => self.deliver("f@acme.test").await.map(messages),
-            Kind::Passing => self.deliver("load@zero.test").await.map(messages),
-            Kind::Handed => self.hand_in().await.map(messages),
+            Kind::ZeroRetention => self.deliver("load@zero.test").await.map(messages),
+            Kind::Submitted => self.submit().await.map(messages),
             Kind::Sent => self.request("/v1/send", json!({"to": "ada@remote.test"}), 202).await.map(messages),
             Kind::Batch => {
                 let recipients = json!([{"to": "ada@remote.test"}, {"to": "bob@remote.test"}]);
                 self.request("/v1/send/batch", json!({"recipients": recipients}), 200).await.map(messages)
             }
             Kind::Upload => {
-                let owner = Api::anonymous(self.doors.http).with(self.key);
+                let owner = Api::anonymous(self.listeners.http).with(self.key);
                 let path = format!("/v1/attachments?filename={}.csv", self.subject);
                 let made =
                     owner.exchange("POST", &path, &[("Content-Type", "text/csv")], Some(FILE.as_bytes())).await;
                 (made.status == 201).then(|| {
                     let (id, url) = (made.json["id"].as_str().unwrap(), made.json["url"].as_str().unwrap());
                     let link = url.split_once("mailkite.test").unwrap().1.to_owned();
-                    Taken { ids: vec![id.to_owned()], link: Some(link) }
+                    Accepted { ids: vec![id.to_owned()], link: Some(link) }
                 })
             }
         }
     }
 
     async fn deliver(&self, to: &str) -> Option<Vec<String>> {
-        let mut client = SmtpClient::open(self.doors.smtp).await;
+        let mut client = SmtpClient::open(self.listeners.smtp).await;
         if client.try_reply().await.ok()?.code != 220 {
             return None;
         }
@@ -303,8 +293,8 @@ impl Offer {
         promised(&client.try_mail("ada@example.com", to, mail(self.kind, &self.subject).as_bytes()).await.ok()?)
     }
 
-    async fn hand_in(&self) -> Option<Vec<String>> {
-        let mut client = SmtpClient::connect(self.doors.submission).await;
+    async fn submit(&self) -> Option<Vec<String>> {
+        let mut client = SmtpClient::connect(self.listeners.submission).await;
         client.expect("EHLO client.test", 250).await;
         let mut client = client.starttls().await;
         client.expect("EHLO client.test", 250).await;
@@ -319,11 +309,11 @@ impl Offer {
         let mut body = json!({"from": "hi@acme.test", "subject": self.subject, "text": "See below.",
             "attachments": [{"filename": "n.csv", "content": BASE64.encode(FILE)}]});
         body.as_object_mut().unwrap().extend(recipients.as_object().unwrap().clone());
-        let owner = Api::anonymous(self.doors.http).with(self.key.clone());
+        let owner = Api::anonymous(self.listeners.http).with(self.key.clone());
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", self.subject.as_str())];
         let made = owner.exchange("POST", path, &headers, Some(body.to_string().as_bytes())).await;
         if made.status != status {
-            // What is not promised is not a fault of the client's.
+            // A request that is not promised failed on the server's side.
             assert!(made.status >= 500, "{} {}", made.status, made.json);
             return None;
         }
@@ -340,20 +330,20 @@ fn promised(reply: &SmtpReply) -> Option<Vec<String>> {
     (reply.code == 250).then(|| vec![id.unwrap().to_owned()])
 }
 
-/// Reads everything of a promise that is to be had.
+/// Reads everything of a promise by the API.
 async fn read_back(owner: &Api, promise: &Promise) -> Result<(), String> {
     let get = async |path: &str| owner.exchange("GET", path, &[], None).await;
     let wrong = |what: &str, answer: &Answer| {
         Err(format!("{what}: {} {}", answer.status, String::from_utf8_lossy(&answer.body)))
     };
-    if let Some(link) = &promise.taken.link {
+    if let Some(link) = &promise.accepted.link {
         let file = get(link).await;
         return if file.body == FILE.as_bytes() { Ok(()) } else { wrong("the file", &file) };
     }
-    if promise.kind == Kind::Passing {
+    if promise.kind == Kind::ZeroRetention {
         return Ok(());
     }
-    for id in &promise.taken.ids {
+    for id in &promise.accepted.ids {
         let raw = get(&format!("/api/messages/{id}/raw")).await;
         let text = mail(promise.kind, &promise.subject);
         let received = matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded);

@@ -28,7 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-/// How long a test waits for a request before it fails.
+/// Limit for a request to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request as it arrived.
@@ -41,7 +41,7 @@ pub(crate) struct Received {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub at: Instant,
-    /// Which connection it came on, from 1.
+    /// Number of its connection, from 1.
     pub connection: usize,
 }
 
@@ -57,17 +57,17 @@ impl Received {
     }
 }
 
-/// What the script answers.
+/// The answer of a script.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     delay: Duration,
-    manner: Manner,
+    manner: Behavior,
 }
 
 #[derive(Clone, Debug)]
-enum Manner {
+enum Behavior {
     Whole(Bytes),
     Hang,
     CloseBeforeHeaders,
@@ -79,32 +79,32 @@ enum Manner {
 impl Reply {
     /// An empty answer of this status.
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, manner: Manner::Whole(Bytes::new()) }
+        Self { status, headers: Vec::new(), delay: Duration::ZERO, manner: Behavior::Whole(Bytes::new()) }
     }
 
     /// Takes the request and never answers.
     pub(crate) fn hang() -> Self {
-        Self { manner: Manner::Hang, ..Self::status(200) }
+        Self { manner: Behavior::Hang, ..Self::status(200) }
     }
 
     /// Closes the connection instead of answering.
     pub(crate) fn close_before_headers() -> Self {
-        Self { manner: Manner::CloseBeforeHeaders, ..Self::status(200) }
+        Self { manner: Behavior::CloseBeforeHeaders, ..Self::status(200) }
     }
 
     /// Closes the connection in the middle of the body.
     pub(crate) fn close_in_body() -> Self {
-        Self { manner: Manner::CloseInBody, ..Self::status(200) }
+        Self { manner: Behavior::CloseInBody, ..Self::status(200) }
     }
 
-    /// Sends one byte of body per `interval`, for ever.
+    /// Sends one byte of body per `interval`, for ever: a slow endpoint.
     pub(crate) fn dribble(interval: Duration) -> Self {
-        Self { manner: Manner::Dribble(interval), ..Self::status(200) }
+        Self { manner: Behavior::Dribble(interval), ..Self::status(200) }
     }
 
     /// Sends body as fast as it is read, for ever.
     pub(crate) fn endless() -> Self {
-        Self { manner: Manner::Endless, ..Self::status(200) }
+        Self { manner: Behavior::Endless, ..Self::status(200) }
     }
 
     /// A redirect to `location`.
@@ -120,11 +120,11 @@ impl Reply {
 
     /// Sets the body.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.manner = Manner::Whole(body.into());
+        self.manner = Behavior::Whole(body.into());
         self
     }
 
-    /// Waits before answering.
+    /// Delays the answer: a slow endpoint.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -133,12 +133,12 @@ impl Reply {
     async fn into_response(self) -> io::Result<Response<ReplyBody>> {
         tokio::time::sleep(self.delay).await;
         let body = match self.manner {
-            Manner::Whole(bytes) => Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync(),
-            Manner::Hang => std::future::pending().await,
-            Manner::CloseBeforeHeaders => return Err(io::ErrorKind::ConnectionAborted.into()),
-            Manner::CloseInBody => StreamBody::new(cut_off()).boxed_unsync(),
-            Manner::Dribble(interval) => StreamBody::new(chunks(Bytes::from_static(b"x"), interval)).boxed_unsync(),
-            Manner::Endless => StreamBody::new(chunks(vec![b'x'; 16 * 1024].into(), Duration::ZERO)).boxed_unsync(),
+            Behavior::Whole(bytes) => Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync(),
+            Behavior::Hang => std::future::pending().await,
+            Behavior::CloseBeforeHeaders => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Behavior::CloseInBody => StreamBody::new(cut_off()).boxed_unsync(),
+            Behavior::Dribble(interval) => StreamBody::new(chunks(Bytes::from_static(b"x"), interval)).boxed_unsync(),
+            Behavior::Endless => StreamBody::new(chunks(vec![b'x'; 16 * 1024].into(), Duration::ZERO)).boxed_unsync(),
         };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
@@ -247,20 +247,19 @@ impl Receiver {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let log = Arc::new(Log::default());
         let (sender, arrivals) = unbounded_channel();
-        let desk = Arc::new(Desk { log: log.clone(), sender, script });
+        let state = Arc::new(ReceiverState { log: log.clone(), sender, script });
         let server = tokio::spawn(async move {
             // Dropped, and with it every connection, when the receiver is.
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(tcp, tls.clone(), desk.clone()));
+                connections.spawn(serve(tcp, tls.clone(), state.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
         Self { address, scheme, log, arrivals, server }
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -288,7 +287,7 @@ impl Receiver {
         self.log.requests.lock().unwrap().clone()
     }
 
-    /// How many connections have been accepted.
+    /// Number of connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
@@ -300,34 +299,34 @@ impl Drop for Receiver {
     }
 }
 
-struct Desk<S> {
+struct ReceiverState<S> {
     log: Arc<Log>,
     sender: UnboundedSender<Received>,
     script: S,
 }
 
-async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, desk: Arc<Desk<S>>)
+async fn serve<S>(tcp: TcpStream, tls: Option<TlsAcceptor>, state: Arc<ReceiverState<S>>)
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
 {
-    let connection = desk.log.connections.fetch_add(1, Ordering::SeqCst) + 1;
+    let connection = state.log.connections.fetch_add(1, Ordering::SeqCst) + 1;
     tcp.set_nodelay(true).unwrap();
     match tls {
-        None => serve_stream(tcp, connection, desk).await,
+        None => serve_stream(tcp, connection, state).await,
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(tcp).await {
-                serve_stream(stream, connection, desk).await;
+                serve_stream(stream, connection, state).await;
             }
         }
     }
 }
 
-async fn serve_stream<IO, S>(stream: IO, connection: usize, desk: Arc<Desk<S>>)
+async fn serve_stream<IO, S>(stream: IO, connection: usize, state: Arc<ReceiverState<S>>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
 {
-    let service = service_fn(move |request| answer(request, connection, desk.clone()));
+    let service = service_fn(move |request| answer(request, connection, state.clone()));
     // An error here is a connection that a script or a client ended early.
     let _ended = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
@@ -335,7 +334,7 @@ where
 async fn answer<S>(
     request: Request<Incoming>,
     connection: usize,
-    desk: Arc<Desk<S>>,
+    state: Arc<ReceiverState<S>>,
 ) -> Result<Response<ReplyBody>, Box<dyn std::error::Error + Send + Sync>>
 where
     S: Fn(&Received) -> Reply + Send + Sync + 'static,
@@ -350,9 +349,9 @@ where
         at: Instant::now(),
         connection,
     };
-    desk.log.requests.lock().unwrap().push(received.clone());
-    let reply = (desk.script)(&received);
-    let _listening = desk.sender.send(received);
+    state.log.requests.lock().unwrap().push(received.clone());
+    let reply = (state.script)(&received);
+    let _listening = state.sender.send(received);
     Ok(reply.into_response().await?)
 }
 

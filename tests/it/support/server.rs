@@ -1,6 +1,6 @@
 //! The real server in this process: every part, on port 0, over a temporary data directory.
 //!
-//! [`Server::stop`] drains it and then looks at what it leaves: no job unless the test says so, a sound database, an
+//! [`Server::stop`] drains it and then looks at what it leaves: no job unless the test expects it, a sound database, an
 //! object file for every row that names one.
 
 use std::net::SocketAddr;
@@ -17,8 +17,10 @@ use mailkite::testing::domain::Domains;
 use mailkite::testing::event_bus::Activity;
 use mailkite::testing::id::{RouteId, RowId};
 use mailkite::testing::jobs::Jobs;
+use mailkite::testing::retention::{Retention, Swept};
 use mailkite::testing::secrets::Secrets;
 use mailkite::testing::store::accounts::domains::DomainRow;
+use mailkite::testing::store::blobs::objects::Objects;
 use mailkite::testing::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
 use mailkite::testing::webhook::attempt::deliver::Webhooks;
@@ -32,16 +34,16 @@ use tokio_util::sync::CancellationToken;
 use super::api::Api;
 use super::smtp::{SmtpClient, SmtpReply};
 
-/// How long a test waits for something to happen before it fails.
+/// Limit for anything that a test waits for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-/// The name that the server bears.
+/// The server's host name.
 pub(crate) const HOSTNAME: &str = "mx.mailkite.test";
 
 /// A running server.
 pub(crate) struct Server {
     pub smtp: SocketAddr,
     pub http: SocketAddr,
-    /// Where mail is handed in: with STARTTLS, with TLS at once; nowhere unless the test says so.
+    /// Submission with STARTTLS, and with implicit TLS; off unless the test configures it.
     pub submission: [SocketAddr; 2],
     pub clock: Clock,
     pub db: Db,
@@ -59,17 +61,17 @@ pub(crate) struct Server {
     running: JoinHandle<Result<(), StartError>>,
 }
 
-/// A webhook route and what its receiver knows.
+/// A webhook route with its secret.
 #[derive(Clone, Debug)]
-pub(crate) struct Hook {
+pub(crate) struct Webhook {
     pub route: RouteId,
     pub secret: String,
     pub url: String,
 }
 
-/// What a webhook attempt came to, as it was recorded.
+/// The recorded outcome of a webhook attempt.
 #[derive(Clone, Debug)]
-pub(crate) struct Attempted {
+pub(crate) struct RecordedAttempt {
     pub attempt: u32,
     pub status: &'static str,
     pub status_code: Option<u16>,
@@ -89,7 +91,7 @@ impl Server {
         Self::launch(clock, adjust, true).await
     }
 
-    /// The same without any account: nobody owns it, and [`Server::inbox`] is nobody's.
+    /// The same without any account: it has no owner, and [`Server::inbox`] does not exist.
     pub(crate) async fn start_unowned(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         Self::launch(clock, adjust, false).await
     }
@@ -101,7 +103,7 @@ impl Server {
         let data_dir = config.data_dir.clone();
         let bound = app::bind(config, clock.clone()).await.unwrap();
         let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
-        let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { nobodys(clock.now()) };
+        let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { unowned_domain(clock.now()) };
         let stop = CancellationToken::new();
         Self {
             smtp: bound.smtp_addresses()[0],
@@ -130,7 +132,7 @@ impl Server {
         &self.data_dir
     }
 
-    /// Runs a write and makes the directory of recipients look again.
+    /// Runs a write and reloads the directory of recipients.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &Secrets, Timestamp) -> store::Result<T> + Send + 'static,
@@ -141,7 +143,7 @@ impl Server {
         done
     }
 
-    /// One value that a query over the stored rows gives.
+    /// Runs a query for one value.
     pub(crate) async fn query<T>(&self, sql: &'static str) -> T
     where
         T: rusqlite::types::FromSql + Send + 'static,
@@ -150,12 +152,12 @@ impl Server {
     }
 
     /// The lenient webhook of all of inbox.test.
-    pub(crate) async fn webhook(&self, url: &str) -> Hook {
+    pub(crate) async fn webhook(&self, url: &str) -> Webhook {
         self.route("*@inbox.test", "lenient", url).await
     }
 
     /// A webhook route of the owner.
-    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Hook {
+    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Webhook {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
@@ -167,10 +169,10 @@ impl Server {
             secret_sealed: None,
         };
         let (route, secret) = self.write(|tx, secrets, now| bootstrap::webhook_route(tx, secrets, new, now)).await;
-        Hook { route, secret, url: url.to_owned() }
+        Webhook { route, secret, url: url.to_owned() }
     }
 
-    /// A route of the owner that calls nobody.
+    /// Adds a route of the owner without destination.
     pub(crate) async fn plain_route(&self, matching: &str, action: Action) -> RouteId {
         let new = NewRoute {
             account_id: self.inbox.account_id,
@@ -185,8 +187,25 @@ impl Server {
         self.write(move |tx, _, now| store::webhooks::routes::insert(tx, &new, now)).await
     }
 
+    /// Adds a verified domain to the owner's account.
+    pub(crate) async fn add_domain(&self, name: &'static str) {
+        let account = self.inbox.account_id;
+        self.write(move |tx, _, now| bootstrap::verified_domain(tx, account, name, now)).await;
+    }
+
+    /// Runs the sweep of what is past its retention, which is 30 days.
+    pub(crate) async fn sweep(&self) -> Swept {
+        let retention = Retention {
+            db: self.db.clone(),
+            objects: Objects::open(self.data_dir()).unwrap(),
+            clock: self.clock.clone(),
+            default_days: 30,
+        };
+        retention.sweep(self.clock.now()).await.unwrap()
+    }
+
     /// Another account with this verified domain, and the webhook of all of it.
-    pub(crate) async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
+    pub(crate) async fn other_account(&self, domain: &'static str, url: &str) -> Webhook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
             let account = store::accounts::insert(
@@ -200,19 +219,19 @@ impl Server {
             )?;
             let domain = bootstrap::verified_domain(tx, account.id, domain, now)?;
             let (route, secret) = bootstrap::domain_webhook(tx, secrets, &domain, &url, now)?;
-            Ok(Hook { route, secret, url })
+            Ok(Webhook { route, secret, url })
         })
         .await
     }
 
     /// Gives a route a new secret, the old one still valid for 24 hours; returns the new one.
-    pub(crate) async fn rotate(&self, hook: &Hook) -> String {
+    pub(crate) async fn rotate(&self, hook: &Webhook) -> String {
         let route = hook.route.clone();
         self.write(move |tx, secrets, now| {
-            let fresh = mailkite::testing::secrets::new_webhook_secret();
-            let sealed = secrets.seal(SECRET_PURPOSE, fresh.as_bytes());
+            let secret = mailkite::testing::secrets::new_webhook_secret();
+            let sealed = secrets.seal(SECRET_PURPOSE, secret.as_bytes());
             store::webhooks::routes::rotate_secret(tx, &route, &sealed, now.plus(Duration::from_secs(86_400)), now)?;
-            Ok(fresh)
+            Ok(secret)
         })
         .await
     }
@@ -262,7 +281,7 @@ impl Server {
 
     /// Sends one mail on a connection of its own; the reply to its data.
     pub(crate) async fn mail(&self, to: &str, message: &str) -> SmtpReply {
-        SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await
+        SmtpClient::connect_and_greet(self.smtp).await.mail("ada@example.com", &[to], message).await
     }
 
     /// Sends one mail with this subject to `to`, which must be accepted; its message id.
@@ -274,45 +293,49 @@ impl Server {
         id.unwrap_or_else(|| panic!("no message id in {text:?}")).to_owned()
     }
 
-    /// The next webhook attempt once it is recorded.
-    pub(crate) async fn attempted(&mut self) -> Attempted {
+    /// Waits for the next activity that `select` takes; `what` is for its failure.
+    async fn next_activity<T>(&mut self, what: &str, select: impl Fn(Activity) -> Option<T>) -> T {
         let next = async {
             loop {
-                if let Activity::Attempted { attempt, status, status_code, error, next_attempt_at, url, .. } =
-                    self.activity.recv().await.unwrap()
-                {
-                    let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
-                    return Attempted { attempt, status, status_code, error, next_attempt_at, url };
+                if let Some(selected) = select(self.activity.recv().await.unwrap()) {
+                    return selected;
                 }
             }
         };
-        let attempted = timeout(DEADLINE, next).await;
-        assert!(attempted.is_ok(), "no attempt was recorded within {DEADLINE:?}");
-        attempted.unwrap()
+        let selected = timeout(DEADLINE, next).await;
+        assert!(selected.is_ok(), "no {what} within {DEADLINE:?}");
+        selected.unwrap()
+    }
+
+    /// The next webhook attempt once it is recorded.
+    pub(crate) async fn next_attempt(&mut self) -> RecordedAttempt {
+        self.next_activity("attempt was recorded", |activity| match activity {
+            Activity::Attempted { attempt, status, status_code, error, next_attempt_at, url, .. } => {
+                let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
+                Some(RecordedAttempt { attempt, status, status_code, error, next_attempt_at, url })
+            }
+            _ => None,
+        })
+        .await
     }
 
     /// The next recipient that was settled or deferred: address, status, diagnostic.
-    pub(crate) async fn sent(&mut self) -> (String, &'static str, String) {
-        let next = async {
-            loop {
-                if let Activity::Sent { to, status, diagnostic, .. } = self.activity.recv().await.unwrap() {
-                    return (to, status, diagnostic);
-                }
-            }
-        };
-        let sent = timeout(DEADLINE, next).await;
-        assert!(sent.is_ok(), "no recipient was settled within {DEADLINE:?}");
-        sent.unwrap()
+    pub(crate) async fn next_recipient(&mut self) -> (String, &'static str, String) {
+        self.next_activity("recipient was settled", |activity| match activity {
+            Activity::Sent { to, status, diagnostic, .. } => Some((to, status, diagnostic)),
+            _ => None,
+        })
+        .await
     }
 
-    /// Moves a manual clock and rings the engine for mail to a domain.
+    /// Advances a manual clock and wakes the job engine for mail to a domain.
     pub(crate) fn advance_mail(&self, by: Duration, domain: &str) {
         self.clock.advance(by);
         self.jobs.wake(&mailkite::testing::jobs::mail_flow(domain, self.inbox.account_id), self.clock.now());
     }
 
-    /// Rings the engine for scheduled messages.
-    pub(crate) fn wake_releases(&self) {
+    /// Wakes the job engine for scheduled messages.
+    pub(crate) fn wake_scheduled_sends(&self) {
         let flow = mailkite::testing::jobs::Flow::new(
             mailkite::testing::outbound::submit::RELEASE_LANE,
             self.inbox.account_id,
@@ -320,28 +343,23 @@ impl Server {
         self.jobs.wake(&flow, self.clock.now());
     }
 
-    /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
-    pub(crate) async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
-        let next = async {
-            loop {
-                if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
-                    return (status, status_code, error);
-                }
-            }
-        };
-        let passed = timeout(DEADLINE, next).await;
-        assert!(passed.is_ok(), "nothing was forgotten within {DEADLINE:?}");
-        passed.unwrap()
+    /// The outcome of the next zero-retention mail, once it is removed: status, code, error.
+    pub(crate) async fn next_zero_retention_attempt(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+        self.next_activity("zero-retention mail was removed", |activity| match activity {
+            Activity::Passed { status, status_code, error, .. } => Some((status, status_code, error)),
+            _ => None,
+        })
+        .await
     }
 
-    /// Moves a manual clock and rings the engine for the endpoint `url`.
+    /// Advances a manual clock and wakes the job engine for the endpoint `url`.
     pub(crate) fn advance(&self, by: Duration, url: &str) {
         self.clock.advance(by);
         self.jobs.wake(&mailkite::testing::webhook::flow_of(url, self.inbox.account_id), self.clock.now());
     }
 
-    /// Waits until a query gives `wanted`; no row and a null are values that are not there yet. For what no event
-    /// tells; it asks again as soon as it is answered.
+    /// Waits until a query gives `wanted`; no row and a null are values that are not there yet. For changes
+    /// without an event; it repeats the query at once.
     pub(crate) async fn until<T>(&self, sql: &'static str, wanted: T)
     where
         T: rusqlite::types::FromSql + PartialEq + std::fmt::Debug + Send + 'static,
@@ -361,12 +379,12 @@ impl Server {
         assert!(reached.is_ok(), "{sql} never gave {wanted:?} but {:?}", found().await);
     }
 
-    /// Asks it to stop, as SIGTERM does, and goes on.
+    /// Requests a stop, as SIGTERM does, without waiting for it.
     pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Drains it and checks what it leaves; every job must be done but mails of the appliance's own.
+    /// Drains it and checks what it leaves; no job may be left but mails of the appliance's own.
     pub(crate) async fn stop(self) {
         self.stop_with_jobs(0).await;
     }
@@ -388,6 +406,16 @@ impl Server {
     }
 }
 
+/// Repeats a check until it holds, with a deadline: for a state that no event reports.
+pub(crate) async fn until(mut asked: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !asked().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(DEADLINE, reached).await.is_ok(), "still not reached after {DEADLINE:?}");
+}
+
 /// The configuration of the tests: every port free, webhooks to this machine, as in production otherwise.
 pub(crate) fn config(data_dir: &Path) -> Config {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -401,7 +429,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
     config.http.listen = vec![any_port];
     config.metrics.listen = None;
     config.webhook.allow_localhost = true;
-    // What a test sends to nobody in particular stays: nothing takes connections there.
+    // Mail that a test sends to no host of its own stays queued: nothing listens there.
     config.outbound.smarthost = Some(Arc::new(Smarthost {
         host: "127.0.0.1".to_owned(),
         port: 1,
@@ -415,8 +443,8 @@ pub(crate) fn config(data_dir: &Path) -> Config {
     config
 }
 
-/// What stands for the owner's domain where there is no owner.
-fn nobodys(now: Timestamp) -> DomainRow {
+/// Stands in for the owner's domain on a server without owner.
+fn unowned_domain(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
     DomainRow {
         id: RowId::new(0),
@@ -477,8 +505,8 @@ pub(crate) fn assert_sound(data_dir: &Path) {
     }
 }
 
-/// The objects that no row names, and drafts: what a refused mail must not leave.
-pub(crate) fn leftovers(data_dir: &Path) -> Vec<String> {
+/// Lists objects without a row, which a refused mail must not leave.
+pub(crate) fn orphaned_objects(data_dir: &Path) -> Vec<String> {
     let connection = open_database(data_dir);
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {

@@ -1,6 +1,6 @@
-//! An SMTP client that says exactly what a test wants said, and reads what comes back.
+//! An SMTP client that sends exactly what a test gives it, and reads the replies.
 //!
-//! It knows replies and nothing of what is allowed: commands may be wrong, data may be cut anywhere.
+//! It knows no rules beyond the form of replies: commands may be wrong, data may be cut anywhere.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// How long a test waits for a reply before it fails.
+/// Limit for a reply.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 
 /// A whole reply, all of its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl SmtpReply {
 
 /// One connection.
 pub(crate) struct SmtpClient {
-    wire: BufReader<Box<dyn Wire>>,
+    wire: BufReader<Box<dyn ByteStream>>,
     /// The server's own certificate, once encrypted.
     pub certificate: Option<CertificateDer<'static>>,
 }
@@ -49,7 +49,7 @@ impl SmtpClient {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    /// Connects from an address of one's own, as 127.0.0.2.
+    /// Connects from another local address, as 127.0.0.2.
     pub(crate) async fn open_from(local: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
@@ -69,8 +69,8 @@ impl SmtpClient {
         client
     }
 
-    /// Connects and says EHLO.
-    pub(crate) async fn greeted(address: SocketAddr) -> Self {
+    /// Connects and sends EHLO.
+    pub(crate) async fn connect_and_greet(address: SocketAddr) -> Self {
         let mut client = Self::connect(address).await;
         client.expect("EHLO client.test", 250).await;
         client
@@ -179,7 +179,7 @@ impl SmtpClient {
         Self { wire: BufReader::new(Box::new(wire)), certificate }
     }
 
-    /// Whether the server ends the connection without another word.
+    /// True when the server closes the connection without sending anything more.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match timeout(DEADLINE, self.wire.read_to_end(&mut rest)).await {

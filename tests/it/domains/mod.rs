@@ -1,0 +1,8 @@
+//! Domains through the API: adding, DNS checks, settings, removal (contract 3).
+//!
+//! Tests use the API, SMTP and a scripted DNS server; `lifecycle` has the set-up that all share.
+//! A change of what DNS has to say goes to `dns_checks`, of a setting of a domain to `settings`.
+
+mod dns_checks;
+mod lifecycle;
+mod settings;

@@ -1,0 +1,12 @@
+//! Durability: crashes, full disks, failing system calls, damaged files, retention.
+//!
+//! Most tests run the real binary, kill it or take its disk away, and ask `mailkite audit` what is left.
+//! A new system call that may fail goes to `fault_injection`, a new kind of damage to `damaged_objects` or `recovery`.
+
+mod damaged_objects;
+mod durability;
+mod fault_injection;
+mod full_disk;
+mod recovery;
+mod retention;
+mod uploads;

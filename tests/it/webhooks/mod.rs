@@ -1,0 +1,10 @@
+//! Webhooks: deliveries, their retries, manual attempts, and the HTTP client that makes them.
+//!
+//! The endpoint is `support::receiver` or a raw socket; time moves by the test clock.
+//! A change of the retry schedule goes to `delivery`, of the pause of an endpoint to `circuit_breaker`.
+
+mod circuit_breaker;
+mod delivery;
+mod egress;
+mod manual_attempts;
+mod responses;
