@@ -60,27 +60,11 @@ impl Caller {
         }
     }
 
-    /// Refuses scoped keys: class "account".
+    /// Returns the id (`jti`) of the session, which the caller of an endpoint of class `Session` has.
     ///
     /// # Errors
-    /// 403 `key_scope`.
-    pub(crate) fn require_account(&self) -> Result<(), ApiError> {
-        if self.scope().is_some() { Err(Code::KeyScope.into()) } else { Ok(()) }
-    }
-
-    /// Refuses an account whose e-mail is not proven.
-    ///
-    /// # Errors
-    /// 403 `email_not_verified`.
-    pub(crate) fn require_verified(&self) -> Result<(), ApiError> {
-        if self.account.email_verified { Ok(()) } else { Err(Code::EmailNotVerified.into()) }
-    }
-
-    /// The session's name; refuses keys: class "session".
-    ///
-    /// # Errors
-    /// 403 `session_required`.
-    pub(crate) fn require_session(&self) -> Result<&str, ApiError> {
+    /// 403 `session_required` for a key.
+    pub(crate) fn session_id(&self) -> Result<&str, ApiError> {
         match &self.credential {
             Credential::Session(jti) => Ok(jti),
             Credential::AccountKey(_) | Credential::ScopedKey { .. } => Err(Code::SessionRequired.into()),
@@ -106,33 +90,45 @@ impl Caller {
     }
 }
 
+/// The caller that the router has let in; endpoints of class `Public` have none.
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let now = app.clock.now();
-        let client = ClientAddress::from_request_parts(parts, app).await?;
-        match authenticate(parts, app, now).await {
-            Ok(caller) => {
-                note_credential(&parts.extensions, Some(caller.id()));
-                app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
-                app.account_limits.take_request(caller.id(), now).map_err(|wait| {
-                    app.account_limits.note_refused(Kind::Requests, 1);
-                    ApiError::rate_limited(wait)
-                })?;
-                Ok(caller)
-            }
-            Err(error) if error.code().status() == 401 => {
-                app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        parts.extensions.remove::<Self>().ok_or_else(|| {
+            tracing::error!(path = parts.uri.path(), "the handler of a public endpoint asks for a caller");
+            Code::Internal.into()
+        })
     }
 }
 
-async fn authenticate(parts: &Parts, app: &AppState, now: Timestamp) -> Result<Caller, ApiError> {
-    identify(app, bearer(&parts.headers).ok_or(Code::Unauthorized)?, now).await
+/// Returns the caller that a request's credential belongs to, and counts the request against its rates (contract 1.12).
+///
+/// # Errors
+/// 401, or 429 beyond a rate or after too many failures.
+pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Caller, ApiError> {
+    let now = app.clock.now();
+    let client = ClientAddress::from_request_parts(parts, app).await?;
+    let identified = match bearer(&parts.headers) {
+        Some(token) => identify(app, token, now).await,
+        None => Err(Code::Unauthorized.into()),
+    };
+    match identified {
+        Ok(caller) => {
+            note_credential(&parts.extensions, Some(caller.id()));
+            app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
+            app.account_limits.take_request(caller.id(), now).map_err(|wait| {
+                app.account_limits.note_refused(Kind::Requests, 1);
+                ApiError::rate_limited(wait)
+            })?;
+            Ok(caller)
+        }
+        Err(error) if error.code().status() == 401 => {
+            app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The credential that a request carries.

@@ -2,6 +2,10 @@
 //!
 //! The router, the OpenAPI document and the tests that walk over all endpoints are made of the same rows.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -12,7 +16,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::error::Code;
+use super::auth::Caller;
+use super::error::{ApiError, Code};
 
 /// Media types of files: any, and the one that is told where nobody knows.
 pub(crate) const FILES: &[&str] = &["application/octet-stream", "*/*"];
@@ -28,7 +33,25 @@ pub enum Class {
     Account,
     /// A session alone.
     Session,
+    /// As `Any`, or a one-use token in the query (contract 10), which the handler redeems itself.
+    Stream,
 }
+
+/// The body that a handler reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    None,
+    /// JSON of up to 1 MiB (contract 1.9).
+    Json,
+    /// JSON of up to 35 MiB.
+    LargeJson,
+    /// A file, or JSON that has one in it.
+    File,
+}
+
+/// Looks the resource up that the path names: 404 where the caller's account has none, 403 beyond a scoped key's domain.
+pub(super) type FindResource =
+    Arc<dyn Fn(AppState, Caller, String) -> Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> + Send + Sync>;
 
 /// A header that a request may have.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +84,10 @@ pub struct Endpoint {
     pub errors: &'static [Code],
     /// Fields of the body that have to be there; `None` where no body is needed.
     pub(crate) needs: Option<&'static [&'static str]>,
+    /// Only an account with a proven e-mail may use it.
+    pub(super) needs_verified_email: bool,
+    pub(super) body_kind: BodyKind,
+    pub(super) find_resource: Option<FindResource>,
     pub(super) query: Vec<Value>,
     pub(super) headers: Vec<Header>,
     pub(super) body: Option<Value>,
@@ -89,6 +116,9 @@ impl Endpoint {
             description: "",
             errors: &[],
             needs: None,
+            needs_verified_email: false,
+            body_kind: BodyKind::None,
+            find_resource: None,
             query: Vec::new(),
             headers: Vec::new(),
             body: None,
@@ -130,6 +160,23 @@ impl Endpoint {
     /// Who may use it; without this any credential may.
     pub(crate) const fn auth(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// Refuses accounts whose e-mail is not proven: 403 `email_not_verified`.
+    pub(crate) const fn verified_email(mut self) -> Self {
+        self.needs_verified_email = true;
+        self
+    }
+
+    /// Looks the path's resource up before a credential of another class is refused: an unknown id is 404 to every
+    /// credential (contract 1.7).
+    pub(crate) fn resource<F, R>(mut self, find: F) -> Self
+    where
+        F: Fn(AppState, Caller, String) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), ApiError>> + Send + 'static,
+    {
+        self.find_resource = Some(Arc::new(move |app, caller, id| Box::pin(find(app, caller, id))));
         self
     }
 
@@ -181,7 +228,14 @@ impl Endpoint {
     /// Its JSON body.
     pub(crate) fn request<T: ToSchema>(mut self) -> Self {
         self.body = Some(json!({"application/json": {"schema": reference::<T>()}}));
+        self.body_kind = BodyKind::Json;
         add::<T>(&mut self.components);
+        self
+    }
+
+    /// Its JSON body may hold up to 35 MiB.
+    pub(crate) const fn large(mut self) -> Self {
+        self.body_kind = BodyKind::LargeJson;
         self
     }
 
@@ -200,6 +254,7 @@ impl Endpoint {
             }
         }
         self.body = Some(content);
+        self.body_kind = BodyKind::File;
         self
     }
 

@@ -5,6 +5,7 @@
 
 mod api;
 mod auth;
+mod authorize;
 mod body;
 mod client;
 mod connections;
@@ -175,7 +176,7 @@ fn router(app: AppState) -> Router {
     let mut paths: BTreeMap<&'static str, MethodRouter<AppState>> = BTreeMap::new();
     for endpoint in table() {
         let path = paths.remove(endpoint.path).unwrap_or_default();
-        paths.insert(endpoint.path, path.merge(endpoint.handler));
+        paths.insert(endpoint.path, path.merge(authorize::authorized(endpoint, &app)));
     }
     let router = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router

@@ -88,11 +88,7 @@ pub(crate) struct StreamToken {
 }
 
 /// `POST /v1/realtime/token`
-pub(crate) async fn token(
-    State(app): State<AppState>,
-    _: Caller,
-    headers: HeaderMap,
-) -> Result<Json<StreamToken>, ApiError> {
+pub(crate) async fn token(State(app): State<AppState>, headers: HeaderMap) -> Result<Json<StreamToken>, ApiError> {
     let credential = bearer(&headers).ok_or(Code::Unauthorized)?;
     let issued = app.stream_tokens.issue(credential, app.clock.now());
     let (token, expires_at) = issued.ok_or_else(|| ApiError::rate_limited(RETRY_AFTER_SECS))?;

@@ -138,13 +138,11 @@ pub(crate) struct Key {
 
 /// The account's key, made if there is none.
 pub(crate) async fn key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.api_key(caller.id(), app.clock.now()).await? }))
 }
 
 /// A new key in place of the account's old one.
 pub(crate) async fn rotate_key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.rotate_api_key(caller.id(), app.clock.now()).await? }))
 }
 
@@ -176,7 +174,6 @@ pub(crate) async fn scoped_keys(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<Vec<ScopedKey>>, ApiError> {
-    caller.require_account()?;
     let id = caller.id();
     let rows = app.db.read(move |connection| keys::list_scoped(connection, id)).await?;
     let view = |row: keys::ScopedKey| {
@@ -215,7 +212,6 @@ pub(crate) async fn new_scoped_key(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<ScopedKey>), ApiError> {
-    caller.require_account()?;
     let fields: NewScopedKey = body.fields()?;
     let domain = required(fields.domain_id, "domainId")?;
     let name = text(fields.name, "name")?.map(|name| name.trim().to_owned()).unwrap_or_default();
@@ -256,14 +252,24 @@ pub(crate) async fn delete_scoped_key(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    let id = KeyId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let (account, asked) = (caller.id(), id.clone());
-    if !app.db.read(move |connection| keys::has_scoped(connection, account, &asked)).await? {
-        return Err(ApiError::not_found());
-    }
-    caller.require_account()?;
+    let (account, id) = (caller.id(), find_scoped_key(&app, &caller, &id).await?);
     app.db.write_removal(move |tx| keys::delete_scoped(tx, account, &id)).await?;
     Ok(OK)
+}
+
+/// Looks the scoped key up that a path names.
+///
+/// # Errors
+/// 404.
+pub(crate) async fn scoped_key_exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
+    find_scoped_key(&app, &caller, &id).await.map(drop)
+}
+
+async fn find_scoped_key(app: &AppState, caller: &Caller, id: &str) -> Result<KeyId, ApiError> {
+    let (account, id) = (caller.id(), KeyId::parse(id).ok_or_else(ApiError::not_found)?);
+    let wanted = id.clone();
+    let found = app.db.read(move |connection| keys::has_scoped(connection, account, &wanted)).await?;
+    if found { Ok(id) } else { Err(ApiError::not_found()) }
 }
 
 /// A webhook signing secret.
@@ -286,7 +292,6 @@ pub(crate) struct RotatedSecret {
 
 /// The secret of the account's tracking webhooks.
 pub(crate) async fn webhook_secret(State(app): State<AppState>, caller: Caller) -> Result<Json<Secret>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Secret { secret: app.accounts.webhook_secret(caller.id()).await? }))
 }
 
@@ -295,7 +300,6 @@ pub(crate) async fn rotate_webhook_secret(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    caller.require_account()?;
     let (secret, previous_valid_until) = app.accounts.rotate_webhook_secret(caller.id(), app.clock.now()).await?;
     Ok(Json(RotatedSecret { secret, previous_valid_until }))
 }

@@ -162,7 +162,6 @@ pub(crate) async fn overview(
     caller: Caller,
     Query(query): Query<OverviewQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.require_account()?;
     let (range, step_ms, count) = match query.range.as_deref().unwrap_or("day") {
         "hour" => ("hour", 60_000, 60),
         "day" | "" => ("day", 3_600_000, 24),

@@ -125,7 +125,6 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SuppressionList>, ApiError> {
-    caller.require_account()?;
     let before = integer("before", query.before.as_deref())?;
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
     let limit = u32::try_from(limit).unwrap_or(1);
@@ -139,7 +138,6 @@ pub(crate) async fn add(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<SuppressionAdded>), ApiError> {
-    caller.require_account()?;
     let fields: SuppressionFields = body.fields()?;
     let email = address(fields.email)?;
     let reason = match &fields.reason {
@@ -169,7 +167,6 @@ pub(crate) async fn remove(
     caller: Caller,
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    caller.require_account()?;
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
     Ok(OK)
@@ -180,7 +177,6 @@ pub(crate) async fn list_blocked(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<Vec<BlockedView>>, ApiError> {
-    caller.require_account()?;
     let rows = app.db.read(move |connection| blocked_senders::list(connection, caller.id())).await?;
     Ok(Json(rows.into_iter().map(Into::into).collect()))
 }
@@ -191,7 +187,6 @@ pub(crate) async fn block(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<BlockedView>), ApiError> {
-    caller.require_account()?;
     let fields: BlockedFields = body.fields()?;
     let email = address(fields.email)?;
     let (now, limits) = (app.clock.now(), Arc::clone(&app.account_limits));
@@ -214,7 +209,6 @@ pub(crate) async fn unblock(
     caller: Caller,
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    caller.require_account()?;
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| blocked_senders::delete(tx, caller.id(), &email)).await?;
     Ok(OK)

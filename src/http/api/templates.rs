@@ -149,7 +149,7 @@ pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<
 }
 
 /// `GET /api/templates/base`
-pub(crate) async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
+pub(crate) async fn list_base() -> Json<Vec<MetaView>> {
     Json(BUILT_IN.iter().map(Into::into).collect())
 }
 
@@ -172,14 +172,20 @@ async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, 
     found.ok_or_else(ApiError::not_found)
 }
 
+/// Looks the template up that a path names.
+///
+/// # Errors
+/// 404.
+pub(crate) async fn exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
+    find(&app, &caller, &id).await.map(drop)
+}
+
 /// `POST /api/templates`
 pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
-    caller.require_account()?;
-    caller.require_verified()?;
     let fields = TemplateFields { category: None, ..body.fields()? }.without_empty();
     let base = match fields.base_id.as_deref() {
         None => None,
@@ -270,8 +276,6 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Json<FullView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.require_account()?;
-    caller.require_verified()?;
     let fields: TemplateFields = body.fields()?;
     let old_len = row.content.len();
     let content = fields.over(row.content)?;
@@ -295,7 +299,6 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.require_account()?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
     Ok(OK)
 }
@@ -306,7 +309,6 @@ pub(crate) async fn test(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<SentView>), ApiError> {
-    caller.require_account()?;
     let view = send::send_test(&app, &caller, body.fields()?).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

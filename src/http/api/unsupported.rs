@@ -4,7 +4,6 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 
@@ -26,10 +25,7 @@ pub(crate) struct RegisterView {
 }
 
 /// `GET /api/domains/register/check`
-pub(crate) async fn register_check(
-    _: Caller,
-    Query(query): Query<RegisterQuery>,
-) -> Result<Json<RegisterView>, ApiError> {
+pub(crate) async fn register_check(Query(query): Query<RegisterQuery>) -> Result<Json<RegisterView>, ApiError> {
     let domain = query.domain.filter(|domain| !domain.is_empty());
     let domain = domain.ok_or_else(|| ApiError::field(Code::BadRequest, "domain", "domain is required"))?;
     Ok(Json(RegisterView { configured: false, domain, available: false }))

@@ -93,7 +93,6 @@ pub(crate) async fn create(
     memory: RequestMemory,
     request: Request,
 ) -> Result<(StatusCode, Json<UploadView>), ApiError> {
-    caller.require_verified()?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
     let essence = kind.as_deref().and_then(|kind| kind.split(';').next()).map(str::trim);
     let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));

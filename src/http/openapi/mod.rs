@@ -125,7 +125,7 @@ fn operation(endpoint: &Endpoint) -> Value {
 const fn who(class: Class) -> &'static str {
     match class {
         Class::Public => "No credential is needed.",
-        Class::Any => "Takes a session, the account key, or a scoped key within its domain.",
+        Class::Any | Class::Stream => "Takes a session, the account key, or a scoped key within its domain.",
         Class::Account => "Takes a session or the account key; a scoped key gets 403 `key_scope`.",
         Class::Session => "Takes a session alone; a key gets 403 `session_required`.",
     }

@@ -41,6 +41,9 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
         codes.push(Code::RateLimited);
         codes.push(if endpoint.class == Class::Session { Code::SessionRequired } else { Code::KeyScope });
     }
+    if endpoint.needs_verified_email {
+        codes.push(Code::EmailNotVerified);
+    }
     if endpoint.path.contains('{') {
         codes.push(Code::NotFound);
     }

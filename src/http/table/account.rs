@@ -115,6 +115,7 @@ pub(super) fn account() -> Vec<Endpoint> {
             .errors(&[Code::LimitReached, Code::DomainNotOwned]),
         Endpoint::delete("/api/keys/scoped/{id}", account::delete_scoped_key)
             .auth(Account)
+            .resource(account::scoped_key_exists)
             .summary(TAG, "deleteScopedKey", "End a scoped key")
             .response::<Done>(200),
         Endpoint::get("/api/webhooks/secret", account::webhook_secret)

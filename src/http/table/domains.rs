@@ -28,6 +28,7 @@ pub(super) fn domains() -> Vec<Endpoint> {
             .response::<domains::DomainWithRecords>(200),
         Endpoint::delete("/api/domains/{id}", domains::delete)
             .auth(Account)
+            .resource(domains::exists)
             .summary(TAG, "deleteDomain", "Remove a domain")
             .description("Its webhook, keys and routes go with it; stored messages stay until their retention ends.")
             .response::<Done>(200),
@@ -54,9 +55,11 @@ pub(super) fn domains() -> Vec<Endpoint> {
             .response::<account::RotatedSecret>(200)
             .errors(&[Code::NoWebhook]),
         Endpoint::post("/api/domains/{id}/webhook/test", domain_webhook::test)
+            .verified_email()
+            .resource(domains::exists)
             .summary(TAG, "testWebhook", "Post one signed test event to the domain's webhook")
             .response::<deliveries::AnswerView>(200)
-            .errors(&[Code::EmailNotVerified, Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
+            .errors(&[Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
     ]
 }
 

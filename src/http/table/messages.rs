@@ -2,8 +2,8 @@
 
 use crate::http::api::{deliveries, delivery_list, inject, messages, transmissions};
 use crate::http::body::Done;
-use crate::http::endpoint::Endpoint;
-use crate::http::endpoint::Header;
+use crate::http::endpoint::Class::Stream;
+use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 use crate::http::realtime;
 
@@ -45,16 +45,11 @@ pub(super) fn messages() -> Vec<Endpoint> {
         Endpoint::post("/v1/route", inject::inject)
             .summary(TAG, "route", "Hand a message to a route as if it had arrived by mail")
             .request::<inject::InjectFields>()
+            .large()
+            .verified_email()
             .needs(&["from"])
             .response::<inject::InjectedView>(202)
-            .errors(&[
-                Code::LimitReached,
-                Code::NotFound,
-                Code::EmailNotVerified,
-                Code::DomainNotOwned,
-                Code::KeyScope,
-                Code::FromDomain,
-            ]),
+            .errors(&[Code::LimitReached, Code::NotFound, Code::DomainNotOwned, Code::KeyScope, Code::FromDomain]),
     ]
 }
 
@@ -99,6 +94,7 @@ pub(super) fn realtime() -> Vec<Endpoint> {
             .description("For five minutes and one use, with the rights of the credential that asks.")
             .response::<realtime::StreamToken>(200),
         Endpoint::get("/v1/realtime", realtime::stream)
+            .auth(Stream)
             .summary(TAG, "streamEvents", "The account's events as they happen, as server-sent events")
             .description(
                 "`email.received`, `email.sent`, `email.bounced` and `delivery.updated`, each with its id. With \

@@ -3,8 +3,7 @@
 use crate::http::api::{send, suppressions, templates, uploads};
 use crate::http::body::Done;
 use crate::http::endpoint::Class::Account;
-use crate::http::endpoint::Endpoint;
-use crate::http::endpoint::Header;
+use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 
 /// By which a repeated request is known.
@@ -44,13 +43,19 @@ pub(super) fn sending() -> Vec<Endpoint> {
                 "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the request \
                  may be repeated for 24 hours.",
             )
-            .header(IDEMPOTENCY_KEY).request::<send::SendFields>().needs(&["from", "to"])
+            .header(IDEMPOTENCY_KEY)
+            .request::<send::SendFields>()
+            .large()
+            .needs(&["from", "to"])
             .response::<send::SentView>(202)
             .replays()
             .errors(GATES),
         Endpoint::post("/v1/send/batch", send::send_batch)
             .summary(TAG, "sendBatch", "Send a message to each of up to 50 recipients")
-            .header(IDEMPOTENCY_KEY).request::<send::BatchFields>().needs(&["from", "recipients"])
+            .header(IDEMPOTENCY_KEY)
+            .request::<send::BatchFields>()
+            .large()
+            .needs(&["from", "recipients"])
             .response::<send::BatchView>(200)
             .replays()
             .errors(GATES),
@@ -64,6 +69,7 @@ pub(super) fn sending() -> Vec<Endpoint> {
 pub(super) fn uploads() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/v1/attachments", uploads::create)
+            .verified_email()
             .summary("Attachments", "uploadAttachment", "Upload a file, or have it fetched")
             .description("As JSON, or with the file as the body and its name in the query.")
             .query::<uploads::UploadQuery>()
@@ -73,7 +79,6 @@ pub(super) fn uploads() -> Vec<Endpoint> {
             .takes_bytes()
             .response::<uploads::UploadView>(201)
             .errors(&[
-                Code::EmailNotVerified,
                 Code::LimitReached,
                 Code::BadAttachment,
                 Code::AttachmentTooLarge,
@@ -140,20 +145,24 @@ pub(super) fn templates() -> Vec<Endpoint> {
             .response::<templates::FullView>(200),
         Endpoint::post("/api/templates", templates::create)
             .auth(Account)
+            .verified_email()
             .summary(TAG, "createTemplate", "Make a template")
             .description("With `baseId` it begins as a copy of that; given fields win.")
             .request::<templates::TemplateFields>()
             .needs(&[])
             .response::<templates::FullView>(201)
-            .errors(&[Code::EmailNotVerified, Code::LimitReached, Code::TemplateNotFound]),
+            .errors(&[Code::LimitReached, Code::TemplateNotFound]),
         Endpoint::put("/api/templates/{id}", templates::update)
             .auth(Account)
+            .verified_email()
+            .resource(templates::exists)
             .summary(TAG, "updateTemplate", "Change a template")
             .request::<templates::TemplateFields>()
             .response::<templates::FullView>(200)
-            .errors(&[Code::EmailNotVerified, Code::LimitReached]),
+            .errors(&[Code::LimitReached]),
         Endpoint::delete("/api/templates/{id}", templates::delete)
             .auth(Account)
+            .resource(templates::exists)
             .summary(TAG, "deleteTemplate", "Remove a template")
             .response::<Done>(200),
         Endpoint::post("/api/templates/test", templates::test)
