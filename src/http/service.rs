@@ -1,7 +1,6 @@
 //! Health, readiness and metrics (contract 2.1).
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::auth::bearer;
 use super::error::ApiError;
-use super::{AppState, openapi, table};
+use super::AppState;
 use crate::process::data_dir::DataDir;
 use crate::secrets::token_hash;
 
@@ -60,16 +59,6 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     }
     let body = json!({"ok": false, "checks": checks, "error": "not ready", "code": "not_ready"});
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], Json(body)).into_response()
-}
-
-/// The OpenAPI document.
-pub(crate) async fn openapi(State(app): State<AppState>) -> Response {
-    let document = async {
-        let document = openapi::document(&table(), &app.config.public_url);
-        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
-    };
-    let document = app.openapi.get_or_init(|| document).await.clone();
-    ([(CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// How attempts, passwords and keys wait for their turn.

@@ -8,11 +8,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::send::{self, SentView};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Done, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
@@ -71,23 +70,6 @@ pub(crate) struct TemplateFields {
     theme: Option<String>,
     /// Only when it is changed.
     category: Option<String>,
-}
-
-/// `POST /api/templates/test`
-#[derive(Deserialize, ToSchema)]
-pub(crate) struct TestFields {
-    /// One mailbox.
-    #[serde(default)]
-    #[schema(value_type = String, required = true, example = "you@example.com")]
-    pub(super) to: Lenient<String>,
-    /// This or `text`.
-    pub(super) html: Option<String>,
-    pub(super) text: Option<String>,
-    pub(super) subject: Option<String>,
-    /// By default `preview@` the oldest domain that is verified for sending.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    pub(super) from: Lenient<String>,
 }
 
 impl From<&TemplateRow> for MetaView {
@@ -301,14 +283,4 @@ pub(crate) async fn delete(
     let row = find(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
     Ok(OK)
-}
-
-/// `POST /api/templates/test`
-pub(crate) async fn test(
-    State(app): State<AppState>,
-    caller: Caller,
-    body: Body,
-) -> Result<(StatusCode, Json<SentView>), ApiError> {
-    let view = send::send_test(&app, &caller, body.fields()?).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
 }

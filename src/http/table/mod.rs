@@ -5,11 +5,17 @@ mod domains;
 mod messages;
 mod sending;
 
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::AppState;
 use super::api::{overview, server, unsupported};
 use super::endpoint::Class::{Account, Public};
 use super::endpoint::{Endpoint, FILES, Header};
 use super::error::Code;
-use super::{dashboard, files, pages, service};
+use super::{dashboard, files, openapi, pages, service};
 
 /// Every endpoint.
 pub fn table() -> Vec<Endpoint> {
@@ -33,6 +39,16 @@ pub fn table() -> Vec<Endpoint> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// `GET /api/openapi.json`
+async fn openapi_document(State(app): State<AppState>) -> Response {
+    let document = async {
+        let document = openapi::document(&table(), &app.config.public_url);
+        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+    };
+    let document = app.openapi.get_or_init(|| document).await.clone();
+    ([(CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// A part of a file.
@@ -69,7 +85,7 @@ fn service() -> Vec<Endpoint> {
             .auth(Account)
             .summary("Service", "getServer", "Facts about this server")
             .response::<server::ServerView>(200),
-        Endpoint::get("/api/openapi.json", service::openapi)
+        Endpoint::get("/api/openapi.json", openapi_document)
             .auth(Public)
             .summary("Service", "getOpenApi", "This document")
             .gives_document(),

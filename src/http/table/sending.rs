@@ -165,10 +165,10 @@ pub(super) fn templates() -> Vec<Endpoint> {
             .resource(templates::exists)
             .summary(TAG, "deleteTemplate", "Remove a template")
             .response::<Done>(200),
-        Endpoint::post("/api/templates/test", templates::test)
+        Endpoint::post("/api/templates/test", send::send_test)
             .auth(Account)
             .summary(TAG, "testTemplate", "Send a template to yourself")
-            .request::<templates::TestFields>()
+            .request::<send::TestFields>()
             .needs(&["to"])
             .response::<send::SentView>(202)
             .errors(&[

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
-use super::fields::{self, ContentFields, Mailboxes, When};
-use super::{SharedFields, answer, check_sender_field, gate, in_reply_to};
+use super::content::{ContentFields, SharedFields};
+use super::fields::{self, Mailboxes, When};
+use super::{answer, check_sender_field, gate, in_reply_to};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;

@@ -47,15 +47,6 @@ pub(crate) enum When {
     Text(String),
 }
 
-/// A message as far as its fields tell.
-pub(crate) struct ContentFields {
-    pub(crate) subject: Option<String>,
-    pub(crate) html: Option<String>,
-    pub(crate) text: Option<String>,
-    pub(crate) template_id: Option<String>,
-    pub(crate) data: Option<MergeData>,
-}
-
 fn bad(code: Code, field: &'static str) -> ApiError {
     ApiError::at(code, field)
 }
@@ -157,29 +148,6 @@ pub(crate) fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
         return Err(ApiError::field(Code::BadRequest, "subject", "a subject has at most 998 characters"));
     }
     Ok(())
-}
-
-impl ContentFields {
-    /// Octets of the values of tags.
-    pub(crate) fn data_size(&self) -> usize {
-        self.data.as_ref().map_or(0, MergeData::size)
-    }
-
-    /// Refuses a message without subject or body, unless a template may give them.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
-        check_subject(self.subject.as_deref())?;
-        let empty = |text: &Option<String>| text.as_deref().is_none_or(|text| text.trim().is_empty());
-        if self.template_id.is_some() {
-            return Ok(());
-        }
-        if empty(&self.subject) {
-            return Err(ApiError::field(Code::MissingContent, "subject", "subject is required"));
-        }
-        if empty(&self.html) && empty(&self.text) {
-            return Err(ApiError::field(Code::MissingContent, "text", "text or html is required"));
-        }
-        Ok(())
-    }
 }
 
 fn bad_header(message: String) -> ApiError {

@@ -2,10 +2,10 @@
 
 mod attachments;
 mod batch;
+mod content;
 mod fields;
 mod scheduled;
-
-use std::borrow::Cow;
+mod template_test;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,7 +13,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::templates::TestFields;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -21,26 +20,21 @@ use crate::http::body::{LargeBody, Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
-use crate::id::{MessageId, ScheduledId, TemplateId};
+use crate::id::{MessageId, ScheduledId};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::message::compose::{Attachment, Content, sender_field, thread_header};
-use crate::outbound::message::template;
-use crate::outbound::message::template::MergeData;
+use crate::outbound::message::compose::{sender_field, thread_header};
 use crate::outbound::submit::Remember;
 use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::{Refusal, Sender};
-use crate::store::accounts::domains;
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
-use crate::store::sending::templates;
 use attachments::AttachmentFields;
-use fields::{ContentFields, Mailboxes, When};
+use content::{ContentFields, SharedFields};
+use fields::{Mailboxes, When};
 
 pub(crate) use batch::{BatchFields, BatchView, send_batch};
 pub(crate) use scheduled::{CanceledView, cancel};
-
-/// Subject, html and text of one message together, tags filled in (contract 1.9).
-const MAX_TEXT_BYTES: usize = 26_214_400;
+pub(crate) use template_test::{TestFields, send_test};
 
 /// `POST /v1/send`
 #[derive(Deserialize, ToSchema)]
@@ -177,115 +171,6 @@ impl From<SubmissionError> for ApiError {
     }
 }
 
-/// What the messages of one request share, checked.
-struct SharedFields {
-    from: NamedMailbox,
-    content: ContentFields,
-    reply_to: Vec<NamedMailbox>,
-    in_reply_to: Option<String>,
-    headers: Vec<(String, String)>,
-    scheduled_at: Option<Timestamp>,
-}
-
-impl SharedFields {
-    /// A message of it.
-    fn letter(
-        &self,
-        to: Vec<NamedMailbox>,
-        cc: Vec<NamedMailbox>,
-        (subject, html, text): Filled,
-        headers: Vec<(String, String)>,
-        attachments: Vec<Attachment>,
-    ) -> Content {
-        Content {
-            from: self.from.clone(),
-            to,
-            cc,
-            reply_to: self.reply_to.clone(),
-            subject,
-            text,
-            html,
-            in_reply_to: self.in_reply_to.clone(),
-            headers,
-            attachments,
-            message_id: String::new(),
-            date: Timestamp::from_millis(0),
-        }
-    }
-}
-
-/// Subject, html and text, ready to be mailed.
-type Filled = (String, Option<String>, Option<String>);
-
-impl ContentFields {
-    /// Takes from a template what the request does not give.
-    async fn with_template(mut self, app: &AppState, caller: &Caller) -> Result<Self, ApiError> {
-        let Some(id) = self.template_id.clone() else { return Ok(self) };
-        let not_found = || ApiError::at(Code::TemplateNotFound, "templateId");
-        let (subject, html, text) = if let Some(base) = template::find_built_in(&id) {
-            (Some(base.subject.to_owned()), Some(base.html.to_owned()), Some(base.text.to_owned()))
-        } else {
-            let (account, id) = (caller.id(), TemplateId::parse(&id).ok_or_else(not_found)?);
-            let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
-            let row = found.ok_or_else(not_found)?.content;
-            (row.subject, row.html, row.text)
-        };
-        self.subject = self.subject.filter(|subject| !subject.trim().is_empty()).or(subject);
-        self.html = self.html.or(html);
-        self.text = self.text.or(text);
-        Ok(self)
-    }
-
-    /// How many octets the texts have once `data` over the shared data is filled in.
-    ///
-    /// # Errors
-    /// More than a message may have.
-    fn length(&self, data: Option<&MergeData>) -> Result<usize, ApiError> {
-        let data = self.data_with(data);
-        let data = data.as_deref();
-        let mut length: usize = 0;
-        for text in [&self.subject, &self.html, &self.text].into_iter().flatten() {
-            let filled = match data {
-                Some(data) => template::filled_length(text, data, MAX_TEXT_BYTES),
-                None => Some(text.len()),
-            };
-            length = filled.map_or(usize::MAX, |filled| length.saturating_add(filled));
-        }
-        if length <= MAX_TEXT_BYTES {
-            return Ok(length);
-        }
-        let message = "subject, html and text of a message have at most 25 MiB together, their tags filled in";
-        Err(ApiError::new(Code::BodyTooLarge, message))
-    }
-
-    /// The values of tags, if there are tags.
-    fn data_with<'d>(&'d self, own: Option<&'d MergeData>) -> Option<Cow<'d, MergeData>> {
-        let data = match (&self.data, own) {
-            (Some(shared), Some(own)) => Some(Cow::Owned(shared.merged_with(own))),
-            (shared, own) => own.or(shared.as_ref()).map(Cow::Borrowed),
-        };
-        data.or_else(|| self.template_id.as_ref().map(|_| Cow::Owned(MergeData::default())))
-    }
-
-    /// The texts with their tags filled in, as `data` over the shared data has it.
-    fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
-        let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
-        let data = self.data_with(data);
-        let subject = self.subject.as_deref().filter(|subject| !subject.trim().is_empty());
-        let subject = subject.ok_or_else(|| missing("subject", "subject is required"))?;
-        let body = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (html, text) = (body(&self.html), body(&self.text));
-        if html.is_none() && text.is_none() {
-            return Err(missing("text", "text or html is required"));
-        }
-        let Some(data) = data else { return Ok((subject.to_owned(), html, text)) };
-        let subject = template::fill_subject(subject, &data);
-        fields::check_subject(Some(&subject))?;
-        let html = html.map(|html| template::fill_html(&html, &data));
-        Ok((subject, html, text.map(|text| template::fill_text(&text, &data))))
-    }
-}
-
 /// `inReplyTo` as a header has it; a message's id becomes its Message-ID.
 async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let Some(given) = fields::text(given, "inReplyTo")?.filter(|text| !text.trim().is_empty()) else {
@@ -377,55 +262,6 @@ pub(crate) async fn send(
     let (body, remember) = answer(StatusCode::ACCEPTED, &view, running.as_ref());
     app.outbound.submit(vec![outgoing], remember, now).await?;
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
-}
-
-/// A message that shows how a template looks: one recipient, nothing filled in.
-///
-/// # Errors
-/// As `POST /v1/send`.
-pub(crate) async fn send_test(app: &AppState, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
-    let now = app.clock.now();
-    let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
-    let subject = given.subject.filter(|subject| !subject.trim().is_empty());
-    let content = ContentFields {
-        subject: Some(subject.unwrap_or_else(|| "Template preview".to_owned())),
-        html: given.html,
-        text: given.text,
-        template_id: None,
-        data: None,
-    };
-    content.check()?;
-    let from = match given.from {
-        Lenient::Absent => preview_sender(app, caller).await?,
-        from => fields::sender(from)?,
-    };
-    let sender = gate(app, caller, &from, now).await?;
-    let filled = content.fill(None)?;
-    let shared = SharedFields {
-        from,
-        content,
-        reply_to: Vec::new(),
-        in_reply_to: None,
-        headers: Vec::new(),
-        scheduled_at: None,
-    };
-    let letter = shared.letter(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
-    let mut draft =
-        Submission { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
-    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
-    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let outgoing = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&outgoing.id, None, Vec::new());
-    app.outbound.submit(vec![outgoing], None, now).await?;
-    Ok(view)
-}
-
-/// `preview@` the account's oldest domain that can send (contract 11).
-async fn preview_sender(app: &AppState, caller: &Caller) -> Result<NamedMailbox, ApiError> {
-    let account = caller.id();
-    let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
-    let oldest = names.first().ok_or(Code::DomainNotVerified)?;
-    fields::mailbox(&format!("preview@{oldest}"), "from")
 }
 
 /// Whether a Sender of the caller's own lies at a domain that the account may send from (contract 8.1): programs show it
