@@ -81,7 +81,7 @@ pub struct Endpoint {
     /// What else there is to know.
     pub(crate) description: &'static str,
     /// Codes beside the common ones (contract 1.6).
-    pub errors: &'static [Code],
+    pub errors: Vec<Code>,
     /// Fields of the body that have to be there; `None` where no body is needed.
     pub(crate) needs: Option<&'static [&'static str]>,
     /// Only an account with a proven e-mail may use it.
@@ -114,7 +114,7 @@ impl Endpoint {
             id: "",
             summary: "",
             description: "",
-            errors: &[],
+            errors: Vec::new(),
             needs: None,
             needs_verified_email: false,
             body_kind: BodyKind::None,
@@ -315,8 +315,8 @@ impl Endpoint {
     }
 
     /// Codes beside the common ones.
-    pub(crate) const fn errors(mut self, errors: &'static [Code]) -> Self {
-        self.errors = errors;
+    pub(crate) fn errors(mut self, errors: &[Code]) -> Self {
+        self.errors.extend(errors);
         self
     }
 }

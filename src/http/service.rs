@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::auth::bearer;
 use super::error::ApiError;
-use super::AppState;
 use crate::process::data_dir::DataDir;
 use crate::secrets::token_hash;
 

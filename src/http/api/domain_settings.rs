@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::domains::{DomainView, Events, the_domain, view};
-use super::routes::webhook_url;
+use super::route_fields::webhook_url;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, Done, Lenient, OK};

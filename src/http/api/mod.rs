@@ -14,6 +14,7 @@ pub(crate) mod logins;
 pub(crate) mod messages;
 pub(crate) mod overview;
 pub(crate) mod replay;
+mod route_fields;
 pub(crate) mod route_match;
 pub(crate) mod routes;
 pub(crate) mod send;

@@ -53,7 +53,7 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
     if endpoint.body.is_some() {
         codes.extend([Code::BadJson, Code::BodyTooLarge]);
     }
-    codes.extend(endpoint.errors);
+    codes.extend(&endpoint.errors);
     codes.sort_unstable();
     codes.dedup();
     codes

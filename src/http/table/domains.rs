@@ -93,6 +93,16 @@ pub(super) fn domain_settings() -> Vec<Endpoint> {
 
 pub(super) fn routes() -> Vec<Endpoint> {
     const TAG: &str = "Routes";
+    const ROUTE_ERRORS: &[Code] = &[
+        Code::LimitReached,
+        Code::MatchRequired,
+        Code::BadMatch,
+        Code::BadUrl,
+        Code::BadAddress,
+        Code::DomainNotOwned,
+        Code::DomainNotVerified,
+        Code::RouteExists,
+    ];
     vec![
         Endpoint::get("/api/routes", routes::list)
             .summary(TAG, "listRoutes", "List routes, oldest first")
@@ -106,32 +116,14 @@ pub(super) fn routes() -> Vec<Endpoint> {
             .request::<routes::NewRouteFields>()
             .needs(&["match"])
             .response::<routes::CreatedRoute>(201)
-            .errors(&[
-                Code::LimitReached,
-                Code::MatchRequired,
-                Code::BadMatch,
-                Code::BadUrl,
-                Code::BadAddress,
-                Code::AgentNotSupported,
-                Code::DomainNotOwned,
-                Code::DomainNotVerified,
-                Code::RouteExists,
-            ]),
+            .errors(ROUTE_ERRORS)
+            .errors(&[Code::AgentNotSupported]),
         Endpoint::patch("/api/routes/{id}", routes::change)
             .summary(TAG, "updateRoute", "Change, pause or resume a route")
             .request::<routes::RouteChange>()
             .response::<routes::RouteView>(200)
-            .errors(&[
-                Code::LimitReached,
-                Code::MatchRequired,
-                Code::BadMatch,
-                Code::BadUrl,
-                Code::BadAddress,
-                Code::DomainNotOwned,
-                Code::DomainNotVerified,
-                Code::RouteExists,
-                Code::DomainWebhookRoute,
-            ]),
+            .errors(ROUTE_ERRORS)
+            .errors(&[Code::DomainWebhookRoute]),
         Endpoint::delete("/api/routes/{id}", routes::delete)
             .summary(TAG, "deleteRoute", "Remove a route")
             .description("Its pending deliveries end as failed.")
