@@ -1,4 +1,4 @@
-//! Who is asking: the credential of a request, what it may do, and how often (contract 1.5, 1.12).
+//! Authentication: identifies the caller by the request's credential and limits the request rate (contract 1.5, 1.12).
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -17,42 +17,37 @@ use crate::store::accounts::Account;
 use crate::store::accounts::keys;
 use crate::store::accounts::keys::KeyHolder;
 
-/// Uses of a key within this time count as one, so that reading does not turn into writing.
+/// Uses of a key within this time are recorded once, so that reads do not become writes.
 const USE_STEP: Duration = Duration::from_secs(60);
 const KEY_PREFIX: &str = "mk_";
 
-/// The account that asks, and what it asked with.
+/// The authenticated account and the credential it used.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The account.
     pub(crate) account: Account,
-    /// Its proof.
     pub(crate) credential: Credential,
 }
 
-/// What came with a request.
+/// Credential of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
-    /// The token of this session.
+    /// Session token; holds the session's id (`jti`).
     Session(String),
-    /// The account's own key.
     AccountKey(i64),
-    /// A key that is limited to one domain.
+    /// A key limited to one domain.
     ScopedKey {
-        /// Row id of the key.
         key: i64,
-        /// Row id of the domain.
         domain: i64,
     },
 }
 
 impl Caller {
-    /// Row id of the account.
+    /// Returns the row id of the account.
     pub(crate) const fn id(&self) -> i64 {
         self.account.id
     }
 
-    /// The domain that the credential is limited to, if it is.
+    /// Returns the row id of the domain that a scoped key is limited to.
     pub(crate) const fn scope(&self) -> Option<i64> {
         match self.credential {
             Credential::ScopedKey { domain, .. } => Some(domain),
@@ -60,7 +55,7 @@ impl Caller {
         }
     }
 
-    /// Returns the id (`jti`) of the session, which the caller of an endpoint of class `Session` has.
+    /// Returns the session's id (`jti`), which every caller of an endpoint of class `Session` has.
     ///
     /// # Errors
     /// 403 `session_required` for a key.
@@ -71,7 +66,7 @@ impl Caller {
         }
     }
 
-    /// Refuses a scoped key that is limited to another domain than `domain`, which may be none.
+    /// Refuses a scoped key of another domain than `domain`; `None` is outside every key's domain.
     ///
     /// # Errors
     /// 403 `key_scope`.
@@ -90,7 +85,7 @@ impl Caller {
     }
 }
 
-/// The caller that the router has let in; endpoints of class `Public` have none.
+/// Takes the caller that the router authenticated; endpoints of class `Public` have none.
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
@@ -102,10 +97,10 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
-/// Returns the caller that a request's credential belongs to, and counts the request against its rates (contract 1.12).
+/// Identifies the caller and counts the request against the rate limits (contract 1.12).
 ///
 /// # Errors
-/// 401, or 429 beyond a rate or after too many failures.
+/// 401; 429 beyond a rate limit or after too many failures.
 pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Caller, ApiError> {
     let now = app.clock.now();
     let client = ClientAddress::from_request_parts(parts, app).await?;
@@ -131,16 +126,16 @@ pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Ca
     }
 }
 
-/// The credential that a request carries.
+/// Returns the bearer token of a request.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// Whose credential this is.
+/// Finds the account and the kind of a credential.
 ///
 /// # Errors
-/// 401, or storage failed.
+/// 401.
 pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
     if token.starts_with(KEY_PREFIX) {
         let hash = token_hash(token);
@@ -160,7 +155,7 @@ pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Res
     Ok(Caller { account, credential: Credential::Session(jti) })
 }
 
-/// Notes the use of a key, off the request's path.
+/// Records the use of a key without delaying the request.
 fn note_use(app: &AppState, holder: &KeyHolder, now: Timestamp) {
     let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_STEP);
     if known {

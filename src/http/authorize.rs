@@ -1,7 +1,7 @@
-//! Enforces what each row of the table asks of a credential (contract 1.5), so that no handler has to remember it.
+//! Enforces the credential class of each endpoint (contract 1.5), so that no handler has to remember it.
 //!
-//! Contract 1.7 puts a wrong body and an unknown id before the 403 of the class. Both are looked at here only once the
-//! credential is refused: the handlers of those that are admitted find them out themselves, in the same order.
+//! Contract 1.7 puts errors of the body and of the path's id before the 403. Both are checked here only for a refused
+//! credential; for others the handler finds them, in the same order.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::endpoint::{BodyKind, Class, Endpoint, FindResource};
 use super::error::{ApiError, Code};
 use super::extract::Path;
 
-/// What a row asks of its callers.
+/// Requirements of an endpoint on its callers.
 struct Rule {
     class: Class,
     needs_verified_email: bool,
@@ -25,9 +25,9 @@ struct Rule {
     find_resource: Option<FindResource>,
 }
 
-/// The row's handler behind the check of its class.
+/// Wraps the endpoint's handler in the check of its class.
 pub(super) fn authorized(endpoint: Endpoint, app: &AppState) -> MethodRouter<AppState> {
-    // The stream authenticates its callers itself: a token in the query is spent by looking at it.
+    // The stream's handler authenticates by itself: redeeming a token invalidates it.
     if matches!(endpoint.class, Class::Public | Class::Stream) {
         return endpoint.handler;
     }
@@ -48,7 +48,7 @@ async fn apply(State((app, rule)): State<(AppState, Arc<Rule>)>, request: Reques
 }
 
 impl Rule {
-    /// Adds the caller to the request, for its handler.
+    /// Authenticates a request and adds the caller to it, for the handler.
     async fn admit(&self, app: &AppState, request: Request) -> Result<Request, ApiError> {
         let (mut parts, body) = request.into_parts();
         let caller = authenticate(&mut parts, app).await?;
@@ -72,7 +72,7 @@ impl Rule {
         }
     }
 
-    /// Returns the error that comes before a refusal: of the body, then of the id in the path.
+    /// Returns the error that takes precedence over a refusal: of the body, then of the path's id.
     async fn check_request(&self, app: &AppState, caller: Caller, request: Request) -> Result<(), ApiError> {
         let (mut parts, body) = request.into_parts();
         let resource = match &self.find_resource {
@@ -83,7 +83,7 @@ impl Rule {
         match self.body_kind {
             BodyKind::Json => drop(Body::from_request(request, app).await?),
             BodyKind::LargeJson => drop(LargeBody::from_request(request, app).await?),
-            // A file is not received for one who may not leave it here.
+            // A file is not received only to be refused.
             BodyKind::None | BodyKind::File => {}
         }
         match resource {

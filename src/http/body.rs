@@ -1,5 +1,5 @@
-//! A request's JSON body (contract 1.1): parsed whatever the content type says, `{}` when it is empty, bounded in size,
-//! memory and time. What it may hold is `json`'s.
+//! JSON request bodies (contract 1.1): parsed whatever the content type, `{}` if empty, limited in size, memory and
+//! time. Their structure is checked by `json`.
 
 use std::time::Duration;
 
@@ -20,40 +20,40 @@ use super::json::Object;
 pub(crate) use super::json::{Lenient, Members, Texts, Typed};
 use super::memory::RequestMemory;
 
-/// The largest JSON body (contract 1.9) …
+/// The largest JSON body, in octets (contract 1.9).
 pub(crate) const MAX_BYTES: usize = 1_048_576;
-/// … and where files may be in it …
+/// The largest JSON body that may contain files.
 pub(crate) const MAX_LARGE_BYTES: usize = 36_700_160;
-/// … and of a request that has shown no credential.
+/// The largest JSON body of a request without a valid credential.
 const MAX_ANONYMOUS_BYTES: usize = 16_384;
-/// A body of this size is parsed on the spot.
+/// Larger bodies are parsed on a blocking thread.
 const PARSE_HERE_MAX: usize = 64 * 1024;
-/// A body that grows takes so much more of the memory budget at a time.
+/// Memory is reserved in steps of this size while a body of unknown length arrives.
 const STEP: usize = 256 * 1024;
 
-/// How fast a client has to send a body.
+/// Minimum speed at which a client has to send a body.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// For so long it may send little …
+    /// No minimum applies for this long.
     grace: Duration,
-    /// … and one octet more for each of these.
+    /// Extra time per octet received.
     per_octet: Duration,
-    /// But it may not pause for so long, …
+    /// Longest pause between two pieces.
     pause: Duration,
-    /// … nor take longer in all; at the largest body this is 1 Mbit/s.
+    /// Longest time in all; for the largest body this is 1 Mbit/s.
     most: Duration,
 }
 
-/// Of a client whose credential was seen: 1 KiB a second after the grace.
+/// For authenticated clients: 1 KiB/s after the grace.
 const KNOWN: Pace = Pace {
     grace: Duration::from_secs(30),
     per_octet: Duration::from_nanos(976_562),
     pause: Duration::from_secs(30),
     most: Duration::from_secs(300),
 };
-/// Of a body that holds much: 64 KiB a second.
+/// For bodies over 1 MiB: 64 KiB/s.
 const LARGE_PER_OCTET: Duration = Duration::from_nanos(15_258);
-/// Of everybody else.
+/// For clients without a valid credential: 2 KiB/s.
 const ANONYMOUS: Pace = Pace {
     grace: Duration::from_secs(10),
     per_octet: Duration::from_nanos(488_281),
@@ -68,11 +68,10 @@ pub(crate) struct Body(Object);
 pub(crate) struct LargeBody {
     object: Object,
     size: usize,
-    /// SHA-256 of its bytes.
     hash: Vec<u8>,
 }
 
-/// A text that may be left out; of another type it is a bad request.
+/// Reads an optional string.
 ///
 /// # Errors
 /// 400 `bad_request`.
@@ -80,7 +79,7 @@ pub(crate) fn text(given: Lenient<String>, field: &'static str) -> Result<Option
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
-/// A text that has to be there.
+/// Reads a required string.
 ///
 /// # Errors
 /// 400 `bad_request`.
@@ -88,21 +87,21 @@ pub(crate) fn required(given: Lenient<String>, field: &'static str) -> Result<St
     text(given, field)?.ok_or_else(|| missing(field))
 }
 
-/// What a field lacks that has to be there and has no narrower code.
+/// Returns the error of a required field that has no narrower code.
 pub(crate) fn missing(field: &'static str) -> ApiError {
     ApiError::field(Code::BadRequest, field, format!("{field} is required"))
 }
 
 impl Body {
-    /// The body's fields; unknown ones are ignored, null counts as absent.
+    /// Deserializes the body's fields; unknown fields are ignored, null counts as absent.
     ///
     /// # Errors
-    /// 400 `bad_request` that names the field of a wrong type.
+    /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         self.0.fields()
     }
 
-    /// Whether the body has a field, null or not.
+    /// Returns true if the body has the field, null or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.has(name)
     }
@@ -112,19 +111,19 @@ impl LargeBody {
     /// As [`Body::fields`].
     ///
     /// # Errors
-    /// 400 `bad_request` that names the field of a wrong type.
+    /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
         let Self { object, size, .. } = self;
         aside(size, move || object.fields()).await
     }
 
-    /// SHA-256 of the body as sent, by which a repeated request is known.
+    /// Returns the SHA-256 of the body as sent, which identifies a repeated request.
     pub(crate) fn hash(&self) -> &[u8] {
         &self.hash
     }
 }
 
-/// A large body takes long enough to work on that other requests would notice.
+/// Runs `work` on a blocking thread if the body is large enough to delay other requests.
 async fn aside<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
@@ -142,7 +141,7 @@ impl FromRequest<AppState> for Body {
         let memory = RequestMemory::of(request.extensions(), app);
         let bytes = read(request, app, MAX_BYTES, 1).await?;
         let object = Object::parse(bytes)?;
-        // Without a credential a body is small, and nothing takes more of it than its text.
+        // Bodies of anonymous requests are small; only their text is held.
         if memory.is_known() {
             memory.hold(object.cost()).await?;
         }
@@ -155,7 +154,7 @@ impl FromRequest<AppState> for LargeBody {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         let memory = RequestMemory::of(request.extensions(), app);
-        // Its fields will stand beside it.
+        // Held twice: the fields are kept next to the text.
         let bytes = read(request, app, MAX_LARGE_BYTES, 2).await?;
         let size = bytes.len();
         let parse = move || {
@@ -168,10 +167,10 @@ impl FromRequest<AppState> for LargeBody {
     }
 }
 
-/// The body's bytes, up to `max`; they are held `times` within the request's share of the memory budget.
+/// Reads the body's bytes, up to `max`, and reserves `times` their size of the memory budget.
 ///
 /// # Errors
-/// 413 over the limit; 400 when it broke off or came too slowly; 503 when there is no memory for it.
+/// 413 over the limit; 400 if it was cut off or came too slowly; 503 if there is no memory for it.
 pub(crate) async fn read(
     request: Request<HttpBody>,
     app: &AppState,
@@ -186,14 +185,14 @@ pub(crate) async fn read(
     }
 }
 
-/// Reads it unless newer ones of the same client take its turn.
+/// Reads the body unless newer ones of the same client take its place.
 async fn read_anonymous(
     request: Request<HttpBody>,
     app: &AppState,
     memory: &RequestMemory,
     max: usize,
 ) -> Result<Vec<u8>, ApiError> {
-    // Without a peer there is no connection either.
+    // Every connection has a peer.
     let origin = origin_of(app, &request).ok_or(Code::Internal)?;
     let turn = app.connections.read_anonymous(origin.address, origin.claimed);
     tokio::select! {
@@ -204,7 +203,7 @@ async fn read_anonymous(
     }
 }
 
-/// As [`read`], of a body that needs no credential and may be larger than those without one.
+/// Reads the body of a request that needs no credential and may exceed the limit for anonymous requests.
 ///
 /// # Errors
 /// As [`read`].
@@ -231,7 +230,7 @@ async fn read_within(
     };
     let mut body = Limited::new(request.into_body(), max);
     let mut bytes = Vec::with_capacity(declared);
-    // Those who would hold much wait before anything of it is read, lest all wait with a part of theirs.
+    // Reserve a large declared length at once: requests that hold part of their bodies would wait for each other.
     let mut held = if declared > STEP && memory.is_known() { declared } else { 0 };
     memory.hold(held.saturating_mul(times)).await?;
     let pace =
@@ -245,14 +244,14 @@ async fn read_within(
             return Err(ApiError::new(Code::BadJson, "the body did not arrive in time"));
         };
         let Some(frame) = frame else { return Ok(bytes) };
-        // Each piece is let go as it comes: gathered first, they would stand beside the whole.
+        // Copy and drop each piece as it comes: collected first, they would double the memory.
         let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
         let needed = bytes.len() + piece.len();
         if needed > held {
             held = needed.max(declared.min(needed + STEP));
             let asked = Instant::now();
             memory.hold(held.saturating_mul(times)).await?;
-            // Our own wait does not count.
+            // The client is not charged for the wait for memory.
             begun += asked.elapsed();
         }
         bytes.extend_from_slice(&piece);
@@ -267,7 +266,7 @@ pub(crate) struct Done {
     ok: bool,
 }
 
-/// The answer of what has nothing more to say.
+/// `{"ok":true}`
 pub(crate) const OK: axum::Json<Done> = axum::Json(Done { ok: true });
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The HTTP connections that are open, capped in all and by address. At a cap a new one takes the place of another that
-//! has shown no credential or asks for nothing, so whoever opens many only displaces itself.
+//! Open HTTP connections, capped in total and per address. At a cap a new connection replaces one that is idle or has
+//! shown no credential, so a client that opens many only displaces itself.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -12,19 +12,18 @@ use tokio_util::sync::CancellationToken;
 use super::memory::RequestMemory;
 use crate::rate_limit::address_network;
 
-/// Bodies of requests without a credential that are read at the same time from one client address.
+/// Bodies of anonymous requests read at the same time per client address.
 const ANONYMOUS_BODIES: usize = 32;
-/// The same for all whom one address that is not trusted says it speaks for.
+/// The same for all clients that one untrusted proxy claims to forward for.
 const CLAIMED_BODIES: usize = 4 * ANONYMOUS_BODIES;
 
-/// What bounds connections.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimits {
-    /// In all.
+    /// In total.
     pub(crate) connections: usize,
-    /// Of one address.
+    /// Per address.
     pub(crate) of_address: usize,
-    /// Proxies, which are not counted by their own address.
+    /// Trusted proxies, whose connections are not counted by their own address.
     pub(crate) proxies: Vec<ipnet::IpNet>,
 }
 
@@ -42,60 +41,58 @@ pub(crate) struct Connections {
 struct Table {
     next: u64,
     open: HashMap<u64, Connection>,
-    /// Numbers of the open connections of each address, the oldest first.
+    /// Ids of the open connections per address, oldest first.
     by_address: HashMap<Group, BTreeSet<u64>>,
 }
 
-/// What a connection is counted under.
+/// Group in which a connection is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Group {
     Address(IpAddr),
-    /// Of a proxy, which has connections for many clients.
+    /// A proxy, which carries connections of many clients.
     Proxy(IpAddr),
 }
 
-/// A connection; clones are the same one.
+/// A handle to a connection; clones refer to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<OpenConnection>);
 
 #[derive(Debug)]
 struct OpenConnection {
-    /// Whether a credential came by it.
+    /// A request on it showed a valid credential.
     proven: AtomicBool,
-    /// Whether a request came by it.
+    /// A request arrived on it.
     asked: AtomicBool,
-    /// Requests that are not answered to the end.
+    /// Requests whose responses are not finished.
     at_work: AtomicUsize,
     closing: CancellationToken,
 }
 
-/// How dear a connection is; the cheapest goes first.
+/// Priority of a connection when room has to be made; the lowest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// It asked before, without a credential, and asks for nothing now.
+    /// Anonymous, idle after at least one request.
     Idle,
-    /// No credential came by it.
+    /// Anonymous.
     Unknown,
-    /// A credential came by it; it asks for nothing now.
+    /// Authenticated, idle.
     KnownIdle,
-    /// A request with a credential is at work.
+    /// Authenticated, with a request in progress.
     AtWork,
 }
 
-/// The place of a connection in the table, until it is dropped.
+/// A connection's entry in the table; removed on drop.
 pub(crate) struct Place {
     connections: Arc<Connections>,
     group: Group,
     number: u64,
-    /// The connection.
     pub(crate) connection: Connection,
 }
 
-/// A request at work on its connection, until it is dropped.
+/// Marks a request as in progress until dropped.
 pub(crate) struct Work(Connection);
 
 impl Connections {
-    /// None yet.
     pub(crate) fn new(caps: ConnectionLimits) -> Self {
         Self {
             caps,
@@ -106,8 +103,8 @@ impl Connections {
         }
     }
 
-    /// A place for a new connection, if need be that of another; `None`: every connection of its address is at work for
-    /// somebody known.
+    /// Admits a new connection, in place of another if needed; `None` if every connection of its address has an
+    /// authenticated request in progress.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let peer = peer.to_canonical();
         let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
@@ -135,7 +132,7 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), group, number, connection })
     }
 
-    /// Closes a connection in the address that has most of them.
+    /// Closes a connection of the address with the most connections.
     fn make_room(&self, table: &mut Table) {
         for worth in [Worth::KnownIdle, Worth::AtWork] {
             let mut groups: Vec<(bool, usize, Group)> = table
@@ -150,7 +147,7 @@ impl Connections {
         }
     }
 
-    /// Closes the cheapest connection of an address, the oldest of several, if it is worth no more than that.
+    /// Closes the lowest-priority connection of a group, the oldest of several, unless its priority is above `most`.
     fn displace(&self, table: &mut Table, group: Group, most: Worth) -> bool {
         let numbers = table.by_address.get(&group).into_iter().flatten();
         let worth = |number: &u64| table.open.get(number).map(|one| (one.worth(), *number));
@@ -168,9 +165,8 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn to read the body of a request without a credential, of a client address that perhaps says whom it speaks
-    /// for. Where there are many it takes that of the oldest of its own; beyond the cap of all claims of the address that
-    /// of the claim with most.
+    /// Admits the body of an anonymous request. Beyond the cap of its client and claim the oldest of them gives way;
+    /// beyond the cap of all claims of the address, one of the claim with the most.
     pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
         let (client, claimed) = (address_network(client), claimed.map(address_network));
         let mut bodies = self.bodies();
@@ -190,7 +186,7 @@ impl Connections {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The figures in the text format of Prometheus.
+    /// Renders the metrics in the Prometheus text format.
     pub(crate) fn render(&self) -> String {
         let open = self.table().open.len();
         let (refused, displaced) = (self.refused.load(Ordering::Relaxed), self.displaced.load(Ordering::Relaxed));
@@ -227,19 +223,19 @@ impl Drop for Place {
 }
 
 impl Connection {
-    /// A request came.
+    /// Notes the start of a request.
     pub(crate) fn begin(&self) -> Work {
         self.0.asked.store(true, Ordering::Relaxed);
         self.0.at_work.fetch_add(1, Ordering::Relaxed);
         Work(self.clone())
     }
 
-    /// Whether a request came.
+    /// Returns true once a request arrived.
     pub(crate) fn has_asked(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    /// Waits until the connection has to make room.
+    /// Waits until the connection has to close to make room.
     pub(crate) async fn displaced(&self) {
         self.0.closing.cancelled().await;
     }
@@ -261,7 +257,8 @@ impl Drop for Work {
     }
 }
 
-/// A request has shown a credential, of this account if it is one's: it may hold more, and its connection is not closed for a stranger's.
+/// Notes that a request showed a valid credential: it may use more memory, and its connection is not closed to make
+/// room for an anonymous one.
 pub(crate) fn note_credential(extensions: &Extensions, account: Option<i64>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
         memory.know(account);
@@ -271,23 +268,23 @@ pub(crate) fn note_credential(extensions: &Extensions, account: Option<i64>) {
     }
 }
 
-/// Bodies of requests without a credential that are being read, by client address.
+/// Bodies of anonymous requests being read, by client address.
 #[derive(Debug, Default)]
 struct Bodies {
     next: u64,
-    /// The oldest first.
+    /// Oldest first.
     reading: HashMap<IpAddr, VecDeque<Reading>>,
 }
 
 #[derive(Debug)]
 struct Reading {
     number: u64,
-    /// Whom the client says it speaks for.
+    /// The client it claims to forward for.
     claimed: Option<IpAddr>,
     cut_off: CancellationToken,
 }
 
-/// Which body of a client address makes room for another of this claim, if one has to.
+/// Chooses the body of a client address that has to make room for another of this claim.
 fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Option<usize> {
     let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
     for one in reading {
@@ -304,7 +301,7 @@ fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Optio
     reading.iter().position(|one| counts.get(&one.claimed) == most)
 }
 
-/// The turn of a body, until it is dropped.
+/// Permission to read a body; ends on drop.
 pub(crate) struct BodyTurn<'c> {
     connections: &'c Connections,
     client: IpAddr,
@@ -313,7 +310,7 @@ pub(crate) struct BodyTurn<'c> {
 }
 
 impl BodyTurn<'_> {
-    /// Waits until a newer one of the address takes the turn.
+    /// Waits until a newer body of the address takes its place.
     pub(crate) async fn lost(&self) {
         self.cut_off.cancelled().await;
     }

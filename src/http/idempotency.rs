@@ -1,7 +1,7 @@
-//! Requests that may be repeated (contract 1.11): the same key and body get the remembered answer, and wait for a first
-//! one that is still under way.
+//! Idempotency keys (contract 1.11): a request with the same key and body gets the remembered answer, and waits for a
+//! first one that is still in progress.
 //!
-//! The answer itself is stored by the transaction that makes it true, with [`crate::store::accounts::idempotency::put`].
+//! The transaction of the operation stores the answer, with [`crate::store::accounts::idempotency::put`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,28 +29,28 @@ const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const MAX_KEY: usize = 255;
 
-/// The requests with a key that are under way.
+/// Requests with a key that are in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Idempotency {
     running: Mutex<HashMap<RequestKey, Arc<AsyncMutex<()>>>>,
 }
 
-/// What a request with a key meets.
+/// Outcome of [`Idempotency::begin`].
 #[derive(Debug)]
 pub(crate) enum Begun<'i> {
-    /// It is the first: carry it out and remember the answer.
+    /// First request with its key: carry it out and remember the answer.
     First(Running<'i>),
-    /// It was answered before; say so with `Idempotent-Replayed: true`.
+    /// Answered before; the response gets `Idempotent-Replayed: true`.
     Replayed(Remembered),
 }
 
-/// A request under way; another with its key waits until this is dropped.
+/// A request in progress; others with its key wait until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running<'i> {
     idempotency: &'i Idempotency,
-    /// What the answer is remembered by.
+    /// Key under which the answer is remembered.
     pub(crate) request: RequestKey,
-    /// The hash that is remembered with it.
+    /// Hash remembered with the answer.
     pub(crate) body_hash: Vec<u8>,
     guard: Option<OwnedMutexGuard<()>>,
 }
@@ -59,14 +59,14 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.guard = None;
         let mut running = self.idempotency.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else holds or waits for it: one count is the map's.
+        // One reference is the map's: nobody else holds or waits for it.
         if running.get(&self.request).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             running.remove(&self.request);
         }
     }
 }
 
-/// The key of a request: 1 to 255 visible ASCII characters. An empty one is none.
+/// Reads the key of a request: 1 to 255 visible ASCII characters; an empty one counts as absent.
 ///
 /// # Errors
 /// 400 `bad_request` for anything else in the header.
@@ -79,10 +79,10 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Begins a request of `caller`, if it has a key.
+/// Begins a request of `caller`; `None` if it has no key.
 ///
 /// # Errors
-/// 400 for a malformed key, 409 when it was used with another body, storage trouble.
+/// 400 for a malformed key, 409 if it was used with another body.
 pub(crate) async fn begin<'a>(
     app: &'a AppState,
     caller: &Caller,
@@ -96,12 +96,12 @@ pub(crate) async fn begin<'a>(
     app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await.map(Some)
 }
 
-/// A JSON answer of these bytes.
+/// Builds a JSON response.
 pub(crate) fn respond(status: StatusCode, body: Vec<u8>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The remembered answer, said to be one.
+/// Builds the response of a remembered answer, marked as replayed.
 pub(crate) fn replay(answer: Remembered) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let mut response = respond(status, answer.response);
@@ -110,10 +110,10 @@ pub(crate) fn replay(answer: Remembered) -> Response {
 }
 
 impl Idempotency {
-    /// Waits for a request with the same key that is under way, then looks for its answer.
+    /// Waits for a request with the same key that is in progress, then looks up its answer.
     ///
     /// # Errors
-    /// 409 `idempotency_conflict` when the key was used with another body; storage trouble.
+    /// 409 `idempotency_conflict` if the key was used with another body.
     pub(crate) async fn begin(
         &self,
         db: &Db,
@@ -144,7 +144,7 @@ impl Idempotency {
             Some((answer, _)) if answer.body_hash != running.body_hash => Err(Code::IdempotencyConflict.into()),
             Some((_, true)) => Ok(Begun::First(running)),
             Some((answer, false)) => {
-                // Whoever asked first may have gone before its fsync.
+                // The client of the first request may have disconnected before its fsync.
                 db.until_durable().await?;
                 Ok(Begun::Replayed(answer))
             }
@@ -152,7 +152,7 @@ impl Idempotency {
     }
 }
 
-/// Whether any message that an answer names can never be sent: a replay must not promise it again.
+/// Returns true if a message named by an answer can no longer be sent: a replay must not promise it again.
 fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
     let Ok(answer) = serde_json::from_slice::<Promised>(&answer.response) else { return Ok(false) };
     let ids = answer.id.into_iter().chain(answer.results.into_iter().filter_map(|one| one.id));
@@ -169,7 +169,7 @@ fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Re
     Ok(false)
 }
 
-/// The ids in the answers of `/v1/send` and `/v1/send/batch`.
+/// Ids in the answers of `/v1/send` and `/v1/send/batch`.
 #[derive(Deserialize)]
 struct Promised {
     id: Option<String>,

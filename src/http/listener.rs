@@ -1,7 +1,7 @@
-//! Accepts HTTP and HTTPS on the same port, caps connections, bounds what slow clients cost, drains at a stop.
+//! Accepts HTTP and HTTPS on the same port, caps connections, times slow clients out, and drains on shutdown.
 //!
-//! The first octet tells the two apart: a TLS record of a handshake begins with 22 (RFC 8446 §5.1), which no HTTP
-//! request and no HTTP/2 preface does. What a request asks for is the router's business.
+//! The first octet distinguishes the two: a TLS handshake record begins with 22 (RFC 8446 §5.1), which no HTTP request
+//! and no HTTP/2 preface does.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,38 +31,38 @@ use super::drain_on_close::{Lingering, Unread};
 use super::write_timeout::Stalling;
 use super::{OverLoopback, PeerAddress, paths};
 
-/// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
+/// Timeout of the first octet and the TLS handshake, and of each request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a client may read nothing of an answer that is larger than what buffers hold.
+/// Timeout of a client that reads nothing of a response larger than the buffers.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
-/// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
+/// HTTP/2 keep-alive interval, and the timeout of its ping.
 const HTTP2_PING: Duration = Duration::from_secs(30);
-/// The largest request header, and what is read ahead of a body.
+/// The largest request header, and the read-ahead of a body.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent streams per HTTP/2 connection.
 const MAX_STREAMS: u32 = 32;
-/// What an HTTP/2 client may send, on a stream and in all, before it is read; and what of an answer waits for it.
+/// HTTP/2 flow-control window per stream and connection, and send buffer of a response.
 const WINDOW: u32 = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// The content type of a TLS record that opens a connection.
+/// Content type of a TLS handshake record.
 const HANDSHAKE: u8 = 22;
 
-/// Whether a request came over TLS.
+/// True for requests over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secure(pub(crate) bool);
 
-/// Ends the connection that a request came by, whatever is still being written to it.
+/// Closes the connection of a request, whatever is still being written to it.
 #[derive(Clone, Debug)]
 pub(super) struct Hangup(CancellationToken);
 
 impl Hangup {
-    /// For an answer that its client does not read: to end its body would have to wait for the client.
+    /// Closes at once, for a response that its client does not read: ending the body would wait for the client.
     pub(super) fn now(&self) {
         self.0.cancel();
     }
 }
 
-/// What every connection of a listener is served with.
+/// State shared by the connections of a listener.
 struct Door {
     server: auto::Builder<TokioExecutor>,
     router: Router,
@@ -74,7 +74,7 @@ struct Door {
     read_patience: Duration,
 }
 
-/// Accepts until `stop`; requests that run then have `grace` to finish.
+/// Accepts until `stop`; requests in progress then get `grace` to finish.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -103,7 +103,7 @@ pub(super) async fn serve(
             }
         };
         failing = false;
-        // Over the cap of its address the connection is closed unanswered.
+        // Over the cap of its address the connection is closed without an answer.
         let Some(place) = connections.admit(address.ip()) else { continue };
         drop(stream.set_nodelay(true));
         let (door, watcher) = (Arc::clone(&door), graceful.watcher());
@@ -114,7 +114,7 @@ pub(super) async fn serve(
             }
         });
     }
-    // Who connects now is refused rather than left waiting.
+    // New connections are refused from now on, not left waiting.
     drop(listener);
     if timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("HTTP requests were cut off by the shutdown");
@@ -137,7 +137,7 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// The body of an answer, whose request is at work until it is written.
+/// A response body that keeps its request marked as in progress until it is written.
 struct AtWork {
     body: Body,
     _work: Work,
@@ -160,16 +160,16 @@ impl HttpBody for AtWork {
     }
 }
 
-/// Finds out what the client speaks, then speaks it.
+/// Detects the client's protocol and serves it.
 async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, place: &Place, watcher: Watcher) {
-    // The client's own address says less: it may have come to this machine by another way.
+    // The peer's address would say less: it may have reached this machine by another interface.
     let over_loopback = OverLoopback(stream.local_addr().is_ok_and(|own| own.ip().to_canonical().is_loopback()));
     let client = (address, over_loopback);
     let opened = tokio::select! {
         opened = timeout(door.patience, open(door, stream)) => opened,
         () = door.stop.cancelled() => return,
     };
-    // A client that breaks off or dawdles is nothing to speak of.
+    // Clients that disconnect or are slow are not logged.
     match opened {
         Ok(Some(Opened::Plain(stream))) => talk(door, stream, client, Secure(false), place, watcher).await,
         Ok(Some(Opened::Tls(stream))) => talk(door, *stream, client, Secure(true), place, watcher).await,
@@ -182,7 +182,7 @@ enum Opened {
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-/// `None` when the client went away or its handshake failed.
+/// `None` if the client disconnected or its handshake failed.
 async fn open(door: &Door, stream: TcpStream) -> Option<Opened> {
     let mut first = [0];
     match (stream.peek(&mut first).await, first) {
@@ -216,7 +216,7 @@ async fn talk<S>(
         request.extensions_mut().insert(secure);
         request.extensions_mut().insert(hangup.clone());
         paths::respell(request.uri_mut());
-        // HTTP/2 ends a stream without the connection.
+        // HTTP/2 closes a stream without the connection.
         let is_http1 = request.version() < Version::HTTP_2;
         let request = request.map(axum::body::Body::new);
         let request = if is_http1 { request.map(|body| unread.watch(body)) } else { request };
@@ -226,7 +226,7 @@ async fn talk<S>(
     let stream = TokioIo::new(Stalling::new(stream, door.read_patience));
     let connection = door.server.serve_connection(stream, TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
-    // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
+    // hyper's timeouts start once the version is known, which a client can delay, or with a request.
     let talking = async {
         let first = timeout(door.patience, &mut connection).await;
         if first.is_err() && place.connection.has_asked() {

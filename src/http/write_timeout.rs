@@ -1,6 +1,6 @@
-//! A connection whose client has to read: a write that gets nowhere for too long ends it.
+//! Write timeout of a connection: a write without progress for too long ends it.
 //!
-//! hyper knows deadlines for what a client sends, none for what it does not read.
+//! hyper has timeouts for reads from a client, none for writes to it.
 
 use std::future::Future as _;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream with patience for its reader.
+/// A stream with a write timeout.
 pub(super) struct Stalling<S> {
     stream: S,
     patience: Duration,
-    /// Since the last write that got nowhere, until one gets somewhere.
+    /// Runs from a write without progress until the next one with progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncWrite + Unpin> Stalling<S> {
-    /// Ends `stream` when its client reads nothing for `patience`.
+    /// Fails writes to `stream` once its client reads nothing for `patience`.
     pub(super) const fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, stalled: None }
     }

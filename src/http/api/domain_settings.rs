@@ -1,5 +1,5 @@
-//! What is set for a domain beside its webhook: where sending events go, which of them its webhook gets, how long its
-//! messages are kept (contract 3.7, 3.8).
+//! Settings of a domain other than its webhook: the tracking webhook, the webhook's sending events, and the retention
+//! of messages (contract 3.7, 3.8).
 
 use axum::Json;
 use axum::extract::State;
@@ -16,19 +16,19 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::store::accounts::domains;
 
-/// Every sending event that can be opted in (contract 3.7).
+/// Sending events that can be opted in (contract 3.7).
 const EVENTS: [&str; 5] = ["email.sent", "email.bounced", "email.complained", "email.opened", "email.clicked"];
 
 /// `PUT /api/domains/:id/tracking-webhook`
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct TrackingFields {
-    /// Where sending events go.
+    /// URL for sending events.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/events")]
     url: Lenient<String>,
 }
 
-/// Where a domain's sending events go.
+/// The tracking webhook of a domain.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TrackingView {
@@ -78,7 +78,7 @@ pub(crate) struct EventsFields {
     events: Option<Value>,
 }
 
-/// Which sending events the domain's webhook gets.
+/// Sending events of the domain's webhook.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EventsView {
     domain: DomainView,
@@ -134,7 +134,7 @@ pub(crate) async fn delete_events(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RetentionFields {
-    /// Whether nothing of the domain's mail is stored.
+    /// True to store nothing of the domain's mail.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     zero_retention: Lenient<bool>,
@@ -144,7 +144,7 @@ pub(crate) struct RetentionFields {
     retention_days: Lenient<u32>,
 }
 
-/// How long a domain's messages are kept.
+/// Retention of a domain's messages.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RetentionView {
@@ -161,7 +161,7 @@ pub(crate) async fn put_retention(
     body: Body,
 ) -> Result<Json<RetentionView>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    // Null is a value here: it takes the domain's own days away.
+    // Null is a value here: it restores the server's default.
     let gives_days = body.has("retentionDays");
     let fields: RetentionFields = body.fields()?;
     let bad = |field, message| ApiError::field(Code::BadRetention, field, message);
@@ -176,7 +176,7 @@ pub(crate) async fn put_retention(
     }
     let id = row.public_id;
     let kept = app.db.write(move |tx| {
-        // As it is now, so that two requests for one field each both count.
+        // Read again in the transaction, so that concurrent requests for different fields both take effect.
         let Some(row) = domains::find(tx, &id)? else { return Ok(false) };
         let days = if gives_days { days } else { row.retention_days };
         domains::set_retention(tx, &id, zero.unwrap_or(row.zero_retention), days)?;

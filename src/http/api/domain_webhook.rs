@@ -1,4 +1,4 @@
-//! The one webhook that a domain keeps for all its addresses (contract 3.6, 4.2).
+//! The webhook of a domain for all its addresses (contract 3.6, 4.2).
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(crate) struct WebhookView {
     signing_secret: String,
 }
 
-/// Sets or replaces it; route id and secret stay.
+/// `PUT /api/domains/:id/webhook`: keeps the route id and the secret.
 pub(crate) async fn put(
     State(app): State<AppState>,
     caller: Caller,
@@ -81,7 +81,7 @@ pub(crate) async fn put(
         let match_pattern = format!("*@{}", domain.name);
         let existing = match routes::find_domain_webhook(tx, domain.id)? {
             Some(route) => Some(route),
-            // Contract 4.2: a first PUT adopts the route that does the same already.
+            // Contract 4.2: the first PUT adopts an existing route that does the same.
             None => routes::find_same(tx, domain.account_id, &match_pattern, Action::Webhook, Some(&set_url))?,
         };
         let id = match existing {
@@ -109,7 +109,7 @@ pub(crate) async fn put(
                     is_domain_webhook: true,
                     secret_sealed: Some(fresh),
                 };
-                // The webhook keeps its id though it was removed, so that its deliveries are its own still.
+                // A webhook set again gets its former id, so that its earlier deliveries still belong to it.
                 let id = former_webhooks::take(tx, domain.id)?.unwrap_or_else(|| RouteId::new(now));
                 routes::insert_as(tx, id, &new, now)?
             }
@@ -140,7 +140,7 @@ async fn find(app: &AppState, domain: &DomainRow) -> Result<Option<RouteRow>, Ap
     Ok(app.db.read(move |connection| routes::find_domain_webhook(connection, id)).await?)
 }
 
-/// Removes it, if there is one.
+/// `DELETE /api/domains/:id/webhook`
 pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
@@ -153,7 +153,7 @@ pub(crate) async fn delete(
     Ok(OK)
 }
 
-/// Its signing secret.
+/// `GET /api/domains/:id/webhook/secret`
 pub(crate) async fn secret(
     State(app): State<AppState>,
     caller: Caller,
@@ -164,7 +164,7 @@ pub(crate) async fn secret(
     Ok(Json(Secret { secret: open_secret(&app, &route)? }))
 }
 
-/// A new signing secret in its place; for a day both sign.
+/// `POST /api/domains/:id/webhook/secret/rotate`: for a day both secrets sign.
 pub(crate) async fn rotate_secret(
     State(app): State<AppState>,
     caller: Caller,
@@ -175,7 +175,7 @@ pub(crate) async fn rotate_secret(
     rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 
-/// Posts one signed test event to it.
+/// `POST /api/domains/:id/webhook/test`
 pub(crate) async fn test(
     State(app): State<AppState>,
     caller: Caller,

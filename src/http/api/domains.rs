@@ -1,5 +1,5 @@
-//! Domains: list, add, verify, remove (contract 3). Their webhook is `domain_webhook`'s, what else is set for one
-//! `domain_settings`'.
+//! Domains: list, add, verify, remove (contract 3). For their webhook see `domain_webhook`, for other settings
+//! `domain_settings`.
 
 use axum::Json;
 use axum::extract::State;
@@ -51,7 +51,7 @@ pub(crate) struct DomainView {
     #[serde(rename = "webhookEvents")]
     webhook_events: Events,
     pub(super) zero_retention: bool,
-    /// Null: the server's default.
+    /// Null is the server's default.
     pub(super) retention_days: Option<u32>,
     created_at: Timestamp,
     checked_at: Option<Timestamp>,
@@ -69,10 +69,7 @@ pub(crate) enum Events {
 }
 
 impl DomainView {
-    /// The view of a row, with its webhook.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Creates the view of a domain, with its webhook.
     pub(crate) fn new(connection: &Connection, row: &DomainRow, user_id: &str) -> store::Result<Self> {
         let webhook = routes::find_domain_webhook(connection, row.id)?;
         let events = row.webhook_events.as_deref().and_then(|json| serde_json::from_str(json).ok());
@@ -115,16 +112,16 @@ pub(crate) struct RecordView {
     name: String,
     #[schema(example = "mail.acme.dev")]
     value: String,
-    /// Of the MX record alone.
+    /// Only of the MX record.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     priority: Option<u16>,
-    /// True where everything works without the record.
+    /// True if everything works without the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     optional: Option<bool>,
     status: Status,
-    /// The values that the last check saw.
+    /// Values that the last check found.
     found: Vec<String>,
 }
 
@@ -165,19 +162,16 @@ impl From<DomainError> for ApiError {
     }
 }
 
-/// A domain of an account by its id or, in any spelling, its name.
-///
-/// # Errors
-/// Storage trouble.
+/// Finds a domain of an account by its id or, in any spelling, its name.
 pub(crate) fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Result<Option<DomainRow>> {
     let name = Domain::parse(id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
     domains::find_by_name_or_id(connection, account, &name, id)
 }
 
-/// The caller's domain by its id or name.
+/// Finds the caller's domain by its id or name.
 ///
 /// # Errors
-/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+/// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
 pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
     let found = app.db.read(move |connection| find_domain(connection, account, &id));
@@ -186,7 +180,7 @@ pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Res
     Ok(domain)
 }
 
-/// Looks the domain up that a path names.
+/// Looks up the domain of a path.
 ///
 /// # Errors
 /// As [`the_domain`].
@@ -194,10 +188,10 @@ pub(crate) async fn exists(app: AppState, caller: Caller, id: String) -> Result<
     the_domain(&app, &caller, &id).await.map(drop)
 }
 
-/// The view of a domain as it is now.
+/// Returns the current view of a domain.
 ///
 /// # Errors
-/// 404 when it was removed meanwhile.
+/// 404 if it was removed meanwhile.
 pub(crate) async fn view(app: &AppState, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
@@ -294,7 +288,7 @@ pub(crate) struct VerifiedView {
     /// `pending` or `verified`.
     #[schema(example = "verified")]
     status: &'static str,
-    /// This check's results; where DNS gave no answer, what was known before.
+    /// Results of this check; where DNS gave no answer, those of the check before.
     checks: DnsChecks,
     checked_at: Timestamp,
 }

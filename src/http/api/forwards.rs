@@ -1,5 +1,5 @@
-//! The pages by which an address confirms or declines what would be forwarded to it (contract 4.6). A link alone changes
-//! nothing: programs follow links in mails.
+//! Pages on which an address confirms or declines forwarded mail (contract 4.6). Opening a link changes nothing:
+//! programs follow links in mail.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +13,6 @@ use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
 use crate::store::sending::destinations::Answer;
 
-/// The token of a link.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct TokenQuery {
     /// As mailed.
@@ -22,7 +21,7 @@ pub(crate) struct TokenQuery {
     token: String,
 }
 
-/// The question whether to confirm.
+/// `GET /api/forwards/confirm`
 pub(crate) async fn show_confirm(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
@@ -31,7 +30,7 @@ pub(crate) async fn show_confirm(
     show(&app, &query.token, || question("Do you want this mail?", text, "Yes, forward it to me")).await
 }
 
-/// The question whether to decline.
+/// `GET /api/forwards/decline`
 pub(crate) async fn show_decline(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
@@ -40,7 +39,7 @@ pub(crate) async fn show_decline(
     show(&app, &query.token, || question("Do you not want this mail?", text, "No, and do not ask again")).await
 }
 
-/// Confirms.
+/// `POST /api/forwards/confirm`
 pub(crate) async fn confirm(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
@@ -48,7 +47,7 @@ pub(crate) async fn confirm(
     answer(&app, &query.token, Answer::Confirmed, "Mail is forwarded to you").await
 }
 
-/// Declines.
+/// `POST /api/forwards/decline`
 pub(crate) async fn decline(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,

@@ -1,4 +1,4 @@
-//! The sessions of an account: where it is signed in, and ending them (ours).
+//! Sessions of an account: list and end them (ours).
 
 use axum::Json;
 use axum::extract::State;
@@ -13,14 +13,14 @@ use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::store::accounts::sessions;
 
-/// Where an account is signed in.
+/// The sessions of an account.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Logins {
     /// Newest first, at most a hundred.
     sessions: Vec<LoginView>,
 }
 
-/// A session; its id is no credential.
+/// A session; its id is not a credential.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct LoginView {
@@ -28,9 +28,9 @@ struct LoginView {
     created_at: Timestamp,
     expires_at: Timestamp,
     user_agent: Option<String>,
-    /// Where the sign-in came from.
+    /// Client address of the sign-in.
     ip: String,
-    /// Whether it is the one that asks.
+    /// True for the session of this request.
     current: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Stored messages for a webhook route: which it covers, and posting them to it (contract 6.4).
+//! Replay of stored messages to a webhook route: list candidates, post them (contract 6.4).
 
 use axum::Json;
 use axum::extract::State;
@@ -24,7 +24,7 @@ use crate::webhook::manual::replay::{BULK_MAX, Scope};
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 100;
 
-/// Where to look for candidates.
+/// `GET /api/routes/:id/candidates`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct CandidatesQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
@@ -40,16 +40,16 @@ pub(crate) struct CandidatesQuery {
 pub(crate) struct CandidateView {
     #[serde(flatten)]
     row: MessageView,
-    /// Whether it was delivered to this route.
+    /// True if it was delivered to this route.
     delivered_here: bool,
 }
 
-/// One step through the messages that a route covers.
+/// A page of the messages that a route covers.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CandidatesView {
     messages: Vec<CandidateView>,
-    /// The cursor to go on with; null at the end. A page may be short although it is set.
+    /// `before` of the next page; null at the end. A page may be short although it is set.
     next_before: Option<Timestamp>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn candidates(
     };
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| {
-        // A stored match that this version cannot read covers nothing.
+        // A stored match that this version cannot parse covers nothing.
         let pattern = Pattern::parse(&route.match_pattern).ok();
         let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
         let step = replay_candidates::list(connection, &asked, covers)?;

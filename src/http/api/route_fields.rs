@@ -19,7 +19,7 @@ fn bad_match(message: String) -> ApiError {
     ApiError::field(Code::BadMatch, "match", message)
 }
 
-/// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
+/// A match in its stored form: lower-case, the domain as A-labels; a regex as written.
 pub(super) struct Match {
     pub(super) text: String,
     /// None for a regex.
@@ -36,7 +36,7 @@ impl Match {
         let text = match trimmed.rsplit_once('@') {
             Some((local, domain)) if !trimmed.starts_with('/') => {
                 let domain = Domain::parse(domain).map_err(|_| bad(format!("{domain:?} is no domain name")))?;
-                // What stands for one address has to be one, with any text for its star.
+                // The pattern has to be an address with any text in place of its star.
                 let probe = format!("{}@{domain}", local.replacen('*', "x", 1));
                 let probe = Mailbox::parse_received(&probe).map_err(|error| bad(error.to_string()))?;
                 if probe.has_invisible_characters() {
@@ -53,8 +53,8 @@ impl Match {
         Ok(Self { text, domain })
     }
 
-    /// Checks a regex beside the account's others, but that of the route `except`. Hold what it gives until the route is
-    /// stored: nobody else stores a regex of the account meanwhile.
+    /// Checks a regex together with the account's others, except that of the route `except`. Hold the returned guard
+    /// until the route is stored, so that no other regex of the account is stored meanwhile.
     pub(super) async fn check(
         &self,
         app: &AppState,
@@ -68,7 +68,7 @@ impl Match {
         checked.map(Some).map_err(|error| bad_match(error.to_string()))
     }
 
-    /// The domain that it lies on, if the caller may have a route there; none for a regex.
+    /// Returns the domain of the match, if the caller may have a route there; `None` for a regex.
     pub(super) fn domain(
         &self,
         connection: &Connection,
@@ -93,7 +93,7 @@ pub(super) fn action(given: Lenient<String>) -> Result<Action, ApiError> {
     }
 }
 
-/// What an action's destination has to be.
+/// Reads the destination that an action requires.
 pub(super) fn destination(
     app: &AppState,
     action: Action,
@@ -119,11 +119,11 @@ pub(super) fn destination(
     }
 }
 
-/// Begins as the sentence of `bad_url` does (contract 1.6).
+/// Begins like the sentence of `bad_url` (contract 1.6).
 const PLAIN_LOCALHOST: &str =
     "a valid https url is required; http to this host needs the setting webhook.allow_localhost";
 
-/// A URL that webhooks may be posted to (contract 9.1).
+/// Reads a URL that webhooks may be posted to (contract 9.1).
 pub(crate) fn webhook_url(app: &AppState, given: Lenient<String>, field: &'static str) -> Result<String, ApiError> {
     let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
     let url = url.trim();
@@ -134,13 +134,13 @@ pub(crate) fn webhook_url(app: &AppState, given: Lenient<String>, field: &'stati
     }
 }
 
-/// Whether a setting of the operator's is all that a URL lacks (contract 9.1).
+/// Returns true if only the operator's setting forbids a URL (contract 9.1).
 fn is_plain_localhost(app: &AppState, url: &str) -> bool {
     let policy = Policy { allow_localhost: true, ..app.webhooks.policy.clone() };
     !app.webhooks.policy.allow_localhost && Target::parse(url, &policy).is_ok()
 }
 
-/// An acknowledgement mode.
+/// Reads an acknowledgement mode.
 pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
     match given.optional(bad)? {
@@ -149,7 +149,7 @@ pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiErro
     }
 }
 
-/// What becomes of mail whose author is not authenticated.
+/// Reads the handling of mail from unauthenticated authors.
 pub(super) fn on_auth_fail(given: Lenient<String>) -> Result<Option<OnAuthFail>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "onAuthFail", "onAuthFail must be refuse or rewrite");
     given.optional(bad)?.map(|word| OnAuthFail::from_word(&word).ok_or_else(bad)).transpose()

@@ -1,4 +1,4 @@
-//! Routes (contract 4.4); their replay is `replay`'s.
+//! Handlers of routes (contract 4.4); for their replay see `replay`.
 
 use std::sync::Arc;
 
@@ -47,34 +47,31 @@ pub(crate) struct RouteView {
     #[schema(example = "lenient")]
     ack_mode: Option<String>,
     active: bool,
-    /// Whether it is the one that `PUT /api/domains/:id/webhook` keeps.
+    /// True for the route of `PUT /api/domains/:id/webhook`.
     is_domain_webhook: bool,
     agent_prompt: Option<String>,
     agent_forward_to: Option<String>,
     agent_context: Option<String>,
-    /// The latest outcome.
+    /// Status of the latest attempt.
     last_status: Option<String>,
-    /// Its HTTP or SMTP code.
+    /// HTTP or SMTP code of the latest attempt.
     last_status_code: Option<u16>,
-    /// What becomes of mail whose author is not authenticated: `refuse` or `rewrite`; null unless the action is `forward`.
+    /// Handling of mail from unauthenticated authors: `refuse` or `rewrite`; null unless the action is `forward`.
     on_auth_fail: Option<&'static str>,
-    /// Whether the destination is proven; null unless the action is `forward`.
+    /// True once the destination confirmed; null unless the action is `forward`.
     destination_proven: Option<bool>,
-    /// When the link that proves it was mailed last; null if it never was.
+    /// Time at which the confirmation link was last mailed; null if never.
     destination_asked_at: Option<Timestamp>,
-    /// When somebody there declined; null if nobody did.
+    /// Time at which the destination declined; null if it did not.
     destination_declined_at: Option<Timestamp>,
-    /// While its endpoint fails: when that is tried again at the earliest; null unless the action is `webhook`.
+    /// Earliest time of the next attempt while the endpoint pauses after failures; null unless the action is `webhook`.
     paused_until: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl RouteView {
-    /// A route with what is known of its destination.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Creates the view of a route, with the state of its destination.
     pub(super) fn new(app: &AppState, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
         let url = row.destination.as_deref().filter(|_| row.action == Action::Webhook);
         let paused_until = url.and_then(|url| app.webhooks.paused_until(url, row.account_id, app.clock.now()));
@@ -157,7 +154,7 @@ pub(crate) struct NewRouteFields {
     on_auth_fail: Lenient<String>,
 }
 
-/// Asks a forward route's destination whether it wants the mail, if that is still to be asked (contract 4.6).
+/// Mails the confirmation request to a forward route's destination, unless that was done (contract 4.6).
 async fn ask_destination(app: &AppState, caller: &Caller, route: &RouteRow) -> Result<(), ApiError> {
     let to = route.destination.as_deref().map(Mailbox::parse);
     let Some(Ok(to)) = to.filter(|_| route.action == Action::Forward) else { return Ok(()) };
@@ -226,10 +223,10 @@ async fn view(app: &AppState, row: RouteRow, user: String) -> Result<RouteView, 
     Ok(app.db.read(move |connection| RouteView::new(&asked, connection, row, &user)).await?)
 }
 
-/// A route that the caller may use.
+/// Finds a route that the caller may use.
 ///
 /// # Errors
-/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+/// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
 fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::Result<Result<RouteRow, ApiError>> {
     let found = routes::find(connection, id)?.filter(|row| row.account_id == caller.id());
     let found = found.ok_or_else(ApiError::not_found);
@@ -299,7 +296,7 @@ pub(crate) async fn change(
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
     let changed = app.db.write(move |tx| {
-        // As it is now: somebody else may have changed or removed it meanwhile.
+        // Read again: a concurrent request may have changed or removed it.
         let row = match find_route(tx, &caller, &old.public_id)? {
             Ok(row) => row,
             Err(refused) => return Ok(Err(refused)),
@@ -358,10 +355,7 @@ pub(crate) async fn delete(
     Ok(OK)
 }
 
-/// Removes a route; what it still owes ends.
-///
-/// # Errors
-/// Storage trouble.
+/// Removes a route and ends its pending deliveries.
 pub(crate) async fn remove(app: &AppState, account: i64, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
@@ -388,9 +382,6 @@ pub(crate) async fn rotate_secret(
 }
 
 /// Gives a webhook route a new secret; for a day both sign.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) async fn rotate(app: &AppState, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));

@@ -1,4 +1,4 @@
-//! Whom nothing is sent to, and whose mail calls no webhook (contract 8.4).
+//! Suppressed recipients and blocked senders (contract 8.4).
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const REASONS: &[&str] = &["manual", "unsubscribe", "bounce", "complaint"];
 /// `GET /api/contacts/suppressions`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct ListQuery {
-    /// Only those with a smaller `created_at`, in milliseconds.
+    /// Only entries with a smaller `created_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
     /// 1 to 1,000, which is the default; clamped.
@@ -107,14 +107,14 @@ pub(crate) struct BlockedFields {
     email: Lenient<String>,
 }
 
-/// The bare address of a field, in canonical form.
+/// Reads the address of a field, in canonical form.
 fn address(given: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let text = given.required(bad)?;
     normalized(&text).ok_or_else(bad)
 }
 
-/// An address as it is kept.
+/// Returns the stored form of an address.
 fn normalized(text: &str) -> Option<String> {
     Mailbox::parse_received(text.trim()).ok().map(|mailbox| mailbox.canonical())
 }

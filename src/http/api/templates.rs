@@ -1,4 +1,4 @@
-//! Templates (contract 11): an account's own, and those that are built in.
+//! Templates (contract 11): an account's own and the built-in ones.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::store::sending::templates::{TemplateContent, TemplateRow};
 
 const MAX_NAME_CHARS: usize = 200;
 const MAX_SUBJECT_CHARS: usize = 998;
-/// Built-in templates are as old as the program; their rows need some time.
+/// Creation time of built-in templates.
 const BASE_TIME: Timestamp = Timestamp::from_millis(0);
 
 /// A template without its bodies.
@@ -46,9 +46,9 @@ pub(crate) struct FullView {
     meta: MetaView,
     html: Option<String>,
     text: Option<String>,
-    /// An editor's own, given back as it was.
+    /// Data of an editor, returned unchanged.
     json: Option<String>,
-    /// An editor's own, given back as it was.
+    /// Data of an editor, returned unchanged.
     theme: Option<String>,
     /// Null for a built-in template.
     user_id: Option<String>,
@@ -59,7 +59,7 @@ pub(crate) struct FullView {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TemplateFields {
-    /// A template to begin with; only when it is made.
+    /// Template to copy; only on creation.
     base_id: Option<String>,
     /// 1 to 200 characters; required without `baseId`.
     name: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) struct TemplateFields {
     text: Option<String>,
     json: Option<String>,
     theme: Option<String>,
-    /// Only when it is changed.
+    /// Only on update.
     category: Option<String>,
 }
 
@@ -154,7 +154,7 @@ async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, 
     found.ok_or_else(ApiError::not_found)
 }
 
-/// Looks the template up that a path names.
+/// Looks up the template of a path.
 ///
 /// # Errors
 /// 404.
@@ -188,7 +188,7 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(FullView::own(row, &caller))))
 }
 
-/// What a new template begins with.
+/// Finds the content that a new template is copied from.
 async fn base_content(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateContent, ApiError> {
     if let Some(base) = find_built_in(id) {
         return Ok(TemplateContent {
@@ -209,7 +209,7 @@ async fn base_content(app: &AppState, caller: &Caller, id: &str) -> Result<Templ
 }
 
 impl TemplateFields {
-    /// These fields without those that are empty. What is stored already is emptied by them.
+    /// Drops empty fields. On update they are kept, and empty the stored field.
     fn without_empty(self) -> Self {
         let given = |field: Option<String>| field.filter(|text| !text.is_empty());
         Self {
@@ -224,7 +224,7 @@ impl TemplateFields {
         }
     }
 
-    /// These fields over what was there.
+    /// Merges these fields over existing content.
     fn over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
         let content = TemplateContent {
             name: self.name.filter(|name| !name.is_empty()).map_or(content.name, |name| name.trim().to_owned()),
@@ -264,7 +264,7 @@ pub(crate) async fn update(
     let (account, now) = (caller.id(), app.clock.now());
     let limits = Arc::clone(&app.account_limits);
     let updated = app.db.write(move |tx| {
-        // One that gets smaller is always let in.
+        // Shrinking is always allowed.
         if content.len() > old_len {
             limits.admit_bytes(tx, account, content.len().saturating_sub(old_len) as u64)?;
         }

@@ -1,4 +1,4 @@
-//! What clients ask that this server answers in one way only (contract 12).
+//! Endpoints for compatibility, with constant answers (contract 12).
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 
-/// A domain that somebody would buy.
+/// `GET /api/domains/register/check`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct RegisterQuery {
-    /// Its name.
+    /// Name of the domain.
     #[param(required = true)]
     domain: Option<String>,
 }
@@ -34,12 +34,12 @@ pub(crate) async fn register_check(Query(query): Query<RegisterQuery>) -> Result
 /// A search of the documentation.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct DocsQuery {
-    /// What to look for.
+    /// Search text.
     #[serde(default)]
     query: String,
 }
 
-/// This server carries no searchable documentation.
+/// This server has no searchable documentation.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DocsView {
     query: String,

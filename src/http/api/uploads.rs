@@ -40,7 +40,7 @@ pub(crate) struct UploadQuery {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UploadFields {
-    /// Where to fetch the file: https, 25 MiB at most.
+    /// URL of the file: https, 25 MiB at most.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     url: Lenient<String>,
@@ -65,7 +65,7 @@ pub(crate) struct UploadFields {
 pub(crate) struct UploadView {
     #[schema(example = "upl_5TgB6yHn7UjM8iKo")]
     id: String,
-    /// A signed link; whoever has it can read the file until it ends.
+    /// A signed link; anyone who has it can read the file until it expires.
     url: String,
     #[schema(example = "po.pdf")]
     filename: String,
@@ -122,7 +122,7 @@ async fn from_body(
     request: Request,
 ) -> Result<File, ApiError> {
     let bytes = body::read(request, app, MAX_BYTES, 1).await?;
-    // A file may have no octets, but something has to say that there is one.
+    // An empty file is allowed, but a name and type have to show that there is one.
     if bytes.is_empty() && (query.filename.is_none() || kind.is_none()) {
         return Err(ApiError::new(
             Code::BadAttachment,
@@ -177,7 +177,7 @@ fn permitted(days: u32) -> Result<u32, ApiError> {
     if RETENTION_DAYS.contains(&days) { Ok(days) } else { Err(bad_days()) }
 }
 
-/// The error of a file that `field` was to give.
+/// Maps the fault of a file in `field`.
 fn fault(fault: FileFault, field: &'static str) -> ApiError {
     match fault {
         FileFault::Base64 => ApiError::field(Code::BadAttachment, field, "content is no base64"),

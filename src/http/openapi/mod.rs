@@ -1,7 +1,7 @@
-//! The OpenAPI 3.1 document (contract 2.1), made of the router's table and the handlers' types.
+//! The OpenAPI 3.1 document (contract 2.1), built from the endpoint table and the handlers' types.
 //!
-//! Clients are generated of it: names are stable and told apart from Rust's, whatever stands twice stands once as a
-//! component, and what a body needs is said.
+//! Clients are generated from it: names are stable and independent of Rust's, repeated parts are components, and
+//! required fields are listed.
 
 mod names;
 mod responses;
@@ -18,7 +18,6 @@ const ABOUT: &str = "Mail in over SMTP, out as signed webhooks. Send the credent
     since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` when one field is at \
     fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
 
-/// The chapters.
 const TAGS: &[(&str, &str)] = &[
     ("Service", "The server itself: whether it is up, and how it goes."),
     ("Signing in", "Accounts, their sessions and passwords."),
@@ -35,7 +34,7 @@ const TAGS: &[(&str, &str)] = &[
     ("For compatibility", "What clients ask and this server has one answer to."),
 ];
 
-/// The document of a table.
+/// Builds the document of a table.
 pub(crate) fn document(table: &[Endpoint], public_url: &str) -> Value {
     let table: Vec<&Endpoint> = table.iter().filter(|endpoint| !endpoint.tag.is_empty()).collect();
     let mut paths: Map<String, Value> = Map::new();
@@ -90,7 +89,7 @@ fn to_value(schema: &RefOr<Schema>) -> Value {
     serde_json::to_value(schema).unwrap_or_default()
 }
 
-/// Fields that have to be there; null counts as absent.
+/// Marks fields as required; null counts as absent.
 fn require(schema: &mut Value, fields: &[&str]) {
     let Value::Object(object) = schema else { return };
     let mut required: Vec<Value> = object.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -144,8 +143,8 @@ fn header(header: &Header) -> Value {
     })
 }
 
-/// In answers a field that may be null is always there (contract: `T|null`); only a field that is neither required nor
-/// nullable may be absent (`T?`).
+/// Marks nullable fields of responses as required: they are always present (contract: `T|null`); only a field that is
+/// neither required nor nullable may be absent (`T?`).
 fn always_present(mut schema: Value) -> Value {
     let Value::Object(object) = &mut schema else { return schema };
     if let Some(Value::Array(parts)) = object.get_mut("allOf") {

@@ -1,4 +1,4 @@
-//! Messages, deliveries of webhooks, and events as they happen.
+//! Messages, webhook deliveries, and the event stream.
 
 use crate::http::api::{deliveries, delivery_list, inject, messages, transmissions};
 use crate::http::body::Done;
@@ -7,10 +7,10 @@ use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 use crate::http::realtime;
 
-/// Every status that a message may have.
+/// Values of a message's `status`.
 const STATUSES: &[&str] =
     &["received", "dropped", "scheduled", "canceled", "queued", "deferred", "sent", "bounced", "failed"];
-/// Where a stream goes on.
+/// Position from which a stream continues.
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
     about: "The id of the last event that was seen; those after it come first.",

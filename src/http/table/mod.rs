@@ -1,4 +1,7 @@
-//! The router's whole table: every path, method and credential class of the API, chapter by chapter.
+//! The endpoint table: every path, method and credential class of the API, one file per group of chapters. It uses the
+//! handlers in `api` and the sibling files; nothing but `http` itself and `openapi`'s tests uses it.
+//!
+//! A new endpoint is a row here; a new property of rows belongs to `endpoint`, and its enforcement to `authorize`.
 
 mod account;
 mod domains;
@@ -17,7 +20,7 @@ use super::endpoint::{Endpoint, FILES, Header};
 use super::error::Code;
 use super::{dashboard, files, openapi, pages, service};
 
-/// Every endpoint.
+/// Returns every endpoint.
 pub fn table() -> Vec<Endpoint> {
     [
         service(),
@@ -51,7 +54,6 @@ async fn openapi_document(State(app): State<AppState>) -> Response {
     ([(CONTENT_TYPE, "application/json")], document).into_response()
 }
 
-/// A part of a file.
 const RANGE: Header =
     Header { name: "Range", about: "One range of octets; several get the whole.", example: "bytes=0-1023" };
 

@@ -1,4 +1,4 @@
-//! Sending, files to send, templates, and whom nothing is sent to.
+//! Sending, uploads, templates, suppressions and blocked senders.
 
 use crate::http::api::{send, suppressions, templates, uploads};
 use crate::http::body::Done;
@@ -6,7 +6,6 @@ use crate::http::endpoint::Class::Account;
 use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 
-/// By which a repeated request is known.
 const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen within 24 \

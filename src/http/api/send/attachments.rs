@@ -17,9 +17,8 @@ use crate::http::memory::RequestMemory;
 use crate::outbound::message::compose::Attachment;
 
 const MAX_NAME_CHARS: usize = 255;
-/// All files of one message together; the answer comes within 15 s (contract 8.1).
+/// For all files of one message; the answer comes within 15 s (contract 8.1).
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
-/// Files of one message.
 const MAX_ENTRIES: usize = 100;
 
 /// One attachment: exactly one of `url` and `content`.
@@ -29,7 +28,7 @@ pub(crate) struct AttachmentFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "po.pdf")]
     filename: Lenient<String>,
-    /// Where to fetch the file: https, or a link of this server.
+    /// URL of the file: https, or a link of this server.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     url: Lenient<String>,
@@ -41,7 +40,7 @@ pub(crate) struct AttachmentFields {
     content_type: Lenient<String>,
 }
 
-/// An attachment whose fields are right.
+/// An attachment with valid fields.
 pub(crate) struct Wanted {
     filename: String,
     content_type: Option<String>,
@@ -57,7 +56,7 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::field(Code::BadAttachment, "attachments", message.into())
 }
 
-/// The error of a file.
+/// Maps the fault of a file.
 fn fault(fault: FileFault, filename: &str) -> ApiError {
     match fault {
         FileFault::Base64 => bad(format!("{filename}: content is no base64")),
@@ -70,7 +69,7 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
     }
 }
 
-/// What the request gives, decoded; nothing is fetched yet.
+/// Checks the attachments of a request; nothing is fetched yet.
 pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
@@ -93,7 +92,7 @@ pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Re
             let message = "a file's name and type must not hold control characters";
             return Err(ApiError::field(Code::BadHeader, "attachments", message));
         }
-        // Forms send both fields, and nothing in the one that was not filled in.
+        // Forms send both fields, the one that was not filled in empty.
         let content = entry.content.filter(|content| url.is_none() || !content.is_empty());
         let source = match (url, content) {
             (Some(url), None) => {
@@ -122,7 +121,7 @@ fn too_large() -> ApiError {
     ApiError::field(Code::AttachmentTooLarge, "attachments", message)
 }
 
-/// Loads what has a URL, all at once; how large it all is together is known, as far as it can be, before anything is read.
+/// Loads attachments with a URL concurrently. Known sizes are added up before anything is read.
 /// Afterwards the request holds memory to write the message, whose other texts have `texts` octets.
 pub(crate) async fn load(
     app: &AppState,
@@ -151,12 +150,12 @@ pub(crate) async fn load(
     if files > MAX_BYTES {
         return Err(too_large());
     }
-    // Each text stands in quoted-printable beside itself.
+    // Each text is in memory together with its quoted-printable form.
     memory.hold_exactly(attachment_url::written(files) + 3 * texts).await?;
     Ok(loaded)
 }
 
-/// An attachment whose file is found.
+/// An attachment whose file is located.
 struct FoundAttachment {
     filename: String,
     content_type: Option<String>,

@@ -94,7 +94,7 @@ pub(crate) struct BatchFields {
     track_clicks: Lenient<bool>,
 }
 
-/// What became of one entry.
+/// Result of one entry.
 #[derive(Serialize, ToSchema)]
 struct BatchResultView {
     /// The bare address.
@@ -127,7 +127,7 @@ pub(crate) struct BatchView {
     failed: usize,
 }
 
-/// Why one entry fails, alone.
+/// Error of one entry.
 struct Failure {
     code: Code,
     message: String,
@@ -139,13 +139,13 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// What every entry shares.
+/// Data shared by all entries.
 struct Batch {
     shared: SharedFields,
     attachments: Vec<Attachment>,
     sender: Sender,
     suppressed: Vec<String>,
-    /// Octets of the memory budget for what they share.
+    /// Octets of the memory budget held for the shared data.
     held: usize,
     now: Timestamp,
 }
@@ -183,7 +183,7 @@ pub(crate) async fn send_batch(
     content.check()?;
     content.data = fields::template_data(given.template_data)?;
     let mut own_headers = fields::headers(given.headers)?;
-    // RFC 5322 §3.6.4: one message has it; an entry may have its own.
+    // RFC 5322 §3.6.4: a Message-ID belongs to one message; an entry may have its own.
     own_headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Message-ID"));
     let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
@@ -194,7 +194,7 @@ pub(crate) async fn send_batch(
     let sender = gate(&app, &caller, &from, now).await?;
     check_sender_field(&app, &caller, &own_headers, now).await?;
     let content = content.with_template(&app, &caller).await?;
-    // The entries stay in memory beside the files and the message that is being written.
+    // The entries stay in memory with the files and the message being written.
     let beside = memory.held().await / 2;
     let attachments = attachments::load(&app, &memory, wanted, beside).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
@@ -232,7 +232,7 @@ impl BatchEntry {
         }
     }
 
-    /// What stands for the recipient in the answer when it is no mailbox.
+    /// Returns the recipient as given, for the answer about a malformed one.
     fn written(&self) -> String {
         match &self.to {
             Lenient::Given(text) => text.clone(),

@@ -17,7 +17,7 @@ use crate::store::sending::templates;
 /// Subject, html and text of one message together, tags filled in (contract 1.9).
 const MAX_TEXT_BYTES: usize = 26_214_400;
 
-/// A message as far as its fields tell.
+/// Content fields of a request.
 pub(crate) struct ContentFields {
     pub(crate) subject: Option<String>,
     pub(crate) html: Option<String>,
@@ -26,7 +26,7 @@ pub(crate) struct ContentFields {
     pub(crate) data: Option<MergeData>,
 }
 
-/// What the messages of one request share, checked.
+/// Checked fields that the messages of one request share.
 pub(super) struct SharedFields {
     pub(super) from: NamedMailbox,
     pub(super) content: ContentFields,
@@ -37,7 +37,7 @@ pub(super) struct SharedFields {
 }
 
 impl SharedFields {
-    /// A message of it.
+    /// Builds the content of a message.
     pub(super) fn letter(
         &self,
         to: Vec<NamedMailbox>,
@@ -63,16 +63,16 @@ impl SharedFields {
     }
 }
 
-/// Subject, html and text, ready to be mailed.
+/// Subject, html and text with their tags filled in.
 pub(super) type Filled = (String, Option<String>, Option<String>);
 
 impl ContentFields {
-    /// Octets of the values of tags.
+    /// Returns the octets of the merge tags' values.
     pub(crate) fn data_size(&self) -> usize {
         self.data.as_ref().map_or(0, MergeData::size)
     }
 
-    /// Refuses a message without subject or body, unless a template may give them.
+    /// Refuses a message without subject or body, unless it has a template.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
         check_subject(self.subject.as_deref())?;
         let empty = |text: &Option<String>| text.as_deref().is_none_or(|text| text.trim().is_empty());
@@ -88,7 +88,7 @@ impl ContentFields {
         Ok(())
     }
 
-    /// Takes from a template what the request does not give.
+    /// Takes missing fields from the template.
     pub(super) async fn with_template(mut self, app: &AppState, caller: &Caller) -> Result<Self, ApiError> {
         let Some(id) = self.template_id.clone() else { return Ok(self) };
         let not_found = || ApiError::at(Code::TemplateNotFound, "templateId");
@@ -106,10 +106,10 @@ impl ContentFields {
         Ok(self)
     }
 
-    /// How many octets the texts have once `data` over the shared data is filled in.
+    /// Returns the octets of the texts with the tags filled in from `data` over the shared data.
     ///
     /// # Errors
-    /// More than a message may have.
+    /// 413 beyond the limit of a message.
     pub(super) fn length(&self, data: Option<&MergeData>) -> Result<usize, ApiError> {
         let data = self.data_with(data);
         let data = data.as_deref();
@@ -128,7 +128,7 @@ impl ContentFields {
         Err(ApiError::new(Code::BodyTooLarge, message))
     }
 
-    /// The values of tags, if there are tags.
+    /// Returns the values of tags; `None` without a template and values.
     fn data_with<'d>(&'d self, own: Option<&'d MergeData>) -> Option<Cow<'d, MergeData>> {
         let data = match (&self.data, own) {
             (Some(shared), Some(own)) => Some(Cow::Owned(shared.merged_with(own))),
@@ -137,7 +137,7 @@ impl ContentFields {
         data.or_else(|| self.template_id.as_ref().map(|_| Cow::Owned(MergeData::default())))
     }
 
-    /// The texts with their tags filled in, as `data` over the shared data has it.
+    /// Fills in the tags of the texts from `data` over the shared data.
     pub(super) fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
         let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
         let data = self.data_with(data);

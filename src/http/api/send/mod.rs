@@ -1,4 +1,4 @@
-//! Sending one message (contract 8.1): fields, gates, template, attachments, the promise.
+//! Sending one message (contract 8.1): fields, permission to send, template, attachments, submission.
 
 mod attachments;
 mod batch;
@@ -51,7 +51,7 @@ pub(crate) struct SendFields {
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
     cc: Lenient<Mailboxes>,
-    /// Recipients that no header names.
+    /// Recipients that no header field names.
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
     bcc: Lenient<Mailboxes>,
@@ -74,8 +74,8 @@ pub(crate) struct SendFields {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     in_reply_to: Lenient<String>,
-    /// Header fields of your own, at most 50; numbers, as written, and booleans count as text. What says how the message
-    /// is made (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
+    /// Custom header fields, at most 50; numbers, as written, and booleans count as text. Fields of the MIME structure
+    /// (MIME-Version, Content-*) are dropped; Date and Message-ID are used if they are valid.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     headers: Lenient<Texts>,
@@ -107,31 +107,30 @@ pub(crate) struct SendFields {
     track_clicks: Lenient<bool>,
 }
 
-/// A message that will be sent.
+/// An accepted message.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SentView {
-    /// The message's id; the scheduled send's, if it is scheduled.
+    /// Id of the message, or of the scheduled send.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
     /// `queued` or `scheduled`.
     #[schema(example = "queued")]
     status: &'static str,
-    /// Only of a scheduled send.
+    /// Only for scheduled sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     scheduled_at: Option<Timestamp>,
-    /// Only of a scheduled send.
+    /// Only for scheduled sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message_id: Option<String>,
-    /// Recipients that nothing is sent to; only if there are any.
+    /// Suppressed recipients, if there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     suppressed: Vec<String>,
 }
 
 impl SentView {
-    /// The answer for a message.
     pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
             None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
@@ -171,7 +170,7 @@ impl From<SubmissionError> for ApiError {
     }
 }
 
-/// `inReplyTo` as a header has it; a message's id becomes its Message-ID.
+/// Returns `inReplyTo` as a header value; the id of a stored message becomes its Message-ID.
 async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let Some(given) = fields::text(given, "inReplyTo")?.filter(|text| !text.trim().is_empty()) else {
         return Ok(None);
@@ -192,7 +191,7 @@ async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) ->
     thread_header(&given).map(Some).map_err(bad)
 }
 
-/// An answer as bytes, with what remembers it if the request has a key.
+/// Serializes an answer, and the record that remembers it if the request has a key.
 fn answer(
     status: StatusCode,
     view: &impl Serialize,
@@ -248,7 +247,7 @@ pub(crate) async fn send(
     let texts = content.length(None)?;
     memory.hold(2 * texts).await?;
     let filled = content.fill(None)?;
-    // They may be large, and the letter has its own.
+    // They may be large, and the message has its own copies.
     (content.html, content.text) = (None, None);
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
@@ -264,8 +263,8 @@ pub(crate) async fn send(
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
 
-/// Whether a Sender of the caller's own lies at a domain that the account may send from (contract 8.1): programs show it
-/// beside the author.
+/// Refuses a custom Sender field whose domain the account may not send from (contract 8.1): mail clients show it next
+/// to the author.
 async fn check_sender_field(
     app: &AppState,
     caller: &Caller,
@@ -283,7 +282,7 @@ async fn check_sender_field(
     }
 }
 
-/// The gates, in the contract's order.
+/// Checks the permission to send from an address, in the contract's order.
 async fn gate(app: &AppState, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
     Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
 }

@@ -79,7 +79,7 @@ pub(crate) async fn send_test(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
-/// `preview@` the account's oldest domain that can send (contract 11).
+/// Returns `preview@` the account's oldest domain that can send (contract 11).
 async fn preview_sender(app: &AppState, caller: &Caller) -> Result<NamedMailbox, ApiError> {
     let account = caller.id();
     let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
