@@ -18,7 +18,7 @@ use crate::store::accounts::keys;
 use crate::store::accounts::keys::KeyHolder;
 
 /// Uses of a key within this time are recorded once, so that reads do not become writes.
-const USE_STEP: Duration = Duration::from_secs(60);
+const USE_INTERVAL: Duration = Duration::from_secs(60);
 const KEY_PREFIX: &str = "mk_";
 
 /// The authenticated account and the credential it used.
@@ -157,7 +157,7 @@ pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Res
 
 /// Records the use of a key without delaying the request.
 fn note_use(app: &AppState, holder: &KeyHolder, now: Timestamp) {
-    let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_STEP);
+    let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_INTERVAL);
     if known {
         return;
     }

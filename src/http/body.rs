@@ -17,7 +17,7 @@ use super::AppState;
 use super::client::origin_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub(crate) use super::json::{Lenient, Members, Texts, Typed};
+pub(crate) use super::json::{AllowEmpty, Lenient, Members, Texts};
 use super::memory::RequestMemory;
 
 /// The largest JSON body, in octets (contract 1.9).
@@ -33,32 +33,32 @@ const STEP: usize = 256 * 1024;
 
 /// Minimum speed at which a client has to send a body.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct MinimumSpeed {
     /// No minimum applies for this long.
     grace: Duration,
     /// Extra time per octet received.
     per_octet: Duration,
     /// Longest pause between two pieces.
-    pause: Duration,
+    max_pause: Duration,
     /// Longest time in all; for the largest body this is 1 Mbit/s.
-    most: Duration,
+    max_total: Duration,
 }
 
 /// For authenticated clients: 1 KiB/s after the grace.
-const KNOWN: Pace = Pace {
+const AUTHENTICATED: MinimumSpeed = MinimumSpeed {
     grace: Duration::from_secs(30),
     per_octet: Duration::from_nanos(976_562),
-    pause: Duration::from_secs(30),
-    most: Duration::from_secs(300),
+    max_pause: Duration::from_secs(30),
+    max_total: Duration::from_secs(300),
 };
 /// For bodies over 1 MiB: 64 KiB/s.
 const LARGE_PER_OCTET: Duration = Duration::from_nanos(15_258);
 /// For clients without a valid credential: 2 KiB/s.
-const ANONYMOUS: Pace = Pace {
+const ANONYMOUS: MinimumSpeed = MinimumSpeed {
     grace: Duration::from_secs(10),
     per_octet: Duration::from_nanos(488_281),
-    pause: Duration::from_secs(10),
-    most: Duration::from_secs(30),
+    max_pause: Duration::from_secs(10),
+    max_total: Duration::from_secs(30),
 };
 
 /// A JSON object of up to 1 MiB.
@@ -114,7 +114,7 @@ impl LargeBody {
     /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
         let Self { object, size, .. } = self;
-        aside(size, move || object.fields()).await
+        run_off_thread_if_large(size, move || object.fields()).await
     }
 
     /// Returns the SHA-256 of the body as sent, which identifies a repeated request.
@@ -124,7 +124,7 @@ impl LargeBody {
 }
 
 /// Runs `work` on a blocking thread if the body is large enough to delay other requests.
-async fn aside<T: Send + 'static>(
+async fn run_off_thread_if_large<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -142,7 +142,7 @@ impl FromRequest<AppState> for Body {
         let bytes = read(request, app, MAX_BYTES, 1).await?;
         let object = Object::parse(bytes)?;
         // Bodies of anonymous requests are small; only their text is held.
-        if memory.is_known() {
+        if memory.is_authenticated() {
             memory.hold(object.cost()).await?;
         }
         Ok(Self(object))
@@ -161,7 +161,7 @@ impl FromRequest<AppState> for LargeBody {
             let hash = digest(&SHA256, &bytes).as_ref().to_vec();
             Ok(Self { object: Object::parse(bytes)?, size, hash })
         };
-        let body = aside(size, parse).await?;
+        let body = run_off_thread_if_large(size, parse).await?;
         memory.hold(size.saturating_add(body.object.cost())).await?;
         Ok(body)
     }
@@ -178,8 +178,8 @@ pub(crate) async fn read(
     times: usize,
 ) -> Result<Vec<u8>, ApiError> {
     let memory = RequestMemory::of(request.extensions(), app);
-    if memory.is_known() {
-        read_within(request, &memory, max, times, KNOWN).await
+    if memory.is_authenticated() {
+        read_within(request, &memory, max, times, AUTHENTICATED).await
     } else {
         read_anonymous(request, app, &memory, max.min(MAX_ANONYMOUS_BYTES)).await
     }
@@ -194,10 +194,10 @@ async fn read_anonymous(
 ) -> Result<Vec<u8>, ApiError> {
     // Every connection has a peer.
     let origin = origin_of(app, &request).ok_or(Code::Internal)?;
-    let turn = app.connections.read_anonymous(origin.address, origin.claimed);
+    let permit = app.connections.read_anonymous(origin.address, origin.claimed);
     tokio::select! {
         read = read_within(request, memory, max, 1, ANONYMOUS) => read,
-        () = turn.lost() => {
+        () = permit.displaced() => {
             Err(ApiError::new(Code::Unavailable, "there are too many requests of your address; try again"))
         }
     }
@@ -217,7 +217,7 @@ async fn read_within(
     memory: &RequestMemory,
     max: usize,
     times: usize,
-    pace: Pace,
+    speed: MinimumSpeed,
 ) -> Result<Vec<u8>, ApiError> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let declared: usize = declared.unwrap_or(0);
@@ -231,15 +231,18 @@ async fn read_within(
     let mut body = Limited::new(request.into_body(), max);
     let mut bytes = Vec::with_capacity(declared);
     // Reserve a large declared length at once: requests that hold part of their bodies would wait for each other.
-    let mut held = if declared > STEP && memory.is_known() { declared } else { 0 };
+    let mut held = if declared > STEP && memory.is_authenticated() { declared } else { 0 };
     memory.hold(held.saturating_mul(times)).await?;
-    let pace =
-        if declared > MAX_BYTES { Pace { per_octet: pace.per_octet.min(LARGE_PER_OCTET), ..pace } } else { pace };
-    let mut begun = Instant::now();
+    let speed = if declared > MAX_BYTES {
+        MinimumSpeed { per_octet: speed.per_octet.min(LARGE_PER_OCTET), ..speed }
+    } else {
+        speed
+    };
+    let mut started_at = Instant::now();
     loop {
         let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let patience = pace.most.min(pace.grace.saturating_add(pace.per_octet.saturating_mul(octets)));
-        let deadline = (begun + patience).min(Instant::now() + pace.pause);
+        let allowed = speed.max_total.min(speed.grace.saturating_add(speed.per_octet.saturating_mul(octets)));
+        let deadline = (started_at + allowed).min(Instant::now() + speed.max_pause);
         let Ok(frame) = timeout_at(deadline, body.frame()).await else {
             return Err(ApiError::new(Code::BadJson, "the body did not arrive in time"));
         };
@@ -249,10 +252,10 @@ async fn read_within(
         let needed = bytes.len() + piece.len();
         if needed > held {
             held = needed.max(declared.min(needed + STEP));
-            let asked = Instant::now();
+            let started = Instant::now();
             memory.hold(held.saturating_mul(times)).await?;
             // The client is not charged for the wait for memory.
-            begun += asked.elapsed();
+            started_at += started.elapsed();
         }
         bytes.extend_from_slice(&piece);
     }
@@ -260,14 +263,14 @@ async fn read_within(
 
 /// `{"ok":true}`
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Done {
+pub(crate) struct OkView {
     /// Always true.
     #[schema(example = true)]
     ok: bool,
 }
 
 /// `{"ok":true}`
-pub(crate) const OK: axum::Json<Done> = axum::Json(Done { ok: true });
+pub(crate) const OK: axum::Json<OkView> = axum::Json(OkView { ok: true });
 
 #[cfg(test)]
 mod tests {
@@ -282,9 +285,9 @@ mod tests {
     type Chunk = Result<Bytes, std::io::Error>;
 
     async fn read(body: HttpBody, max: usize, grace: Duration, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
-        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
-        let pace = Pace { grace, per_octet: Duration::ZERO, pause, most };
-        read_within(Request::new(body), memory, max, 1, pace).await
+        let (max_pause, max_total) = (Duration::from_secs(60), Duration::from_secs(60));
+        let speed = MinimumSpeed { grace, per_octet: Duration::ZERO, max_pause, max_total };
+        read_within(Request::new(body), memory, max, 1, speed).await
     }
 
     #[tokio::test]
@@ -313,12 +316,12 @@ mod tests {
             HttpBody::from_stream(stream::iter(0..20).then(piece))
         };
         // A second for each piece, and ten milliseconds.
-        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
-        let pace = |per_octet| Pace { grace: Duration::from_millis(400), per_octet, pause, most };
-        let fast = pace(Duration::from_millis(10));
+        let (max_pause, max_total) = (Duration::from_secs(60), Duration::from_secs(60));
+        let speed = |per_octet| MinimumSpeed { grace: Duration::from_millis(400), per_octet, max_pause, max_total };
+        let fast = speed(Duration::from_millis(10));
         let whole = read_within(Request::new(pieces(30)), &memory, 4096, 1, fast).await.unwrap();
         assert_eq!(whole.len(), 2000);
-        let slow = pace(Duration::from_micros(1));
+        let slow = speed(Duration::from_micros(1));
         let late = read_within(Request::new(pieces(100)), &memory, 4096, 1, slow).await.unwrap_err();
         assert_eq!(late.message, "the body did not arrive in time");
     }
@@ -327,7 +330,7 @@ mod tests {
     async fn what_was_read_is_held_of_the_budget_until_the_request_ends() {
         let budget = MemoryBudget::new(192 << 20, 0);
         let memory = RequestMemory::new(budget.clone());
-        memory.know(Some(1));
+        memory.set_authenticated(Some(1));
         let body = HttpBody::from(vec![b' '; 3 << 20]);
         read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
         assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));

@@ -60,29 +60,29 @@ pub(crate) struct Connection(Arc<OpenConnection>);
 #[derive(Debug)]
 struct OpenConnection {
     /// A request on it showed a valid credential.
-    proven: AtomicBool,
+    authenticated: AtomicBool,
     /// A request arrived on it.
-    asked: AtomicBool,
+    requested: AtomicBool,
     /// Requests whose responses are not finished.
-    at_work: AtomicUsize,
+    in_progress: AtomicUsize,
     closing: CancellationToken,
 }
 
 /// Priority of a connection when room has to be made; the lowest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
+enum Priority {
     /// Anonymous, idle after at least one request.
-    Idle,
+    AnonymousIdle,
     /// Anonymous.
-    Unknown,
+    Anonymous,
     /// Authenticated, idle.
-    KnownIdle,
+    AuthenticatedIdle,
     /// Authenticated, with a request in progress.
-    AtWork,
+    Busy,
 }
 
 /// A connection's entry in the table; removed on drop.
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     connections: Arc<Connections>,
     group: Group,
     number: u64,
@@ -90,7 +90,7 @@ pub(crate) struct Place {
 }
 
 /// Marks a request as in progress until dropped.
-pub(crate) struct Work(Connection);
+pub(crate) struct RequestGuard(Connection);
 
 impl Connections {
     pub(crate) fn new(caps: ConnectionLimits) -> Self {
@@ -105,13 +105,16 @@ impl Connections {
 
     /// Admits a new connection, in place of another if needed; `None` if every connection of its address has an
     /// authenticated request in progress.
-    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let peer = peer.to_canonical();
         let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
         let group = if is_proxy { Group::Proxy(peer) } else { Group::Address(address_network(peer)) };
         let mut table = self.table();
         let of_group = table.by_address.get(&group).map_or(0, BTreeSet::len);
-        if !is_proxy && of_group >= self.caps.of_address && !self.displace(&mut table, group, Worth::KnownIdle) {
+        if !is_proxy
+            && of_group >= self.caps.of_address
+            && !self.displace(&mut table, group, Priority::AuthenticatedIdle)
+        {
             drop(table);
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -122,36 +125,36 @@ impl Connections {
         let number = table.next;
         table.next += 1;
         let connection = Connection(Arc::new(OpenConnection {
-            proven: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            at_work: AtomicUsize::new(0),
+            authenticated: AtomicBool::new(false),
+            requested: AtomicBool::new(false),
+            in_progress: AtomicUsize::new(0),
             closing: CancellationToken::new(),
         }));
         table.open.insert(number, connection.clone());
         table.by_address.entry(group).or_default().insert(number);
-        Some(Place { connections: Arc::clone(self), group, number, connection })
+        Some(ConnectionSlot { connections: Arc::clone(self), group, number, connection })
     }
 
     /// Closes a connection of the address with the most connections.
     fn make_room(&self, table: &mut Table) {
-        for worth in [Worth::KnownIdle, Worth::AtWork] {
+        for priority in [Priority::AuthenticatedIdle, Priority::Busy] {
             let mut groups: Vec<(bool, usize, Group)> = table
                 .by_address
                 .iter()
                 .map(|(group, numbers)| (matches!(group, Group::Address(_)), numbers.len(), *group))
                 .collect();
             groups.sort_unstable_by_key(|(own, count, _)| std::cmp::Reverse((*own, *count)));
-            if groups.into_iter().any(|(_, _, group)| self.displace(table, group, worth)) {
+            if groups.into_iter().any(|(_, _, group)| self.displace(table, group, priority)) {
                 return;
             }
         }
     }
 
     /// Closes the lowest-priority connection of a group, the oldest of several, unless its priority is above `most`.
-    fn displace(&self, table: &mut Table, group: Group, most: Worth) -> bool {
+    fn displace(&self, table: &mut Table, group: Group, most: Priority) -> bool {
         let numbers = table.by_address.get(&group).into_iter().flatten();
-        let worth = |number: &u64| table.open.get(number).map(|one| (one.worth(), *number));
-        let Some((_, number)) = numbers.filter_map(worth).min().filter(|(worth, _)| *worth <= most) else {
+        let priority = |number: &u64| table.open.get(number).map(|one| (one.priority(), *number));
+        let Some((_, number)) = numbers.filter_map(priority).min().filter(|(priority, _)| *priority <= most) else {
             return false;
         };
         if let Some(connection) = table.remove(group, number) {
@@ -167,7 +170,7 @@ impl Connections {
 
     /// Admits the body of an anonymous request. Beyond the cap of its client and claim the oldest of them gives way;
     /// beyond the cap of all claims of the address, one of the claim with the most.
-    pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
+    pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyPermit<'_> {
         let (client, claimed) = (address_network(client), claimed.map(address_network));
         let mut bodies = self.bodies();
         let number = bodies.next;
@@ -179,7 +182,7 @@ impl Connections {
             self.displaced.fetch_add(1, Ordering::Relaxed);
         }
         reading.push_back(Reading { number, claimed, cut_off: cut_off.clone() });
-        BodyTurn { connections: self, client, number, cut_off }
+        BodyPermit { connections: self, client, number, cut_off }
     }
 
     fn bodies(&self) -> MutexGuard<'_, Bodies> {
@@ -216,7 +219,7 @@ impl Table {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.table().remove(self.group, self.number);
     }
@@ -224,15 +227,15 @@ impl Drop for Place {
 
 impl Connection {
     /// Notes the start of a request.
-    pub(crate) fn begin(&self) -> Work {
-        self.0.asked.store(true, Ordering::Relaxed);
-        self.0.at_work.fetch_add(1, Ordering::Relaxed);
-        Work(self.clone())
+    pub(crate) fn begin(&self) -> RequestGuard {
+        self.0.requested.store(true, Ordering::Relaxed);
+        self.0.in_progress.fetch_add(1, Ordering::Relaxed);
+        RequestGuard(self.clone())
     }
 
     /// Returns true once a request arrived.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed)
+    pub(crate) fn has_requests(&self) -> bool {
+        self.0.requested.load(Ordering::Relaxed)
     }
 
     /// Waits until the connection has to close to make room.
@@ -240,20 +243,20 @@ impl Connection {
         self.0.closing.cancelled().await;
     }
 
-    fn worth(&self) -> Worth {
-        let at_work = self.0.at_work.load(Ordering::Relaxed) > 0;
-        match (self.0.proven.load(Ordering::Relaxed), at_work) {
-            (false, false) if self.has_asked() => Worth::Idle,
-            (false, _) => Worth::Unknown,
-            (true, false) => Worth::KnownIdle,
-            (true, true) => Worth::AtWork,
+    fn priority(&self) -> Priority {
+        let in_progress = self.0.in_progress.load(Ordering::Relaxed) > 0;
+        match (self.0.authenticated.load(Ordering::Relaxed), in_progress) {
+            (false, false) if self.has_requests() => Priority::AnonymousIdle,
+            (false, _) => Priority::Anonymous,
+            (true, false) => Priority::AuthenticatedIdle,
+            (true, true) => Priority::Busy,
         }
     }
 }
 
-impl Drop for Work {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.0.at_work.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -261,10 +264,10 @@ impl Drop for Work {
 /// room for an anonymous one.
 pub(crate) fn note_credential(extensions: &Extensions, account: Option<i64>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
-        memory.know(account);
+        memory.set_authenticated(account);
     }
     if let Some(Connection(open)) = extensions.get::<Connection>() {
-        open.proven.store(true, Ordering::Relaxed);
+        open.authenticated.store(true, Ordering::Relaxed);
     }
 }
 
@@ -302,21 +305,21 @@ fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Optio
 }
 
 /// Permission to read a body; ends on drop.
-pub(crate) struct BodyTurn<'c> {
+pub(crate) struct BodyPermit<'c> {
     connections: &'c Connections,
     client: IpAddr,
     number: u64,
     cut_off: CancellationToken,
 }
 
-impl BodyTurn<'_> {
+impl BodyPermit<'_> {
     /// Waits until a newer body of the address takes its place.
-    pub(crate) async fn lost(&self) {
+    pub(crate) async fn displaced(&self) {
         self.cut_off.cancelled().await;
     }
 }
 
-impl Drop for BodyTurn<'_> {
+impl Drop for BodyPermit<'_> {
     fn drop(&mut self) {
         let mut bodies = self.connections.bodies();
         if let Some(reading) = bodies.reading.get_mut(&self.client) {
@@ -339,17 +342,17 @@ mod tests {
         Arc::new(Connections::new(ConnectionLimits { connections: 6, of_address: 3, proxies }))
     }
 
-    fn admit(connections: &Arc<Connections>, address: &str) -> Option<Place> {
+    fn admit(connections: &Arc<Connections>, address: &str) -> Option<ConnectionSlot> {
         connections.admit(address.parse().unwrap())
     }
 
-    fn is_displaced(place: &Place) -> bool {
-        place.connection.0.closing.is_cancelled()
+    fn is_displaced(slot: &ConnectionSlot) -> bool {
+        slot.connection.0.closing.is_cancelled()
     }
 
-    fn prove(place: &Place) {
+    fn prove(slot: &ConnectionSlot) {
         let mut extensions = Extensions::new();
-        extensions.insert(place.connection.clone());
+        extensions.insert(slot.connection.clone());
         note_credential(&extensions, None);
     }
 
@@ -358,7 +361,7 @@ mod tests {
         let connections = connections();
         let known = admit(&connections, "2001:db8::1").unwrap();
         prove(&known);
-        let at_work = known.connection.begin();
+        let in_progress = known.connection.begin();
         let stuck = admit(&connections, "2001:db8::2").unwrap();
         let _stuck_at = stuck.connection.begin();
         let idle = admit(&connections, "2001:db8::3").unwrap();
@@ -372,7 +375,7 @@ mod tests {
         let (_one, _two) = (first.connection.begin(), second.connection.begin());
         assert!(admit(&connections, "2001:db8::6").is_none());
         assert!(connections.render().contains("mailkite_http_connections_refused_total 1\n"));
-        drop(at_work);
+        drop(in_progress);
         assert!(admit(&connections, "2001:db8::7").is_some() && is_displaced(&known));
         assert!(admit(&connections, "2001:db8:0:1::1").is_some(), "another network");
     }
@@ -386,12 +389,12 @@ mod tests {
         let new = admit(&connections, "192.0.2.3").unwrap();
         assert!(is_displaced(&two[0]) && !is_displaced(&two[1]) && !is_displaced(&one));
         assert!(connections.render().contains("mailkite_http_connections 6\n"));
-        for place in [&two[1], &one, &new] {
-            prove(place);
+        for slot in [&two[1], &one, &new] {
+            prove(slot);
         }
-        let _work: Vec<_> = [&two[1], &one, &new].map(|place| place.connection.begin()).into();
+        let _work: Vec<_> = [&two[1], &one, &new].map(|slot| slot.connection.begin()).into();
         let last = admit(&connections, "192.0.2.4").unwrap();
-        assert_eq!(proxied.iter().filter(|place| is_displaced(place)).count(), 1);
+        assert_eq!(proxied.iter().filter(|slot| is_displaced(slot)).count(), 1);
         drop((last, proxied, two, one, new));
         assert!(connections.render().contains("mailkite_http_connections 0\n"));
         assert!(connections.table().by_address.is_empty());
@@ -401,12 +404,12 @@ mod tests {
     fn the_oldest_body_of_an_address_without_a_credential_makes_room_for_a_new_one() {
         let connections = connections();
         let client: IpAddr = "192.0.2.1".parse().unwrap();
-        let turns: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client, None)).collect();
+        let permits: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client, None)).collect();
         let other = connections.read_anonymous("192.0.2.2".parse().unwrap(), None);
-        let lost: Vec<bool> = turns.iter().map(|turn| turn.cut_off.is_cancelled()).collect();
+        let lost: Vec<bool> = permits.iter().map(|permit| permit.cut_off.is_cancelled()).collect();
         assert!(lost[0] && !other.cut_off.is_cancelled());
         assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
-        drop((turns, other));
+        drop((permits, other));
         assert!(connections.bodies().reading.is_empty());
     }
 
@@ -415,7 +418,7 @@ mod tests {
         let connections = connections();
         let address = |last: usize| format!("198.51.100.{last}").parse::<IpAddr>().unwrap();
         let proxy: IpAddr = "127.0.0.1".parse().unwrap();
-        let is_lost = |turn: &BodyTurn<'_>| turn.cut_off.is_cancelled();
+        let is_lost = |permit: &BodyPermit<'_>| permit.cut_off.is_cancelled();
         let direct = connections.read_anonymous(address(1), None);
         let honest = connections.read_anonymous(proxy, Some(address(2)));
         let stranger: Vec<_> =
@@ -424,9 +427,12 @@ mod tests {
         assert!(!is_lost(&direct) && !is_lost(&honest), "nobody else's");
         let many: Vec<_> =
             (3..).map(|last| connections.read_anonymous(proxy, Some(address(last)))).take(200).collect();
-        let lost = many.iter().chain(&stranger).filter(|turn| is_lost(turn)).count();
+        let lost = many.iter().chain(&stranger).filter(|permit| is_lost(permit)).count();
         assert_eq!(many.len() + stranger.len() - lost + usize::from(!is_lost(&honest)), CLAIMED_BODIES);
-        assert!(stranger.iter().filter(|turn| !is_lost(turn)).count() <= 1, "the claim with most gives way first");
+        assert!(
+            stranger.iter().filter(|permit| !is_lost(permit)).count() <= 1,
+            "the claim with most gives way first"
+        );
         let own = connections.read_anonymous(proxy, None);
         assert!(!is_lost(&own) && !is_lost(&direct));
     }

@@ -12,7 +12,7 @@ use super::AppState;
 use super::body;
 use super::error::{ApiError, Code};
 use super::extract::Query;
-use super::pages::{html, html_headers, is_known};
+use super::pages::{html, html_headers, matches_etag};
 use crate::config::{Config, Signup};
 use crate::store::accounts;
 use data_encoding::HEXLOWER;
@@ -52,7 +52,7 @@ pub(crate) async fn index(State(app): State<AppState>, headers: HeaderMap) -> Re
     let mut fields = HeaderMap::from_iter(html_headers(POLICY));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
-    if is_known(&headers, &tag) {
+    if matches_etag(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
     }
     Ok((fields, page).into_response())

@@ -18,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// The client may go on sending for this long.
-const PATIENCE: Duration = Duration::from_secs(15);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 const PIECE: usize = 16 * 1024;
 
 /// True if a request body of the connection was left unread.
 #[derive(Clone, Default)]
-pub(super) struct Unread(Arc<AtomicBool>);
+pub(super) struct UnreadBody(Arc<AtomicBool>);
 
-impl Unread {
+impl UnreadBody {
     /// Wraps a body so that dropping it before its end is noticed.
     pub(super) fn watch(&self, body: Body) -> Body {
         if body.is_end_stream() { body } else { Body::new(Watched { body, ended: false, unread: self.clone() }) }
@@ -35,7 +35,7 @@ impl Unread {
 struct Watched {
     body: Body,
     ended: bool,
-    unread: Unread,
+    unread: UnreadBody,
 }
 
 impl HttpBody for Watched {
@@ -69,26 +69,26 @@ impl Drop for Watched {
 }
 
 /// A stream that ends on shutdown, unless a body was left unread: then it ends when the client closes or time is up.
-pub(super) struct Lingering<S> {
+pub(super) struct DrainOnClose<S> {
     stream: S,
-    unread: Unread,
+    unread: UnreadBody,
     /// Runs since this side was shut down.
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Lingering<S> {
-    pub(super) const fn new(stream: S, unread: Unread) -> Self {
+impl<S> DrainOnClose<S> {
+    pub(super) const fn new(stream: S, unread: UnreadBody) -> Self {
         Self { stream, unread, closing: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DrainOnClose<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DrainOnClose<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(DRAIN_TIMEOUT)));
         let mut piece = [0; PIECE];
         while closing.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut piece);

@@ -61,7 +61,9 @@ pub(crate) struct Header {
     pub(crate) example: &'static str,
 }
 
+/// A row of the table.
 pub struct Endpoint {
+    /// `GET` includes `HEAD`.
     pub method: Method,
     /// The path, with `{name}` for each parameter.
     pub path: &'static str,
@@ -71,6 +73,7 @@ pub struct Endpoint {
     pub tag: &'static str,
     /// Operation id, and so the function's name in generated clients.
     pub id: &'static str,
+    /// A few words.
     pub summary: &'static str,
     pub(crate) description: &'static str,
     /// Codes in addition to the common ones (contract 1.6).

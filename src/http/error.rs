@@ -70,7 +70,8 @@ codes! {
     /// An illegal `scheduledAt`.
     BadSchedule = 400 "bad_schedule" "scheduledAt must be a time at most 365 days ahead";
     /// Illegal metadata.
-    BadMetadata = 400 "bad_metadata" "metadata has at most 20 keys of 64 characters, with text of at most 512 characters, numbers or booleans";
+    BadMetadata = 400 "bad_metadata"
+        "metadata has at most 20 keys of 64 characters, with text of at most 512 characters, numbers or booleans";
     /// The route action `agent`.
     AgentNotSupported = 400 "agent_not_supported" "this server has no agents";
     /// The operation needs a webhook route.
@@ -110,13 +111,15 @@ codes! {
     /// The account's e-mail address is not verified.
     EmailNotVerified = 403 "email_not_verified" "verify the e-mail address of this account first";
     /// The From domain is not verified for sending.
-    FromDomain = 403 "from_domain" "the From domain is not verified for sending: its SPF and DKIM records must be found";
+    FromDomain = 403 "from_domain"
+        "the From domain is not verified for sending: its SPF and DKIM records must be found";
     /// An attachment link that was changed.
     BadSignature = 403 "bad_signature" "the signature of this link is not valid";
     /// Plain HTTP from another machine.
     HttpsRequired = 403 "https_required" "https is required";
     /// Over loopback, a host name that is not this server's.
-    ForeignHost = 403 "foreign_host" "over loopback this server answers to localhost, the host of public_url and hostname alone";
+    ForeignHost = 403 "foreign_host"
+        "over loopback this server answers to localhost, the host of public_url and hostname alone";
     /// Over loopback, a page of another origin.
     ForeignOrigin = 403 "foreign_origin" "over loopback this server answers no page of another origin";
     /// An unknown resource, another account's, or an unknown path.
@@ -254,7 +257,7 @@ impl From<store::Error> for ApiError {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
             _ if error.is_unreadable() => {
-                tracing::error!(%error, "the database cannot be read: its disk fails, or it is damaged (mailkite audit)");
+                tracing::error!(%error, "the database is unreadable: failing disk, or damaged (run mailkite audit)");
                 Code::Unavailable.into()
             }
             _ if error.is_storage_trouble() => {

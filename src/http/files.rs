@@ -68,11 +68,11 @@ pub(crate) async fn download(
     note_credential(&extensions, None);
     let whole = Span { from: 0, to: part.size };
     // RFC 9110 §14.2: for GET only; §13.1.5: If-Range matches no validator, because none is ever sent.
-    let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
-    let span = match asked.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
-        None | Some(RequestedFile::Everything) => None,
-        Some(RequestedFile::Span(span)) => Some(span),
-        Some(RequestedFile::Nothing) => return Ok(unsatisfiable(part.size)),
+    let range = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
+    let span = match range.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
+        None | Some(RequestedRange::Ignored) => None,
+        Some(RequestedRange::Satisfiable(span)) => Some(span),
+        Some(RequestedRange::Unsatisfiable) => return Ok(unsatisfiable(part.size)),
     };
     check(&app, &raw, span.is_none() && method == Method::GET).await?;
     let mut response = if method == Method::HEAD {
@@ -89,11 +89,11 @@ pub(crate) async fn download(
 
 /// Returns true if a URL is a link of this server, valid or not.
 pub(crate) fn is_own_link(app: &AppState, url: &str) -> bool {
-    behind_own_links(app, url).is_some()
+    own_link_path(app, url).is_some()
 }
 
 /// Returns the part after `/att/` of a link of this server.
-fn behind_own_links<'u>(app: &AppState, url: &'u str) -> Option<&'u str> {
+fn own_link_path<'u>(app: &AppState, url: &'u str) -> Option<&'u str> {
     url.strip_prefix(app.config.public_url.trim_end_matches('/'))?.strip_prefix("/att/")
 }
 
@@ -133,7 +133,7 @@ impl OwnFile {
 /// # Errors
 /// The link is not valid, or its file is gone.
 pub(crate) async fn find_own_link(app: &AppState, url: &str) -> Option<Result<OwnFile, ApiError>> {
-    let rest = behind_own_links(app, url)?;
+    let rest = own_link_path(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
     let value = |name: &str| {
@@ -242,20 +242,20 @@ fn disposition(name: &str) -> String {
 
 /// A parsed Range field (RFC 9110 §14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RequestedFile {
+enum RequestedRange {
     /// One range.
-    Span(Span),
+    Satisfiable(Span),
     /// A field to ignore: another unit, malformed, or several ranges.
-    Everything,
+    Ignored,
     /// A range beyond the end.
-    Nothing,
+    Unsatisfiable,
 }
 
-fn parse_range(field: &str, size: u64) -> RequestedFile {
+fn parse_range(field: &str, size: u64) -> RequestedRange {
     // RFC 9110 §14.1: range units are case-insensitive.
     let spec =
         field.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).map(|(_, spec)| spec.trim());
-    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return RequestedFile::Everything };
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return RequestedRange::Ignored };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse().unwrap_or(u64::MAX);
     let (from, to) = match (first, last) {
@@ -264,9 +264,9 @@ fn parse_range(field: &str, size: u64) -> RequestedFile {
         (first, last) if digits(first) && digits(last) && number(first) <= number(last) => {
             (number(first), number(last).saturating_add(1).min(size))
         }
-        _ => return RequestedFile::Everything,
+        _ => return RequestedRange::Ignored,
     };
-    if from >= to { RequestedFile::Nothing } else { RequestedFile::Span(Span { from, to }) }
+    if from >= to { RequestedRange::Unsatisfiable } else { RequestedRange::Satisfiable(Span { from, to }) }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -279,12 +279,12 @@ fn unsatisfiable(size: u64) -> Response {
 /// Streams the decoded octets of a span. Each piece is read only when the connection has room for it, so a slow client
 /// occupies no thread.
 fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
-    let opening = Reading::Opening(objects, raw, Box::new(part), span);
+    let opening = Download::Opening(objects, raw, Box::new(part), span);
     Body::from_stream(stream::unfold(Some(opening), async |reading| {
         let read = tokio::task::spawn_blocking(move || reading?.step());
         match read.await.unwrap_or(Some(Err(store::Error::Stopped))) {
             None => None,
-            Some(Ok((piece, pieces))) => Some((Ok(piece), Some(Reading::Open(pieces)))),
+            Some(Ok((piece, pieces))) => Some((Ok(piece), Some(Download::Open(pieces)))),
             Some(Err(error)) => {
                 tracing::error!(%error, "an attachment broke off");
                 Some((Err(std::io::Error::other("the attachment cannot be read")), None))
@@ -294,12 +294,12 @@ fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
 }
 
 /// A file being sent.
-enum Reading {
+enum Download {
     Opening(Objects, StoredMailData, Box<Part>, Span),
     Open(Box<Pieces>),
 }
 
-impl Reading {
+impl Download {
     /// Reads the next piece; blocks.
     fn step(self) -> Option<store::Result<(Bytes, Box<Pieces>)>> {
         let opened = match self {
@@ -384,16 +384,16 @@ mod tests {
 
     #[test]
     fn one_range_is_honoured_and_everything_else_gets_the_whole() {
-        let span = |from, to| RequestedFile::Span(Span { from, to });
+        let span = |from, to| RequestedRange::Satisfiable(Span { from, to });
         assert_eq!(parse_range("bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("Bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("bytes=8-99", 10), span(8, 10));
         assert_eq!(parse_range("bytes=4-", 10), span(4, 10));
         assert_eq!(parse_range("bytes=-3", 10), span(7, 10));
-        assert_eq!(parse_range("bytes=10-", 10), RequestedFile::Nothing);
-        assert_eq!(parse_range("bytes=-0", 10), RequestedFile::Nothing);
+        assert_eq!(parse_range("bytes=10-", 10), RequestedRange::Unsatisfiable);
+        assert_eq!(parse_range("bytes=-0", 10), RequestedRange::Unsatisfiable);
         for whole in ["bytes=0-1,3-4", "items=0-3", "bytes=5-2", "bytes=a-b", "bytes="] {
-            assert_eq!(parse_range(whole, 10), RequestedFile::Everything, "{whole}");
+            assert_eq!(parse_range(whole, 10), RequestedRange::Ignored, "{whole}");
         }
     }
 

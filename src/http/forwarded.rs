@@ -35,14 +35,14 @@ pub(crate) fn trace(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Ori
         address = next;
     }
     let claimed = Kind::of(address).and_then(|_| {
-        let told = entries.last().and_then(|entry| parse_address(entry));
-        told.or_else(|| if address == peer { told_otherwise(headers) } else { None })
+        let claimed = entries.last().and_then(|entry| parse_address(entry));
+        claimed.or_else(|| if address == peer { other_claim(headers) } else { None })
     });
     Origin { address, claimed }
 }
 
 /// Returns the client named by the other fields that proxies send.
-fn told_otherwise(headers: &HeaderMap) -> Option<IpAddr> {
+fn other_claim(headers: &HeaderMap) -> Option<IpAddr> {
     let last = |name: &str| headers.get_all(name).iter().next_back().and_then(|value| value.to_str().ok());
     // RFC 7239 §4: the last element was added by the nearest proxy.
     let forwarded = || {
@@ -86,12 +86,12 @@ impl Kind {
 
 /// Warns in the log that forwarded addresses are ignored, once per kind of address.
 #[derive(Debug, Default)]
-pub(crate) struct Unbelieved {
+pub(crate) struct UntrustedProxies {
     loopback: AtomicBool,
     private: AtomicBool,
 }
 
-impl Unbelieved {
+impl UntrustedProxies {
     /// Warns if an untrusted address names the client it forwards for.
     pub(crate) fn note(&self, trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) {
         if ![X_FORWARDED_FOR, X_REAL_IP, FORWARDED.as_str()].iter().any(|name| headers.contains_key(*name)) {
@@ -113,8 +113,8 @@ impl Unbelieved {
         if !said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 peer = %address,
-                "a proxy forwards requests and is not trusted: whom it speaks for is not believed, and all its clients count \
-                 as one; if it is yours, name its address in http.trusted_proxies"
+                "an untrusted proxy forwards requests: its forwarding fields are ignored and all its clients count as \
+                 one; if it is yours, add its address to http.trusted_proxies"
             );
         }
     }

@@ -37,16 +37,16 @@ pub(crate) struct Idempotency {
 
 /// Outcome of [`Idempotency::begin`].
 #[derive(Debug)]
-pub(crate) enum Begun<'i> {
+pub(crate) enum BeginOutcome<'i> {
     /// First request with its key: carry it out and remember the answer.
-    First(Running<'i>),
+    First(RunningRequest<'i>),
     /// Answered before; the response gets `Idempotent-Replayed: true`.
     Replayed(Remembered),
 }
 
 /// A request in progress; others with its key wait until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Running<'i> {
+pub(crate) struct RunningRequest<'i> {
     idempotency: &'i Idempotency,
     /// Key under which the answer is remembered.
     pub(crate) request: RequestKey,
@@ -55,12 +55,12 @@ pub(crate) struct Running<'i> {
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningRequest<'_> {
     fn drop(&mut self) {
         self.guard = None;
         let mut running = self.idempotency.running.lock().unwrap_or_else(PoisonError::into_inner);
         // One reference is the map's: nobody else holds or waits for it.
-        if running.get(&self.request).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+        if running.get(&self.request).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             running.remove(&self.request);
         }
     }
@@ -90,7 +90,7 @@ pub(crate) async fn begin<'a>(
     path: &str,
     body_hash: &[u8],
     now: Timestamp,
-) -> Result<Option<Begun<'a>>, ApiError> {
+) -> Result<Option<BeginOutcome<'a>>, ApiError> {
     let Some(key) = key(headers)? else { return Ok(None) };
     let request = RequestKey { account: caller.id(), path: path.to_owned(), key };
     app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await.map(Some)
@@ -121,18 +121,18 @@ impl Idempotency {
         request: RequestKey,
         body_hash: &[u8],
         now: Timestamp,
-    ) -> Result<Begun<'_>, ApiError> {
-        let turn = {
+    ) -> Result<BeginOutcome<'_>, ApiError> {
+        let lock = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(running.entry(request.clone()).or_default())
         };
-        let guard = turn.lock_owned().await;
+        let guard = lock.lock_owned().await;
         let body_hash = body_hash.to_vec();
-        let running = Running { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
+        let running = RunningRequest { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
         let objects = objects.clone();
         let found = db.read(move |connection| {
             let Some(answer) = idempotency::find(connection, &request, now)? else { return Ok(None) };
-            let lost = promises_what_is_lost(connection, &objects, &answer)?;
+            let lost = names_lost_message(connection, &objects, &answer)?;
             if lost {
                 tracing::error!("a message that was promised is gone; its repeated request is carried out anew");
             }
@@ -140,21 +140,21 @@ impl Idempotency {
         });
         let found = found.await?;
         match found {
-            None => Ok(Begun::First(running)),
+            None => Ok(BeginOutcome::First(running)),
             Some((answer, _)) if answer.body_hash != running.body_hash => Err(Code::IdempotencyConflict.into()),
-            Some((_, true)) => Ok(Begun::First(running)),
+            Some((_, true)) => Ok(BeginOutcome::First(running)),
             Some((answer, false)) => {
                 // The client of the first request may have disconnected before its fsync.
                 db.until_durable().await?;
-                Ok(Begun::Replayed(answer))
+                Ok(BeginOutcome::Replayed(answer))
             }
         }
     }
 }
 
 /// Returns true if a message named by an answer can no longer be sent: a replay must not promise it again.
-fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
-    let Ok(answer) = serde_json::from_slice::<Promised>(&answer.response) else { return Ok(false) };
+fn names_lost_message(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
+    let Ok(answer) = serde_json::from_slice::<AnswerIds>(&answer.response) else { return Ok(false) };
     let ids = answer.id.into_iter().chain(answer.results.into_iter().filter_map(|one| one.id));
     for id in ids {
         let lost = match (MessageId::parse(&id), ScheduledId::parse(&id)) {
@@ -171,7 +171,7 @@ fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Re
 
 /// Ids in the answers of `/v1/send` and `/v1/send/batch`.
 #[derive(Deserialize)]
-struct Promised {
+struct AnswerIds {
     id: Option<String>,
     #[serde(default)]
     results: Vec<PromisedEntry>,
@@ -206,7 +206,8 @@ mod tests {
         let (db, request) = database(dir.path()).await;
         let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
-        let Begun::First(first) = all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap() else {
+        let BeginOutcome::First(first) = all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap()
+        else {
             panic!("first")
         };
         let mut second = Box::pin(all.begin(&db, &objects, request.clone(), b"body", NOW));
@@ -215,13 +216,13 @@ mod tests {
         let (stored, key) = (answer.clone(), first.request.clone());
         db.write(move |tx| idempotency::put(tx, &key, &stored, NOW)).await.unwrap();
         drop(first);
-        let Begun::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
+        let BeginOutcome::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
         assert_eq!(replayed, answer);
         let conflict = all.begin(&db, &objects, request.clone(), b"other", NOW).await.unwrap_err();
         assert_eq!(conflict.code(), Code::IdempotencyConflict);
         let later = NOW.plus(idempotency::LIFETIME);
         assert!(
-            matches!(all.begin(&db, &objects, request, b"other", later).await.unwrap(), Begun::First(_)),
+            matches!(all.begin(&db, &objects, request, b"other", later).await.unwrap(), BeginOutcome::First(_)),
             "a day later"
         );
         assert!(all.running.lock().unwrap().is_empty(), "nothing is kept of finished requests");
@@ -234,7 +235,7 @@ mod tests {
         let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
         drop(all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap());
-        assert!(matches!(all.begin(&db, &objects, request, b"other", NOW).await.unwrap(), Begun::First(_)));
+        assert!(matches!(all.begin(&db, &objects, request, b"other", NOW).await.unwrap(), BeginOutcome::First(_)));
     }
 
     #[test]

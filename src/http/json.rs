@@ -46,9 +46,9 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
 
 /// A string that counts even if empty: an empty password is wrong, not absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Typed(pub(crate) Lenient<String>);
+pub(crate) struct AllowEmpty(pub(crate) Lenient<String>);
 
-impl<'de> Deserialize<'de> for Typed {
+impl<'de> Deserialize<'de> for AllowEmpty {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?;
         if text.get() == "\"\"" {

@@ -12,17 +12,17 @@ pub(crate) struct Limits {
     /// 401 answers per client address.
     pub(crate) failures: FixedWindow,
     /// Failed logins per client address and e-mail.
-    pub(crate) logins_of_pair: AttemptLimiter,
+    pub(crate) logins_per_client_and_email: AttemptLimiter,
     /// Failed logins per client address.
-    pub(crate) logins_of_address: AttemptLimiter,
+    pub(crate) logins_per_client: AttemptLimiter,
     /// Failed logins per e-mail and untrusted proxy, whatever client it claims to forward for.
-    pub(crate) logins_by_proxy: AttemptLimiter,
+    pub(crate) logins_per_proxy_and_email: AttemptLimiter,
     /// All failed logins by an untrusted proxy.
-    pub(crate) logins_of_proxy: AttemptLimiter,
+    pub(crate) logins_per_proxy: AttemptLimiter,
     /// Sign-ups per client address.
-    pub(crate) signups: FixedWindow,
+    pub(crate) signups_per_client: FixedWindow,
     /// Sign-ups per untrusted proxy.
-    pub(crate) signups_by_proxy: FixedWindow,
+    pub(crate) signups_per_proxy: FixedWindow,
     /// Verification mails per account.
     pub(crate) verifications: FixedWindow,
 }
@@ -33,14 +33,14 @@ impl Limits {
         Self {
             requests: TokenBuckets::new(requests_per_second),
             failures: FixedWindow::new(60, MINUTE),
-            logins_of_pair: AttemptLimiter::new(5, 15 * MINUTE),
-            logins_of_address: AttemptLimiter::new(50, 15 * MINUTE),
+            logins_per_client_and_email: AttemptLimiter::new(5, 15 * MINUTE),
+            logins_per_client: AttemptLimiter::new(50, 15 * MINUTE),
             // Wider than per client, so that one client behind the proxy does not lock out all others; it bounds
             // clients that can choose the claimed address.
-            logins_by_proxy: AttemptLimiter::new(20, 15 * MINUTE),
-            logins_of_proxy: AttemptLimiter::new(250, 15 * MINUTE),
-            signups: FixedWindow::new(10, 60 * MINUTE),
-            signups_by_proxy: FixedWindow::new(100, 60 * MINUTE),
+            logins_per_proxy_and_email: AttemptLimiter::new(20, 15 * MINUTE),
+            logins_per_proxy: AttemptLimiter::new(250, 15 * MINUTE),
+            signups_per_client: FixedWindow::new(10, 60 * MINUTE),
+            signups_per_proxy: FixedWindow::new(100, 60 * MINUTE),
             verifications: FixedWindow::new(5, 60 * MINUTE),
         }
     }

@@ -14,7 +14,7 @@ use super::error::{ApiError, Code};
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
 /// A request waits this long for memory in total, then it is answered with 503.
-const PATIENCE: Duration = Duration::from_secs(8);
+const MAX_WAIT: Duration = Duration::from_secs(8);
 
 /// The reservation of one request, shared by clones and released with the last of them.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct RequestMemory(Arc<Request>);
 struct Request {
     budget: MemoryBudget,
     /// Set once a credential was seen; holds its account, if it has one.
-    known: OnceCell<Option<i64>>,
+    account: OnceCell<Option<i64>>,
     share: Mutex<Share>,
 }
 
@@ -51,18 +51,18 @@ impl RequestMemory {
 
     /// Creates an empty reservation of an anonymous client.
     pub(crate) fn new(budget: MemoryBudget) -> Self {
-        Self(Arc::new(Request { budget, known: OnceCell::new(), share: Mutex::default() }))
+        Self(Arc::new(Request { budget, account: OnceCell::new(), share: Mutex::default() }))
     }
 
     /// Marks the request as authenticated, by this account if the credential has one.
-    pub(crate) fn know(&self, account: Option<i64>) {
+    pub(crate) fn set_authenticated(&self, account: Option<i64>) {
         // A request is authenticated once.
-        let _ = self.0.known.set(account);
+        let _ = self.0.account.set(account);
     }
 
     /// Returns true once a credential was seen.
-    pub(crate) fn is_known(&self) -> bool {
-        self.0.known.get().is_some()
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.0.account.get().is_some()
     }
 
     /// Grows the reservation to at least this many octets; waits for them.
@@ -84,16 +84,16 @@ impl RequestMemory {
     async fn resize(&self, octets: usize, shrink: bool) -> Result<(), ApiError> {
         let mut share = self.0.share.lock().await;
         let Share { reservation, waited } = &mut *share;
-        let reservation = reservation.get_or_insert_with(|| match self.0.known.get() {
+        let reservation = reservation.get_or_insert_with(|| match self.0.account.get() {
             Some(Some(account)) => self.0.budget.reservation_of(Door::Api, *account),
             Some(None) => self.0.budget.reservation(Door::Api),
             None => self.0.budget.reservation(Door::Anonymous),
         });
         if octets > reservation.held() {
-            let asked = Instant::now();
-            let in_time = reservation.wait_within(octets, PATIENCE.saturating_sub(*waited)).await;
-            *waited += asked.elapsed();
-            in_time.map_err(|_| used_up())?;
+            let started = Instant::now();
+            let in_time = reservation.wait_within(octets, MAX_WAIT.saturating_sub(*waited)).await;
+            *waited += started.elapsed();
+            in_time.map_err(|_| out_of_memory())?;
         } else if shrink {
             reservation.shrink_to(octets);
         }
@@ -112,10 +112,10 @@ impl RequestMemory {
 /// 503 if there was not enough memory in time.
 pub(crate) async fn reserve(app: &AppState, account: i64, octets: usize) -> Result<Reservation, ApiError> {
     let mut share = app.memory.reservation_of(Door::Api, account);
-    share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
+    share.wait_within(octets, MAX_WAIT).await.map_err(|_| out_of_memory())?;
     Ok(share)
 }
 
-fn used_up() -> ApiError {
+fn out_of_memory() -> ApiError {
     ApiError::new(Code::Unavailable, "the server holds as much as its memory budget allows; try again")
 }

@@ -45,7 +45,7 @@ pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, nex
     let path = request.uri().path();
     let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
     if let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() {
-        app.unbelieved.note(&app.config.http.trusted_proxies, peer.ip().to_canonical(), request.headers());
+        app.untrusted_proxies.note(&app.config.http.trusted_proxies, peer.ip().to_canonical(), request.headers());
     }
     let admitted = admit(&app, &request);
     let is_foreign = admitted.as_ref().is_err_and(|error| error.code().status() == 403);
@@ -170,8 +170,8 @@ fn is_https(app: &AppState, request: &Request) -> bool {
 /// Returns the protocol of the client as reported by a trusted proxy.
 fn forwarded_proto<'r>(app: &AppState, request: &'r Request) -> Option<&'r [u8]> {
     // The last value is the proxy's; earlier ones may be forged by the client.
-    let told = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
-    let last = told.rsplit(|byte| *byte == b',').next()?.trim_ascii();
+    let values = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
+    let last = values.rsplit(|byte| *byte == b',').next()?.trim_ascii();
     is_trusted_proxy(app, request).then_some(last)
 }
 

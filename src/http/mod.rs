@@ -69,7 +69,7 @@ use crate::store::blobs::objects::Objects;
 use crate::webhook::attempt::deliver::Webhooks;
 
 use connections::{ConnectionLimits, Connections};
-use forwarded::Unbelieved;
+use forwarded::UntrustedProxies;
 use idempotency::Idempotency;
 use limits::Limits;
 use local::OwnNames;
@@ -112,7 +112,7 @@ pub(crate) struct AppInner {
     overviews: api::overview::OverviewCache,
     tls: ServerTls,
     own_names: OwnNames,
-    unbelieved: Unbelieved,
+    untrusted_proxies: UntrustedProxies,
     started_at: Timestamp,
     /// Cancelled at shutdown, which ends event streams.
     closing: CancellationToken,
@@ -227,7 +227,7 @@ impl Http {
             tls: tls.clone(),
             own_names: OwnNames::new(&parts.config.public_url, &parts.config.hostname),
             overviews: api::overview::OverviewCache::default(),
-            unbelieved: Unbelieved::default(),
+            untrusted_proxies: UntrustedProxies::default(),
             parts,
             limits,
             connections,

@@ -32,7 +32,7 @@ struct Assets;
 
 /// Renders a page with `text` and a button that posts to the page's own URL, for mailed links that change something.
 /// Opening a link changes nothing, since mail scanners open links too. The page needs no script.
-pub(crate) fn question(title: &str, text: &str, button: &str) -> Response {
+pub(crate) fn confirmation_page(title: &str, text: &str, button: &str) -> Response {
     let texts = [("{{title}}", title), ("{{text}}", text), ("{{button}}", button)];
     let mut response = page(StatusCode::OK, "ask.html", QUESTION_POLICY, &texts);
     // With `no-referrer` browsers would post the form with the origin `null`.
@@ -41,7 +41,7 @@ pub(crate) fn question(title: &str, text: &str, button: &str) -> Response {
 }
 
 /// Renders a page that reports a result.
-pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
+pub(crate) fn result_page(status: StatusCode, title: &str, text: &str) -> Response {
     page(status, "notice.html", NOTICE_POLICY, &[("{{title}}", title), ("{{text}}", text)])
 }
 
@@ -73,9 +73,9 @@ fn escape(text: &str) -> String {
 }
 
 /// Returns true if the client has the version of this tag (RFC 9110 §13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
-    known.flat_map(|known| known.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
+pub(super) fn matches_etag(headers: &HeaderMap, tag: &str) -> bool {
+    let fields = headers.get_all(IF_NONE_MATCH).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
 }
 
 /// Serves styles, modules and images; pages have their own paths.
@@ -94,7 +94,7 @@ pub(crate) async fn asset(
     }
     let (encoding, file) = smallest(&name, &headers).ok_or_else(ApiError::not_found)?;
     let tag = format!("\"{}\"", HEXLOWER.encode(&file.metadata.sha256_hash()));
-    let known = is_known(&headers, &tag);
+    let unchanged = matches_etag(&headers, &tag);
     let mut fields = HeaderMap::new();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static(FOR_EVER));
@@ -102,7 +102,7 @@ pub(crate) async fn asset(
     fields.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
     fields.extend(encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding))));
-    if known {
+    if unchanged {
         return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
     }
     Ok((fields, file.data).into_response())
@@ -110,9 +110,10 @@ pub(crate) async fn asset(
 
 /// Returns the smallest encoding of a file that the client accepts.
 fn smallest(name: &str, headers: &HeaderMap) -> Option<(Option<&'static str>, EmbeddedFile)> {
-    let asked: Vec<&str> = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accepted: Vec<&str> =
+        headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
     for (encoding, ending) in [("br", "br"), ("gzip", "gz")] {
-        if takes(&asked, encoding)
+        if accepts_encoding(&accepted, encoding)
             && let Some(file) = Assets::get(&format!("{name}.{ending}"))
         {
             return Some((Some(encoding), file));
@@ -122,8 +123,8 @@ fn smallest(name: &str, headers: &HeaderMap) -> Option<(Option<&'static str>, Em
 }
 
 /// Returns true if an encoding is named and not refused by `q=0` (RFC 9110 §12.5.3).
-fn takes(asked: &[&str], encoding: &str) -> bool {
-    asked.iter().flat_map(|value| value.split(',')).any(|one| {
+fn accepts_encoding(accepted: &[&str], encoding: &str) -> bool {
+    accepted.iter().flat_map(|value| value.split(',')).any(|one| {
         let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
         let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
         name.trim().eq_ignore_ascii_case(encoding) && !refused
@@ -136,10 +137,10 @@ mod tests {
 
     #[test]
     fn an_encoding_is_taken_when_it_is_named_and_not_refused() {
-        assert!(takes(&["gzip, deflate, br;q=0.8"], "br"));
-        assert!(takes(&["deflate", "GZIP"], "gzip"));
+        assert!(accepts_encoding(&["gzip, deflate, br;q=0.8"], "br"));
+        assert!(accepts_encoding(&["deflate", "GZIP"], "gzip"));
         for refusal in ["br;q=0", "br; q=0.000", "gzip", "", "brotli"] {
-            assert!(!takes(&[refusal], "br"), "{refusal}");
+            assert!(!accepts_encoding(&[refusal], "br"), "{refusal}");
         }
     }
 }

@@ -58,22 +58,22 @@ pub(crate) struct StreamTokens(Mutex<HashMap<[u8; 32], (String, Timestamp)>>);
 impl StreamTokens {
     /// Issues a token for `credential` and returns it with its expiry; `None` if there are too many unused ones.
     fn issue(&self, credential: &str, now: Timestamp) -> Option<(String, Timestamp)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MAX_TOKENS {
-            waiting.retain(|_, (_, expires)| now < *expires);
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= MAX_TOKENS {
+            tokens.retain(|_, (_, expires)| now < *expires);
         }
         let mut random = [0; TOKEN_BYTES];
         fill_random(&mut random);
         let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
         let expires = now.plus(TOKEN_LIFETIME);
-        (waiting.len() < MAX_TOKENS).then(|| waiting.insert(token_hash(&token), (credential.to_owned(), expires)))?;
+        (tokens.len() < MAX_TOKENS).then(|| tokens.insert(token_hash(&token), (credential.to_owned(), expires)))?;
         Some((token, expires))
     }
 
     /// Returns the credential of a token and invalidates the token.
     fn redeem(&self, token: &str, now: Timestamp) -> Option<String> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (credential, expires) = waiting.remove(&token_hash(token))?;
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (credential, expires) = tokens.remove(&token_hash(token))?;
         (now < expires).then_some(credential)
     }
 }
@@ -247,7 +247,7 @@ impl Writer {
                 let large = self.permit.is_some();
                 let place = tokio::select! {
                     place = pieces.reserve() => place,
-                    () = self.until_over() => return Ended::Unread,
+                    () = self.until_ended() => return Ended::Unread,
                     () = sleep(PIECE_TIME), if large => return Ended::Unread,
                 };
                 let Ok(place) = place else { return Ended::Orderly };
@@ -261,7 +261,7 @@ impl Writer {
     }
 
     /// Waits until the stream has to end.
-    async fn until_over(&mut self) {
+    async fn until_ended(&mut self) {
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => return,

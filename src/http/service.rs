@@ -62,7 +62,7 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
 }
 
 /// Renders metrics of waiting attempts, password hashes and key generations.
-fn waiting(app: &AppState) -> String {
+fn render_waiting(app: &AppState) -> String {
     let (passwords, keys) = (app.accounts.passwords.figures(), app.domains.keys.figures());
     let costly = format!(
         "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
@@ -85,7 +85,7 @@ pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
             + &app.account_limits.render()
             + &app.memory.render()
             + &app.connections.render()
-            + &waiting(&app),
+            + &render_waiting(&app),
     )
         .into_response()
 }

@@ -22,7 +22,7 @@ pub(crate) const LARGE: usize = 64 * 1024;
 /// Approximate size of a piece.
 const PIECE: usize = 64 * 1024;
 /// Time for a client to read a response …
-const PATIENCE: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// … plus a second per this many octets.
 const SLOWEST: usize = 64 * 1024;
 
@@ -94,13 +94,13 @@ impl StreamedJson {
 
     /// Builds the body of the response.
     pub(crate) fn body(mut self, share: Option<Reservation>, hangup: &Hangup) -> Body {
-        let patience = PATIENCE + Duration::from_secs((self.octets / SLOWEST) as u64);
+        let timeout = SEND_TIMEOUT + Duration::from_secs((self.octets / SLOWEST) as u64);
         let (taken, hangup) = (CancellationToken::new(), hangup.clone());
         let guard = taken.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
                 () = taken.cancelled() => {}
-                () = tokio::time::sleep(patience) => hangup.now(),
+                () = tokio::time::sleep(timeout) => hangup.now(),
             }
         });
         self.held = Some((share, Some(guard)));

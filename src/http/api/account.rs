@@ -13,7 +13,7 @@ use super::domains::find_domain;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, required, text};
+use crate::http::body::{Body, Lenient, OK, OkView, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
@@ -250,7 +250,7 @@ pub(crate) async fn delete_scoped_key(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let (account, id) = (caller.id(), find_scoped_key(&app, &caller, &id).await?);
     app.db.write_removal(move |tx| keys::delete_scoped(tx, account, &id)).await?;
     Ok(OK)

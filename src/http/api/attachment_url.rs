@@ -118,13 +118,13 @@ fn without_data_head(text: &str) -> Result<&str, FileFault> {
 }
 
 /// The total size of the files of one request, and its reservation of the memory budget.
-pub(crate) struct Together {
+pub(crate) struct FileTotal {
     memory: RequestMemory,
     /// Octets so far.
     octets: AtomicUsize,
 }
 
-impl Together {
+impl FileTotal {
     /// Starts with files of `octets` in total, which are in memory.
     pub(crate) const fn new(memory: RequestMemory, octets: usize) -> Self {
         Self { memory, octets: AtomicUsize::new(octets) }
@@ -139,16 +139,16 @@ impl Together {
         if all > MAX_BYTES {
             return Err(FileFault::TooLarge);
         }
-        self.memory.hold(written(all)).await.map_err(FileFault::NoMemory)
+        self.memory.hold(encoded_memory(all)).await.map_err(FileFault::NoMemory)
     }
 }
 
 /// Returns the memory for files of this size while a message with them is written: base64 in addition to the octets.
-pub(crate) const fn written(octets: usize) -> usize {
+pub(crate) const fn encoded_memory(octets: usize) -> usize {
     octets + octets / 3 * 4 + octets / 24
 }
 
-impl Allowance for Together {
+impl Allowance for FileTotal {
     async fn take(&self, octets: usize) -> Result<(), FetchError> {
         self.add(octets).await.map_err(|fault| match fault {
             FileFault::TooLarge => FetchError::TooLarge,
@@ -177,10 +177,10 @@ pub(crate) enum Located {
 ///
 /// # Errors
 /// The link is not valid, or the sum is too large. Nothing was read.
-pub(crate) async fn locate(app: &AppState, url: String, together: &Together) -> Result<Located, FileFault> {
+pub(crate) async fn locate(app: &AppState, url: String, total: &FileTotal) -> Result<Located, FileFault> {
     let Some(found) = files::find_own_link(app, &url).await else { return Ok(Located::Remote(url)) };
     let file = found.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()))?;
-    together.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
+    total.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
     Ok(Located::Own(file))
 }
 
@@ -188,7 +188,7 @@ pub(crate) async fn locate(app: &AppState, url: String, together: &Together) -> 
 ///
 /// # Errors
 /// The file cannot be loaded.
-pub(crate) async fn load(app: &AppState, located: Located, together: &Together) -> Result<Fetched, FileFault> {
+pub(crate) async fn load(app: &AppState, located: Located, total: &FileTotal) -> Result<Fetched, FileFault> {
     let url = match located {
         Located::Own(file) => {
             let read = file.read(app).await;
@@ -197,7 +197,7 @@ pub(crate) async fn load(app: &AppState, located: Located, together: &Together) 
         Located::Remote(url) => url,
     };
     let (egress, policy) = (&app.webhooks.egress, &app.webhooks.policy);
-    fetch_file_within(egress, policy, &url, FILE_LIMITS, together).await.map_err(|error| match error {
+    fetch_file_within(egress, policy, &url, FILE_LIMITS, total).await.map_err(|error| match error {
         FetchError::Url(_) => FileFault::Url,
         FetchError::TooLarge => FileFault::TooLarge,
         FetchError::NoMemory => FileFault::NoMemory(ApiError::new(Code::Unavailable, error.to_string())),

@@ -12,11 +12,11 @@ use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, Typed, missing, required, text};
+use crate::http::body::{AllowEmpty, Body, Lenient, OK, OkView, missing, required, text};
 use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::http::pages::{notice, question};
+use crate::http::pages::{confirmation_page, result_page};
 use crate::mail::address::Mailbox;
 use crate::rate_limit::{Attempt, AttemptLimiter};
 use crate::secrets::passwords;
@@ -149,9 +149,9 @@ impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
     async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &AppState) -> Result<Self, ApiError> {
         let client = ClientAddress::from_request_parts(parts, app).await?;
         let now = app.clock.now();
-        app.limits.signups.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
+        app.limits.signups_per_client.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
         if client.claimed.is_some() {
-            app.limits.signups_by_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            app.limits.signups_per_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
         }
         Ok(Self)
     }
@@ -162,14 +162,14 @@ impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
 pub(crate) struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
-    email: Typed,
+    email: AllowEmpty,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    password: Typed,
+    password: AllowEmpty,
     /// Instead of both: a single-use ticket printed by `mailkite dev`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    ticket: Typed,
+    ticket: AllowEmpty,
 }
 
 /// `POST /api/auth/login`: by e-mail and password, or by a ticket.
@@ -212,9 +212,9 @@ impl<'a> LoginAttempt<'a> {
     async fn begin(app: &'a AppState, client: &ClientAddress, email: &str) -> Result<Self, ApiError> {
         // The given e-mail may be long; its hash is not.
         let email = HEXLOWER.encode(&token_hash(email));
-        let mut pairs = vec![(&app.limits.logins_of_pair, format!("{} {email}", client.narrow_key()))];
+        let mut pairs = vec![(&app.limits.logins_per_client_and_email, format!("{} {email}", client.narrow_key()))];
         if client.claimed.is_some() {
-            pairs.push((&app.limits.logins_by_proxy, format!("{} {email}", client.key())));
+            pairs.push((&app.limits.logins_per_proxy_and_email, format!("{} {email}", client.key())));
         }
         Self::begin_at(app, client, pairs).await
     }
@@ -226,9 +226,9 @@ impl<'a> LoginAttempt<'a> {
         pairs: Vec<(&'a AttemptLimiter, String)>,
     ) -> Result<Self, ApiError> {
         let mut places = pairs.clone();
-        places.push((&app.limits.logins_of_address, client.narrow_key()));
+        places.push((&app.limits.logins_per_client, client.narrow_key()));
         if client.claimed.is_some() {
-            places.push((&app.limits.logins_of_proxy, client.key()));
+            places.push((&app.limits.logins_per_proxy, client.key()));
         }
         let mut attempt = Self { tries: Vec::with_capacity(places.len()), pairs };
         for (limit, key) in places {
@@ -320,7 +320,7 @@ pub(crate) async fn google(
 }
 
 /// `POST /api/auth/logout`
-pub(crate) async fn log_out(State(app): State<AppState>, caller: Caller) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn log_out(State(app): State<AppState>, caller: Caller) -> Result<Json<OkView>, ApiError> {
     let jti = caller.session_id()?.to_owned();
     app.db.write_removal(move |tx| sessions::delete(tx, &jti)).await?;
     Ok(OK)
@@ -333,7 +333,7 @@ pub(crate) struct ChangePassword {
     /// Required if the account has a password.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    current_password: Typed,
+    current_password: AllowEmpty,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     new_password: Lenient<String>,
@@ -409,11 +409,11 @@ pub(crate) async fn verify_page(
         return Ok(unknown_link());
     };
     let text = format!(
-        "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, close \
-         this page: whoever made the account knows its password.",
+        "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, \
+         close this page: whoever made the account knows its password.",
         account.email, app.config.hostname
     );
-    Ok(question("Confirm your address", &text, "Confirm"))
+    Ok(confirmation_page("Confirm your address", &text, "Confirm"))
 }
 
 /// `POST /api/auth/verify`: verifies the address; posted by that page.
@@ -424,10 +424,10 @@ pub(crate) async fn verify(
     if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
         return Ok(unknown_link());
     }
-    Ok(notice(StatusCode::OK, "Your address is confirmed", "You can close this page."))
+    Ok(result_page(StatusCode::OK, "Your address is confirmed", "You can close this page."))
 }
 
 fn unknown_link() -> Response {
     let text = "It is older than a day, or was not copied whole. Sign in and ask for a new one.";
-    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
+    result_page(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }

@@ -296,12 +296,12 @@ pub(crate) async fn attempts(
         tracing::warn!(%error, delivery = %delivery.public_id, "what was posted cannot be shown");
         None
     });
-    Ok(written(rows, delivery.public_id, body, &hangup))
+    Ok(render_attempts(rows, delivery.public_id, body, &hangup))
 }
 
 /// Renders a delivery's attempts. Each contains the whole payload, which may be as large as a mail, and there may be
 /// many: then the payload is rendered anew for each while it is sent.
-fn written(
+fn render_attempts(
     rows: Vec<Attempt>,
     delivery: DeliveryId,
     body: Option<(Payload, Option<Reservation>)>,

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::domains::{DomainView, Events, the_domain, view};
+use super::domains::{DomainView, Events, find_own_domain, view};
 use super::route_fields::webhook_url;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::store::accounts::domains;
@@ -45,7 +45,7 @@ pub(crate) async fn put_tracking(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<TrackingView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let fields: TrackingFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
     let (id, stored) = (row.public_id, url.clone());
@@ -63,8 +63,8 @@ pub(crate) async fn delete_tracking(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
     Ok(OK)
 }
@@ -110,7 +110,7 @@ pub(crate) async fn put_events(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<EventsView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let fields: EventsFields = body.fields()?;
     let events = events(fields.events)?;
     let json = serde_json::to_string(&events).unwrap_or_default();
@@ -124,8 +124,8 @@ pub(crate) async fn delete_events(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
     Ok(OK)
 }
@@ -160,7 +160,7 @@ pub(crate) async fn put_retention(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<RetentionView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     // Null is a value here: it restores the server's default.
     let gives_days = body.has("retentionDays");
     let fields: RetentionFields = body.fields()?;

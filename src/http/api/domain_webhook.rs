@@ -9,12 +9,12 @@ use utoipa::ToSchema;
 
 use super::account::{RotatedSecret, Secret};
 use super::deliveries::AnswerView;
-use super::domains::{DomainView, the_domain, view};
+use super::domains::{DomainView, find_own_domain, view};
 use super::route_fields::{ack_mode, webhook_url};
 use super::routes::{remove, rotate};
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
@@ -63,7 +63,7 @@ pub(crate) async fn put(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<WebhookView>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let fields: WebhookFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
     let mode = ack_mode(fields.ack_mode)?.unwrap_or_else(|| "lenient".to_owned());
@@ -71,7 +71,7 @@ pub(crate) async fn put(
         return Err(Code::DomainNotVerified.into());
     }
     let (now, row_id) = (app.clock.now(), domain.id);
-    let fresh = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
+    let new_secret = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
     let (set_url, set_mode) = (url.clone(), mode.clone());
     let limits = Arc::clone(&app.account_limits);
     let route = app.db.write(move |tx| {
@@ -107,7 +107,7 @@ pub(crate) async fn put(
                     destination: Some(set_url),
                     ack_mode: Some(set_mode),
                     is_domain_webhook: true,
-                    secret_sealed: Some(fresh),
+                    secret_sealed: Some(new_secret),
                 };
                 // A webhook set again gets its former id, so that its earlier deliveries still belong to it.
                 let id = former_webhooks::take(tx, domain.id)?.unwrap_or_else(|| RouteId::new(now));
@@ -145,8 +145,8 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let domain = find_own_domain(&app, &caller, &id).await?;
     if let Some(route) = find(&app, &domain).await? {
         remove(&app, caller.id(), route.public_id).await?;
     }
@@ -159,7 +159,7 @@ pub(crate) async fn secret(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Secret>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
     Ok(Json(Secret { secret: open_secret(&app, &route)? }))
 }
@@ -170,7 +170,7 @@ pub(crate) async fn rotate_secret(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
     rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
@@ -181,7 +181,7 @@ pub(crate) async fn test(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhookToTest)?;
     Ok(Json(app.webhooks.test_webhook(&route, &domain.name, app.clock.now()).await?.into()))
 }

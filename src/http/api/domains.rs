@@ -15,7 +15,7 @@ use crate::domain::{DomainError, Seen, name};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::mail::address::Domain;
@@ -172,7 +172,7 @@ pub(crate) fn find_domain(connection: &Connection, account: i64, id: &str) -> st
 ///
 /// # Errors
 /// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
-pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
+pub(crate) async fn find_own_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
     let found = app.db.read(move |connection| find_domain(connection, account, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
@@ -183,9 +183,9 @@ pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Res
 /// Looks up the domain of a path.
 ///
 /// # Errors
-/// As [`the_domain`].
+/// As [`find_own_domain`].
 pub(crate) async fn exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
-    the_domain(&app, &caller, &id).await.map(drop)
+    find_own_domain(&app, &caller, &id).await.map(drop)
 }
 
 /// Returns the current view of a domain.
@@ -250,7 +250,7 @@ pub(crate) async fn detail(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<DomainWithRecords>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     Ok(Json(with_records(&app, &caller, row).await?))
 }
 
@@ -259,8 +259,8 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     let routes = app.domains.remove(&row).await?;
     app.webhooks.end_routes(routes, app.clock.now()).await?;
     Ok(OK)
@@ -299,7 +299,7 @@ pub(crate) async fn verify(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<VerifiedView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let now = app.clock.now();
     let verified = app.domains.verify(row, now).await?;
     Ok(Json(VerifiedView {

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::Query;
-use crate::http::pages::{notice, question};
+use crate::http::pages::{confirmation_page, result_page};
 use crate::store::sending::destinations::Answer;
 
 #[derive(Deserialize, IntoParams)]
@@ -27,7 +27,7 @@ pub(crate) async fn show_confirm(
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Somebody wants to forward mail to your address. It starts only if you confirm.";
-    show(&app, &query.token, || question("Do you want this mail?", text, "Yes, forward it to me")).await
+    show(&app, &query.token, || confirmation_page("Do you want this mail?", text, "Yes, forward it to me")).await
 }
 
 /// `GET /api/forwards/decline`
@@ -36,7 +36,8 @@ pub(crate) async fn show_decline(
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Nothing is forwarded to you then, and you are not asked again for a long time.";
-    show(&app, &query.token, || question("Do you not want this mail?", text, "No, and do not ask again")).await
+    show(&app, &query.token, || confirmation_page("Do you not want this mail?", text, "No, and do not ask again"))
+        .await
 }
 
 /// `POST /api/forwards/confirm`
@@ -62,10 +63,10 @@ async fn show(app: &AppState, token: &str, page: impl Fn() -> Response) -> Resul
 
 async fn answer(app: &AppState, token: &str, answer: Answer, title: &str) -> Result<Response, ApiError> {
     let valid = app.accounts.answer_destination(token, answer, app.clock.now()).await?;
-    Ok(if valid { notice(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
+    Ok(if valid { result_page(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
 }
 
 fn not_valid() -> Response {
     let text = "It is older than a week, a later mail replaced it, or it was not copied whole.";
-    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
+    result_page(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }

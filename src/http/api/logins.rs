@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Done, OK};
+use crate::http::body::{OK, OkView};
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::store::accounts::sessions;
@@ -55,7 +55,7 @@ pub(crate) async fn end(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let account = caller.id();
     let ended = app.db.write_removal(move |tx| sessions::delete_own(tx, account, &id)).await?;
     if ended { Ok(OK) } else { Err(ApiError::not_found()) }

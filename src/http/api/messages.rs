@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::content::{self, StoredContent};
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Done, OK};
+use crate::http::body::{OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::http::listener::Hangup;
@@ -176,9 +176,9 @@ struct AttachmentView {
 
 impl MessageView {
     /// Creates the view of a message; `outbound` holds the details of an outbound one.
-    pub(crate) fn new(row: &MessageRow, beside: Option<Submission>, tally: Tally, user_id: &str) -> Self {
-        let beside = beside.unwrap_or_default();
-        let listed = beside.header_to.and_then(|json| serde_json::from_str(&json).ok());
+    pub(crate) fn new(row: &MessageRow, outbound: Option<Submission>, tally: Tally, user_id: &str) -> Self {
+        let outbound = outbound.unwrap_or_default();
+        let listed = outbound.header_to.and_then(|json| serde_json::from_str(&json).ok());
         let to = listed.unwrap_or_else(|| vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }]);
         Self {
             id: row.public_id.clone(),
@@ -202,9 +202,9 @@ impl MessageView {
             enc_key_fp: None,
             send_status: if row.outbound { row.status.clone() } else { "sent".to_owned() },
             status: row.status.clone(),
-            scheduled_id: beside.scheduled_id.map(|id| id.to_string()),
-            scheduled_at: beside.scheduled_at,
-            metadata: beside.metadata.and_then(|json| serde_json::from_str(&json).ok()),
+            scheduled_id: outbound.scheduled_id.map(|id| id.to_string()),
+            scheduled_at: outbound.scheduled_at,
+            metadata: outbound.metadata.and_then(|json| serde_json::from_str(&json).ok()),
             delivery_count: tally.delivered + tally.failed + tally.pending,
             attempts: tally.latest_attempts,
             last_status_code: tally.latest_status_code,
@@ -291,8 +291,8 @@ pub(crate) async fn detail(
     Extension(hangup): Extension<Hangup>,
 ) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let (asked, named) = (caller.clone(), id.clone());
-    let row = app.db.read(move |connection| find_message(connection, &asked, &named)).await??;
+    let (reader, message_id) = (caller.clone(), id.clone());
+    let row = app.db.read(move |connection| find_message(connection, &reader, &message_id)).await??;
     let size = usize::try_from(row.size).unwrap_or(usize::MAX);
     let mut share = None;
     if size > LARGE {
@@ -414,7 +414,7 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
     if is_in_queue(&row) {

@@ -28,8 +28,8 @@ use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::delivery_list;
 
 /// Lifetime of a cached answer.
-const SERVES: Duration = Duration::from_secs(2);
-const MAX_KEPT: usize = 1_000;
+const CACHE_LIFETIME: Duration = Duration::from_secs(2);
+const MAX_CACHED: usize = 1_000;
 const MAX_ENDPOINTS: usize = 20;
 /// A certificate that expires sooner needs attention.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
@@ -45,12 +45,12 @@ impl OverviewCache {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (made, answer) = kept.get(&key)?;
-        (*made <= now && now.since(*made) < SERVES).then(|| answer.clone())
+        (*made <= now && now.since(*made) < CACHE_LIFETIME).then(|| answer.clone())
     }
 
     fn keep(&self, key: Key, now: Timestamp, answer: Value) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MAX_KEPT {
+        if kept.len() >= MAX_CACHED {
             kept.clear();
         }
         kept.insert(key, (now, answer));
@@ -180,7 +180,7 @@ pub(crate) async fn overview(
     let pause = move |url: &str| webhooks.paused_until(url, account, now);
     let mut overview = app.db.read(move |connection| gather(connection, account, range, steps, pause)).await?;
     if caller.account.is_admin {
-        overview.attention.extend(of_server(&app, now));
+        overview.attention.extend(server_problems(&app, now));
     }
     let answer = serde_json::to_value(overview).map_err(|_| Code::Internal)?;
     app.overviews.keep(key, now, answer.clone());
@@ -330,7 +330,7 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
 }
 
 /// Lists problems that only the operator can solve.
-fn of_server(app: &AppState, now: Timestamp) -> Vec<Attention> {
+fn server_problems(app: &AppState, now: Timestamp) -> Vec<Attention> {
     let mut found = Vec::new();
     if let Some(facts) = app.tls.facts().filter(|facts| facts.not_after < now.plus(CERTIFICATE_SOON)) {
         let title = if facts.not_after < now { "The certificate has ended" } else { "The certificate ends soon" };

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::deliveries::{Results, ids};
 use super::messages::MessageView;
-use super::routes::the_route;
+use super::routes::find_own_route;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -60,7 +60,7 @@ pub(crate) async fn candidates(
     Path(id): Path<String>,
     Query(query): Query<CandidatesQuery>,
 ) -> Result<Json<CandidatesView>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+    let route = find_own_route(&app, &caller, &id).await?;
     let before = integer("before", query.before.as_deref())?.map(Timestamp::from_millis);
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     if route.action != Action::Webhook {
@@ -109,7 +109,7 @@ pub(crate) async fn deliver(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Results>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+    let route = find_own_route(&app, &caller, &id).await?;
     let fields: Replay = body.fields()?;
     let ids = ids(fields.message_ids, "messageIds")?;
     if ids.is_empty() || ids.len() > BULK_MAX {

@@ -15,7 +15,7 @@ use crate::accounts::SECRET_ROTATION_OVERLAP;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
@@ -75,16 +75,16 @@ impl RouteView {
     pub(super) fn new(app: &AppState, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
         let url = row.destination.as_deref().filter(|_| row.action == Action::Webhook);
         let paused_until = url.and_then(|url| app.webhooks.paused_until(url, row.account_id, app.clock.now()));
-        let (mut destination_proven, mut asked) = (None, None);
+        let (mut destination_proven, mut request) = (None, None);
         if let Some(Ok(to)) = row.destination.as_deref().map(Mailbox::parse)
             && row.action == Action::Forward
         {
             destination_proven = Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?);
-            asked = destinations::find_asked(connection, row.account_id, &to)?;
+            request = destinations::find_asked(connection, row.account_id, &to)?;
         }
         Ok(Self {
-            destination_asked_at: asked.map(|asked| asked.at),
-            destination_declined_at: asked.and_then(|asked| asked.declined_at),
+            destination_asked_at: request.map(|request| request.at),
+            destination_declined_at: request.and_then(|request| request.declined_at),
             paused_until,
             on_auth_fail: (row.action == Action::Forward).then(|| row.on_auth_fail.as_str()),
             destination_proven,
@@ -120,10 +120,10 @@ pub(crate) struct CreatedRoute {
 /// `GET /api/routes`
 pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
     let (account, scope) = (caller.id(), caller.scope());
-    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let (state, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
         let rows = routes::list(connection, account, scope)?;
-        rows.into_iter().map(|row| RouteView::new(&asked, connection, row, &user)).collect()
+        rows.into_iter().map(|row| RouteView::new(&state, connection, row, &user)).collect()
     });
     Ok(Json(views.await?))
 }
@@ -172,7 +172,7 @@ pub(crate) async fn create(
     let fields: NewRouteFields = body.fields()?;
     let text = fields.match_pattern.required(|| ApiError::at(Code::MatchRequired, "match"))?;
     let matched = Match::parse(&text)?;
-    let _turn = matched.check(&app, caller.id(), None).await?;
+    let _guard = matched.check(&app, caller.id(), None).await?;
     let action = action(fields.action)?;
     let destination = destination(&app, action, fields.destination)?;
     let mode = ack_mode(fields.ack_mode)?;
@@ -182,7 +182,7 @@ pub(crate) async fn create(
     let sealed = secret.as_ref().map(|secret| app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()));
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
-    let asking = caller.clone();
+    let owner = caller.clone();
     let created = app.db.write(move |tx| {
         let domain_id = match matched.domain(tx, &caller)? {
             Ok(domain) => domain,
@@ -213,14 +213,14 @@ pub(crate) async fn create(
     });
     let row = created.await??;
     app.db.routes_changed(row.account_id);
-    ask_destination(&app, &asking, &row).await?;
+    ask_destination(&app, &owner, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
 }
 
 async fn view(app: &AppState, row: RouteRow, user: String) -> Result<RouteView, ApiError> {
-    let asked = app.clone();
-    Ok(app.db.read(move |connection| RouteView::new(&asked, connection, row, &user)).await?)
+    let state = app.clone();
+    Ok(app.db.read(move |connection| RouteView::new(&state, connection, row, &user)).await?)
 }
 
 /// Finds a route that the caller may use.
@@ -237,14 +237,14 @@ fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::
 ///
 /// # Errors
 /// 404 or 403, as there.
-pub(crate) async fn the_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+pub(crate) async fn find_own_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
     app.db.read(move |connection| find_route(connection, &caller, &id)).await?
 }
 
-async fn the_webhook(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
-    let route = the_route(app, caller, id).await?;
+async fn find_own_webhook_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+    let route = find_own_route(app, caller, id).await?;
     if route.action == Action::Webhook { Ok(route) } else { Err(Code::RouteAction.into()) }
 }
 
@@ -276,7 +276,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<RouteView>, ApiError> {
-    let old = the_route(&app, &caller, &id).await?;
+    let old = find_own_route(&app, &caller, &id).await?;
     let fields: RouteChange = body.fields()?;
     let active =
         fields.active.optional(|| ApiError::field(Code::BadRequest, "active", "active must be true or false"))?;
@@ -287,12 +287,12 @@ pub(crate) async fn change(
     let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
     let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
     let matched = text.as_deref().map(Match::parse).transpose()?;
-    let _turn = match &matched {
+    let _guard = match &matched {
         Some(matched) => matched.check(&app, caller.id(), Some(old.public_id.clone())).await?,
         None => None,
     };
     let policy = on_auth_fail(fields.on_auth_fail)?.filter(|_| old.action == Action::Forward);
-    let (asking, aims) = (caller.clone(), new_destination.is_some());
+    let (owner, changes_destination) = (caller.clone(), new_destination.is_some());
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
     let changed = app.db.write(move |tx| {
@@ -338,8 +338,8 @@ pub(crate) async fn change(
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
-    if aims {
-        ask_destination(&app, &asking, &row).await?;
+    if changes_destination {
+        ask_destination(&app, &owner, &row).await?;
     }
     Ok(Json(view(&app, row, user).await?))
 }
@@ -349,8 +349,8 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let route = find_own_route(&app, &caller, &id).await?;
     remove(&app, caller.id(), route.public_id).await?;
     Ok(OK)
 }
@@ -377,7 +377,7 @@ pub(crate) async fn rotate_secret(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    let route = the_webhook(&app, &caller, &id).await?;
+    let route = find_own_webhook_route(&app, &caller, &id).await?;
     rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, text};
+use crate::http::body::{Body, Lenient, OK, OkView, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
@@ -166,7 +166,7 @@ pub(crate) async fn remove(
     State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
     Ok(OK)
@@ -208,7 +208,7 @@ pub(crate) async fn unblock(
     State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| blocked_senders::delete(tx, caller.id(), &email)).await?;
     Ok(OK)

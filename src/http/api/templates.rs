@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, OK};
+use crate::http::body::{Body, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
@@ -99,7 +99,7 @@ impl From<&BuiltIn> for MetaView {
 }
 
 impl FullView {
-    fn own(row: TemplateRow, caller: &Caller) -> Self {
+    fn from_row(row: TemplateRow, caller: &Caller) -> Self {
         Self {
             meta: MetaView::from(&row),
             html: row.content.html,
@@ -111,7 +111,7 @@ impl FullView {
         }
     }
 
-    fn base(base: &BuiltIn) -> Self {
+    fn from_built_in(base: &BuiltIn) -> Self {
         Self {
             meta: MetaView::from(base),
             html: Some(base.html.to_owned()),
@@ -142,10 +142,10 @@ pub(crate) async fn detail(
     Path(id): Path<String>,
 ) -> Result<Json<FullView>, ApiError> {
     if let Some(base) = find_built_in(&id) {
-        return Ok(Json(FullView::base(base)));
+        return Ok(Json(FullView::from_built_in(base)));
     }
     let row = find(&app, &caller, &id).await?;
-    Ok(Json(FullView::own(row, &caller)))
+    Ok(Json(FullView::from_row(row, &caller)))
 }
 
 async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, ApiError> {
@@ -176,7 +176,7 @@ pub(crate) async fn create(
     if base.is_none() && fields.name.is_none() {
         return Err(ApiError::field(Code::BadRequest, "name", "name is required"));
     }
-    let content = fields.over(base.unwrap_or_default())?;
+    let content = fields.merged_over(base.unwrap_or_default())?;
     let (account, now) = (caller.id(), app.clock.now());
     let limits = Arc::clone(&app.account_limits);
     let added = app.db.write(move |tx| {
@@ -185,7 +185,7 @@ pub(crate) async fn create(
         templates::insert(tx, account, content, now)
     });
     let row = added.await?;
-    Ok((StatusCode::CREATED, Json(FullView::own(row, &caller))))
+    Ok((StatusCode::CREATED, Json(FullView::from_row(row, &caller))))
 }
 
 /// Finds the content that a new template is copied from.
@@ -225,7 +225,7 @@ impl TemplateFields {
     }
 
     /// Merges these fields over existing content.
-    fn over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
+    fn merged_over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
         let content = TemplateContent {
             name: self.name.filter(|name| !name.is_empty()).map_or(content.name, |name| name.trim().to_owned()),
             category: self.category.or(content.category),
@@ -260,7 +260,7 @@ pub(crate) async fn update(
     let row = find(&app, &caller, &id).await?;
     let fields: TemplateFields = body.fields()?;
     let old_len = row.content.len();
-    let content = fields.over(row.content)?;
+    let content = fields.merged_over(row.content)?;
     let (account, now) = (caller.id(), app.clock.now());
     let limits = Arc::clone(&app.account_limits);
     let updated = app.db.write(move |tx| {
@@ -271,7 +271,7 @@ pub(crate) async fn update(
         templates::update(tx, account, &row.public_id, &content, now)
     });
     let updated = updated.await?;
-    Ok(Json(FullView::own(updated.ok_or_else(ApiError::not_found)?, &caller)))
+    Ok(Json(FullView::from_row(updated.ok_or_else(ApiError::not_found)?, &caller)))
 }
 
 /// `DELETE /api/templates/:id`
@@ -279,7 +279,7 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
     Ok(OK)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::attachment_url;
-use super::attachment_url::{Base64File, FileFault, MAX_BYTES, Together};
+use super::attachment_url::{Base64File, FileFault, FileTotal, MAX_BYTES};
 use crate::content::uploads::RETENTION_DAYS;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -156,9 +156,9 @@ async fn from_json(app: &AppState, memory: RequestMemory, body: LargeBody) -> Re
             Fetched { bytes, content_type: None, filename: None }
         }
         (Some(url), None) => {
-            let together = Together::new(memory, 0);
-            let located = attachment_url::locate(app, url, &together).await.map_err(|error| fault(error, "url"))?;
-            attachment_url::load(app, located, &together).await.map_err(|error| fault(error, "url"))?
+            let total = FileTotal::new(memory, 0);
+            let located = attachment_url::locate(app, url, &total).await.map_err(|error| fault(error, "url"))?;
+            attachment_url::load(app, located, &total).await.map_err(|error| fault(error, "url"))?
         }
     };
     Ok(File {

@@ -15,23 +15,23 @@ use super::endpoint::{Class, Endpoint, Header};
 
 const ABOUT: &str = "Mail in over SMTP, out as signed webhooks. Send the credential as `Authorization: Bearer …`: a \
     session token, the account's API key, or a key that is limited to one domain. Times are integers, milliseconds \
-    since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` when one field is at \
-    fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
+    since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` if one field is \
+    at fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
 
 const TAGS: &[(&str, &str)] = &[
-    ("Service", "The server itself: whether it is up, and how it goes."),
-    ("Signing in", "Accounts, their sessions and passwords."),
-    ("Account", "The account that asks, its keys and secrets."),
+    ("Service", "Health, readiness and facts of the server."),
+    ("Signing in", "Sign-up, sessions and passwords."),
+    ("Account", "The caller's account, its keys and secrets."),
     ("Domains", "Domains, their DNS records and their settings."),
-    ("Routes", "What becomes of mail to an address."),
+    ("Routes", "Rules for mail to an address."),
     ("Messages", "Stored mail, received and sent."),
-    ("Deliveries", "Webhooks that were posted or are to be."),
+    ("Deliveries", "Webhook deliveries, done and pending."),
     ("Realtime", "Events as they happen."),
-    ("Attachments", "Files of messages, up and down."),
-    ("Sending", "Mail that goes out, now or later."),
-    ("Suppressions and blocked senders", "Whom nothing is sent to, and whose mail is spam."),
-    ("Templates", "Texts with merge tags."),
-    ("For compatibility", "What clients ask and this server has one answer to."),
+    ("Attachments", "Uploads, and downloads of attachments."),
+    ("Sending", "Outbound mail, now or scheduled."),
+    ("Suppressions and blocked senders", "Recipients that nothing is sent to, and senders whose mail is spam."),
+    ("Templates", "Message templates with merge tags."),
+    ("For compatibility", "Endpoints with a constant answer."),
 ];
 
 /// Builds the document of a table.
@@ -105,7 +105,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = path_parameters(endpoint.path);
     parameters.extend(endpoint.query.iter().cloned());
     parameters.extend(endpoint.headers.iter().map(header));
-    let description = [endpoint.description, who(endpoint.class)].join(" ");
+    let description = [endpoint.description, accepted_credentials(endpoint.class)].join(" ");
     let mut operation = json!({
         "operationId": endpoint.id,
         "tags": [endpoint.tag],
@@ -121,7 +121,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     operation
 }
 
-const fn who(class: Class) -> &'static str {
+const fn accepted_credentials(class: Class) -> &'static str {
     match class {
         Class::Public => "No credential is needed.",
         Class::Any | Class::Stream => "Takes a session, the account key, or a scoped key within its domain.",

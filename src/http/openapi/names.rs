@@ -47,6 +47,7 @@ const NAMES: &[(&str, &str)] = &[
     ("MatchView", "RouteMatches"),
     ("Me", "CurrentAccount"),
     ("MessageView", "Message"),
+    ("OkView", "Done"),
     ("MetaView", "TemplateSummary"),
     ("NewDomain", "CreateDomainRequest"),
     ("NewRouteFields", "CreateRouteRequest"),
@@ -83,7 +84,6 @@ const NAMES: &[(&str, &str)] = &[
     ("VerifiedView", "DomainVerification"),
     ("WebhookFields", "WebhookRequest"),
     ("WebhookView", "DomainWebhook"),
-    ("When", "SendTime"),
 ];
 
 /// Fields that hold an object with any keys: field, name of the schema, types of the values.

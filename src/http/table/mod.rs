@@ -55,7 +55,7 @@ async fn openapi_document(State(app): State<AppState>) -> Response {
 }
 
 const RANGE: Header =
-    Header { name: "Range", about: "One range of octets; several get the whole.", example: "bytes=0-1023" };
+    Header { name: "Range", about: "One byte range; several ranges get the whole file.", example: "bytes=0-1023" };
 
 fn service() -> Vec<Endpoint> {
     vec![
@@ -77,9 +77,9 @@ fn service() -> Vec<Endpoint> {
             .summary(
                 "Service",
                 "getOverview",
-                "How the account's mail goes: counts over time, latency, endpoints, what needs somebody",
+                "Overview of the account's mail: counts over time, latency, endpoints, problems",
             )
-            .description("An answer serves for two seconds.")
+            .description("Answers are cached for two seconds.")
             .query::<overview::OverviewQuery>()
             .choice("range", &["hour", "day", "week"])
             .response::<overview::Overview>(200),

@@ -1,15 +1,15 @@
 //! Sending, uploads, templates, suppressions and blocked senders.
 
 use crate::http::api::{send, suppressions, templates, uploads};
-use crate::http::body::Done;
+use crate::http::body::OkView;
 use crate::http::endpoint::Class::Account;
 use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 
 const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
-    about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen within 24 \
-            hours is answered as the first.",
+    about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen \
+            within 24 hours is answered as the first.",
     example: "order-1017",
 };
 
@@ -39,8 +39,8 @@ pub(super) fn sending() -> Vec<Endpoint> {
         Endpoint::post("/v1/send", send::send)
             .summary(TAG, "send", "Send a message")
             .description(
-                "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the request \
-                 may be repeated for 24 hours.",
+                "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the \
+                 request may be repeated for 24 hours.",
             )
             .header(IDEMPOTENCY_KEY)
             .request::<send::SendFields>()
@@ -109,7 +109,7 @@ pub(super) fn recipients_lists() -> Vec<Endpoint> {
         Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
             .auth(Account)
             .summary(TAG, "removeSuppression", "Send to an address again")
-            .response::<Done>(200),
+            .response::<OkView>(200),
         Endpoint::get("/api/blocked-senders", suppressions::list_blocked)
             .auth(Account)
             .summary(TAG, "listBlockedSenders", "Senders whose mail is stored as spam and calls no webhook")
@@ -126,7 +126,7 @@ pub(super) fn recipients_lists() -> Vec<Endpoint> {
         Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
             .auth(Account)
             .summary(TAG, "unblockSender", "Unblock a sender")
-            .response::<Done>(200),
+            .response::<OkView>(200),
     ]
 }
 
@@ -134,10 +134,10 @@ pub(super) fn templates() -> Vec<Endpoint> {
     const TAG: &str = "Templates";
     vec![
         Endpoint::get("/api/templates", templates::list)
-            .summary(TAG, "listTemplates", "Your templates, newest first")
+            .summary(TAG, "listTemplates", "List your templates, newest first")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/base", templates::list_base)
-            .summary(TAG, "listBaseTemplates", "Templates that are built in")
+            .summary(TAG, "listBaseTemplates", "List built-in templates")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/{id}", templates::detail)
             .summary(TAG, "getTemplate", "One template")
@@ -145,8 +145,8 @@ pub(super) fn templates() -> Vec<Endpoint> {
         Endpoint::post("/api/templates", templates::create)
             .auth(Account)
             .verified_email()
-            .summary(TAG, "createTemplate", "Make a template")
-            .description("With `baseId` it begins as a copy of that; given fields win.")
+            .summary(TAG, "createTemplate", "Create a template")
+            .description("With `baseId` it is a copy of that template; given fields take precedence.")
             .request::<templates::TemplateFields>()
             .needs(&[])
             .response::<templates::FullView>(201)
@@ -163,7 +163,7 @@ pub(super) fn templates() -> Vec<Endpoint> {
             .auth(Account)
             .resource(templates::exists)
             .summary(TAG, "deleteTemplate", "Remove a template")
-            .response::<Done>(200),
+            .response::<OkView>(200),
         Endpoint::post("/api/templates/test", send::send_test)
             .auth(Account)
             .summary(TAG, "testTemplate", "Send a template to yourself")

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::content::uploads::given_name;
 use crate::http::AppState;
 use crate::http::api::attachment_url;
-use crate::http::api::attachment_url::{Base64File, FileFault, Located, MAX_BYTES, Together};
+use crate::http::api::attachment_url::{Base64File, FileFault, FileTotal, Located, MAX_BYTES};
 use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
@@ -41,7 +41,7 @@ pub(crate) struct AttachmentFields {
 }
 
 /// An attachment with valid fields.
-pub(crate) struct Wanted {
+pub(crate) struct PendingAttachment {
     filename: String,
     content_type: Option<String>,
     source: AttachmentSource,
@@ -70,7 +70,10 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
 }
 
 /// Checks the attachments of a request; nothing is fetched yet.
-pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+pub(crate) fn check(
+    app: &AppState,
+    given: Lenient<Vec<AttachmentFields>>,
+) -> Result<Vec<PendingAttachment>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
         .unwrap_or_default();
@@ -111,7 +114,7 @@ pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Re
         if size > MAX_BYTES {
             return Err(too_large());
         }
-        wanted.push(Wanted { filename: given_name(&filename), content_type, source });
+        wanted.push(PendingAttachment { filename: given_name(&filename), content_type, source });
     }
     Ok(wanted)
 }
@@ -126,20 +129,20 @@ fn too_large() -> ApiError {
 pub(crate) async fn load(
     app: &AppState,
     memory: &RequestMemory,
-    wanted: Vec<Wanted>,
+    wanted: Vec<PendingAttachment>,
     texts: usize,
 ) -> Result<Vec<Attachment>, ApiError> {
-    let given = |one: &Wanted| match &one.source {
+    let given = |one: &PendingAttachment| match &one.source {
         AttachmentSource::Bytes(bytes) => bytes.len(),
         AttachmentSource::Url(_) => 0,
     };
-    let together = Together::new(memory.clone(), wanted.iter().map(given).sum());
+    let total = FileTotal::new(memory.clone(), wanted.iter().map(given).sum());
     let loading = async {
         let mut located = Vec::with_capacity(wanted.len());
         for one in wanted {
-            located.push(one.locate(app, &together).await?);
+            located.push(one.locate(app, &total).await?);
         }
-        try_join_all(located.into_iter().map(|one| one.load(app, &together))).await
+        try_join_all(located.into_iter().map(|one| one.load(app, &total))).await
     };
     let late = |_| {
         let message = "the attachments could not be fetched in 10 s";
@@ -151,7 +154,7 @@ pub(crate) async fn load(
         return Err(too_large());
     }
     // Each text is in memory together with its quoted-printable form.
-    memory.hold_exactly(attachment_url::written(files) + 3 * texts).await?;
+    memory.hold_exactly(attachment_url::encoded_memory(files) + 3 * texts).await?;
     Ok(loaded)
 }
 
@@ -167,13 +170,13 @@ enum FoundSource {
     File(Located),
 }
 
-impl Wanted {
-    async fn locate(self, app: &AppState, together: &Together) -> Result<FoundAttachment, ApiError> {
+impl PendingAttachment {
+    async fn locate(self, app: &AppState, total: &FileTotal) -> Result<FoundAttachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let source = match source {
             AttachmentSource::Bytes(content) => FoundSource::Bytes(content),
             AttachmentSource::Url(url) => {
-                let located = attachment_url::locate(app, url, together).await;
+                let located = attachment_url::locate(app, url, total).await;
                 FoundSource::File(located.map_err(|error| fault(error, &filename))?)
             }
         };
@@ -182,13 +185,13 @@ impl Wanted {
 }
 
 impl FoundAttachment {
-    async fn load(self, app: &AppState, together: &Together) -> Result<Attachment, ApiError> {
+    async fn load(self, app: &AppState, total: &FileTotal) -> Result<Attachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let located = match source {
             FoundSource::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
             FoundSource::File(located) => located,
         };
-        let fetched = attachment_url::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
+        let fetched = attachment_url::load(app, located, total).await.map_err(|error| fault(error, &filename))?;
         let content_type = content_type.or(fetched.content_type);
         Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
     }

@@ -8,14 +8,14 @@ use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
 use super::content::{ContentFields, SharedFields};
-use super::fields::{self, Mailboxes, When};
-use super::{answer, check_sender_field, gate, in_reply_to};
+use super::fields::{self, Mailboxes, SendTime};
+use super::{authorize_sender, check_sender_field, in_reply_to, serialize_answer};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, Begun};
+use crate::http::idempotency::{self, BeginOutcome};
 use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::message::compose::Attachment;
@@ -82,8 +82,8 @@ pub(crate) struct BatchFields {
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
     attachments: Lenient<Vec<AttachmentFields>>,
     #[serde(default)]
-    #[schema(value_type = Option<When>)]
-    scheduled_at: Lenient<When>,
+    #[schema(value_type = Option<SendTime>)]
+    scheduled_at: Lenient<SendTime>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
@@ -161,8 +161,8 @@ pub(crate) async fn send_batch(
     let now = app.clock.now();
     let begun = idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await?;
     let running = match begun {
-        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(Begun::First(running)) => Some(running),
+        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(BeginOutcome::First(running)) => Some(running),
         None => None,
     };
     let given: BatchFields = body.fields().await?;
@@ -188,10 +188,10 @@ pub(crate) async fn send_batch(
     let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
-    fields::flag(given.track_opens, "trackOpens")?;
-    fields::flag(given.track_clicks, "trackClicks")?;
+    fields::check_flag(given.track_opens, "trackOpens")?;
+    fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = gate(&app, &caller, &from, now).await?;
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
     check_sender_field(&app, &caller, &own_headers, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory with the files and the message being written.
@@ -219,7 +219,7 @@ pub(crate) async fn send_batch(
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
     let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
-    let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
+    let (body, remember) = serialize_answer(StatusCode::OK, &view, running.as_ref());
     app.outbound.submit_persisted(staged, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
 }
@@ -261,9 +261,9 @@ impl Batch {
         let texts = self.shared.content.length(own.as_ref())?;
         memory.hold(self.held.saturating_add(3 * texts)).await?;
         let filled = self.shared.content.fill(own.as_ref())?;
-        let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
+        let content = self.shared.message(vec![to], Vec::new(), filled, headers, self.attachments.clone());
         let draft = Submission {
-            letter,
+            letter: content,
             bcc: Vec::new(),
             suppressed: self.suppressed.clone(),
             metadata: None,

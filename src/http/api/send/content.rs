@@ -38,7 +38,7 @@ pub(super) struct SharedFields {
 
 impl SharedFields {
     /// Builds the content of a message.
-    pub(super) fn letter(
+    pub(super) fn message(
         &self,
         to: Vec<NamedMailbox>,
         cc: Vec<NamedMailbox>,

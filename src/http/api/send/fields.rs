@@ -40,7 +40,7 @@ pub(crate) enum Mailboxes {
 /// A time: milliseconds or a string.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum When {
+pub(crate) enum SendTime {
     /// Milliseconds since the epoch; fractions are ignored.
     Millis(f64),
     /// ISO 8601, `now`, `tomorrow`, `in 2 hours`, or milliseconds as text.
@@ -134,7 +134,7 @@ pub(crate) fn name(given: Lenient<String>, field: &'static str) -> Result<Option
 }
 
 /// Checks the type of a flag without effect.
-pub(crate) fn flag(given: Lenient<bool>, field: &'static str) -> Result<(), ApiError> {
+pub(crate) fn check_flag(given: Lenient<bool>, field: &'static str) -> Result<(), ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be true or false"))).map(|_| ())
 }
 
@@ -213,12 +213,12 @@ pub(crate) fn template_data(given: Lenient<Texts>) -> Result<Option<MergeData>, 
 }
 
 /// Reads the time to send; `None` is now.
-pub(crate) fn scheduled_at(given: Lenient<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+pub(crate) fn scheduled_at(given: Lenient<SendTime>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
-        Some(When::Millis(millis)) => send_at::from_millis(millis, now),
-        Some(When::Text(text)) if text.trim().is_empty() => return Ok(None),
-        Some(When::Text(text)) => send_at::from_text(&text, now),
+        Some(SendTime::Millis(millis)) => send_at::from_millis(millis, now),
+        Some(SendTime::Text(text)) if text.trim().is_empty() => return Ok(None),
+        Some(SendTime::Text(text)) => send_at::from_text(&text, now),
     };
     at.map_err(|error: BadSchedule| ApiError::field(Code::BadSchedule, "scheduledAt", error.to_string()))
 }

@@ -18,7 +18,7 @@ use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, Begun};
+use crate::http::idempotency::{self, BeginOutcome};
 use crate::http::memory::RequestMemory;
 use crate::id::{MessageId, ScheduledId};
 use crate::mail::mailbox_list::NamedMailbox;
@@ -30,7 +30,7 @@ use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
 use attachments::AttachmentFields;
 use content::{ContentFields, SharedFields};
-use fields::{Mailboxes, When};
+use fields::{Mailboxes, SendTime};
 
 pub(crate) use batch::{BatchFields, BatchView, send_batch};
 pub(crate) use scheduled::{CanceledView, cancel};
@@ -91,8 +91,8 @@ pub(crate) struct SendFields {
     #[schema(value_type = Option<Object>)]
     template_data: Lenient<Texts>,
     #[serde(default)]
-    #[schema(value_type = Option<When>)]
-    scheduled_at: Lenient<When>,
+    #[schema(value_type = Option<SendTime>)]
+    scheduled_at: Lenient<SendTime>,
     /// Stored with the message and shown on reads, never mailed.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -192,10 +192,10 @@ async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) ->
 }
 
 /// Serializes an answer, and the record that remembers it if the request has a key.
-fn answer(
+fn serialize_answer(
     status: StatusCode,
     view: &impl Serialize,
-    running: Option<&idempotency::Running<'_>>,
+    running: Option<&idempotency::RunningRequest<'_>>,
 ) -> (Vec<u8>, Option<Remember>) {
     // Views always serialize.
     let body = serde_json::to_vec(view).unwrap_or_default();
@@ -217,8 +217,8 @@ pub(crate) async fn send(
     let now = app.clock.now();
     let begun = idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await?;
     let running = match begun {
-        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(Begun::First(running)) => Some(running),
+        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(BeginOutcome::First(running)) => Some(running),
         None => None,
     };
     let given: SendFields = body.fields().await?;
@@ -238,10 +238,10 @@ pub(crate) async fn send(
     content.data = fields::template_data(given.template_data)?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     let metadata = fields::metadata(given.metadata)?;
-    fields::flag(given.track_opens, "trackOpens")?;
-    fields::flag(given.track_clicks, "trackClicks")?;
+    fields::check_flag(given.track_opens, "trackOpens")?;
+    fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = gate(&app, &caller, &from, now).await?;
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
     check_sender_field(&app, &caller, &own_headers, now).await?;
     let mut content = content.with_template(&app, &caller).await?;
     let texts = content.length(None)?;
@@ -251,14 +251,14 @@ pub(crate) async fn send(
     (content.html, content.text) = (None, None);
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
-    let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Submission { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let message = shared.message(to, cc, filled, shared.headers.clone(), attachments);
+    let mut draft = Submission { letter: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let skipped = draft.skipped();
     let outgoing = app.outbound.compose(&sender, draft, now).await?;
     let view = SentView::new(&outgoing.id, outgoing.scheduled.as_ref(), skipped);
-    let (body, remember) = answer(StatusCode::ACCEPTED, &view, running.as_ref());
+    let (body, remember) = serialize_answer(StatusCode::ACCEPTED, &view, running.as_ref());
     app.outbound.submit(vec![outgoing], remember, now).await?;
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
@@ -276,13 +276,18 @@ async fn check_sender_field(
     };
     let bad = |message: &str| ApiError::field(Code::BadHeader, "headers", format!("Sender: {message}"));
     let one = sender_field(value).map_err(|error| bad(&error.to_string()))?;
-    match gate(app, caller, &one, now).await {
+    match authorize_sender(app, caller, &one, now).await {
         Err(error) if error.code().status() < 500 => Err(bad("its domain is none that you may send from")),
         asked => asked.map(|_| ()),
     }
 }
 
 /// Checks the permission to send from an address, in the contract's order.
-async fn gate(app: &AppState, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
+async fn authorize_sender(
+    app: &AppState,
+    caller: &Caller,
+    from: &NamedMailbox,
+    now: Timestamp,
+) -> Result<Sender, ApiError> {
     Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
 }

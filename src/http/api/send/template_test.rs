@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::content::{ContentFields, SharedFields};
-use super::{SentView, fields, gate};
+use super::{SentView, authorize_sender, fields};
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient};
@@ -58,7 +58,7 @@ pub(crate) async fn send_test(
         Lenient::Absent => preview_sender(&app, &caller).await?,
         from => fields::sender(from)?,
     };
-    let sender = gate(&app, &caller, &from, now).await?;
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
     let filled = content.fill(None)?;
     let shared = SharedFields {
         from,
@@ -68,9 +68,9 @@ pub(crate) async fn send_test(
         headers: Vec::new(),
         scheduled_at: None,
     };
-    let letter = shared.letter(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
+    let content = shared.message(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
     let mut draft =
-        Submission { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
+        Submission { letter: content, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let outgoing = app.outbound.compose(&sender, draft, now).await?;
