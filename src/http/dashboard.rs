@@ -99,6 +99,6 @@ pub(crate) async fn frame(
 
 /// Returns true for a frame in a page of this server, by Fetch Metadata; false for one in an attacker's page.
 fn is_own_frame(headers: &HeaderMap) -> bool {
-    let says = |name: &str, value: &str| headers.get(name).is_some_and(|told| told == value);
-    says("sec-fetch-site", "same-origin") && says("sec-fetch-dest", "iframe")
+    let has = |name: &str, value: &str| headers.get(name).is_some_and(|field| field == value);
+    has("sec-fetch-site", "same-origin") && has("sec-fetch-dest", "iframe")
 }

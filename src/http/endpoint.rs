@@ -308,7 +308,7 @@ impl Endpoint {
         self
     }
 
-    /// Codes beside the common ones.
+    /// Adds codes to the common ones (contract 1.6).
     pub(crate) fn errors(mut self, errors: &[Code]) -> Self {
         self.errors.extend(errors);
         self

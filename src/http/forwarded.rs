@@ -105,12 +105,12 @@ impl UntrustedProxies {
         if trusted.iter().any(|network| network.contains(&address)) {
             return;
         }
-        let said = match Kind::of(address) {
+        let warned = match Kind::of(address) {
             Some(Kind::Loopback) => &self.loopback,
             Some(Kind::Private) => &self.private,
             None => return,
         };
-        if !said.swap(true, Ordering::Relaxed) {
+        if !warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 peer = %address,
                 "an untrusted proxy forwards requests: its forwarding fields are ignored and all its clients count as \

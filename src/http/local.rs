@@ -101,9 +101,9 @@ impl OwnNames {
 
 /// Returns true for a top-level navigation: the page that has the link cannot read the response.
 fn is_followed_link(method: &Method, headers: &HeaderMap) -> bool {
-    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let has = |name: &str, value: &str| headers.get(name).is_some_and(|field| field == value);
     let reads = method == Method::GET || method == Method::HEAD;
-    reads && says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document")
+    reads && has("sec-fetch-mode", "navigate") && has("sec-fetch-dest", "document")
 }
 
 /// Parses the host of a Host field or an authority.

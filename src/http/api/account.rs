@@ -220,7 +220,7 @@ pub(crate) async fn new_scoped_key(
     let (account, now, key) = (caller.id(), app.clock.now(), secrets::new_api_key());
     let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
     let limits = Arc::clone(&app.account_limits);
-    let made = app.db.write(move |tx| {
+    let created = app.db.write(move |tx| {
         let Some(domain) = find_domain(tx, account, &domain)? else {
             return Ok(None);
         };
@@ -231,7 +231,7 @@ pub(crate) async fn new_scoped_key(
         let id = keys::insert_scoped(tx, account, domain.id, &name, &hash, &sealed, now)?;
         Ok(Some((id, name, domain)))
     });
-    let (id, name, domain) = made.await?.ok_or(Code::DomainNotOwned)?;
+    let (id, name, domain) = created.await?.ok_or(Code::DomainNotOwned)?;
     let view = ScopedKey {
         id: id.to_string(),
         name,

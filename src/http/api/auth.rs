@@ -225,13 +225,13 @@ impl<'a> LoginAttempt<'a> {
         client: &ClientAddress,
         pairs: Vec<(&'a AttemptLimiter, String)>,
     ) -> Result<Self, ApiError> {
-        let mut places = pairs.clone();
-        places.push((&app.limits.logins_per_client, client.narrow_key()));
+        let mut counters = pairs.clone();
+        counters.push((&app.limits.logins_per_client, client.narrow_key()));
         if client.claimed.is_some() {
-            places.push((&app.limits.logins_per_proxy, client.key()));
+            counters.push((&app.limits.logins_per_proxy, client.key()));
         }
-        let mut attempt = Self { tries: Vec::with_capacity(places.len()), pairs };
-        for (limit, key) in places {
+        let mut attempt = Self { tries: Vec::with_capacity(counters.len()), pairs };
+        for (limit, key) in counters {
             match limit.begin(&key, &app.clock).await {
                 Ok(one) => attempt.tries.push(one),
                 Err(wait) => {

@@ -175,14 +175,14 @@ pub(crate) async fn put_retention(
         return Err(bad("zeroRetention", "zeroRetention or retentionDays is required"));
     }
     let id = row.public_id;
-    let kept = app.db.write(move |tx| {
+    let updated = app.db.write(move |tx| {
         // Read again in the transaction, so that concurrent requests for different fields both take effect.
         let Some(row) = domains::find(tx, &id)? else { return Ok(false) };
         let days = if gives_days { days } else { row.retention_days };
         domains::set_retention(tx, &id, zero.unwrap_or(row.zero_retention), days)?;
         Ok(true)
     });
-    if !kept.await? {
+    if !updated.await? {
         return Err(ApiError::not_found());
     }
     app.db.domain_changed(caller.id());

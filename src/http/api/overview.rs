@@ -43,17 +43,17 @@ pub(crate) struct OverviewCache(Mutex<HashMap<Key, (Timestamp, Value)>>);
 
 impl OverviewCache {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (made, answer) = kept.get(&key)?;
+        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, answer) = cached.get(&key)?;
         (*made <= now && now.since(*made) < CACHE_LIFETIME).then(|| answer.clone())
     }
 
     fn keep(&self, key: Key, now: Timestamp, answer: Value) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MAX_CACHED {
-            kept.clear();
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= MAX_CACHED {
+            cached.clear();
         }
-        kept.insert(key, (now, answer));
+        cached.insert(key, (now, answer));
     }
 }
 
@@ -297,14 +297,14 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
     };
     let mut found = Vec::new();
     for endpoint in endpoints.iter().filter(|one| one.is_failing()).take(3) {
-        let said = endpoint.last_status_code.map_or_else(
+        let last_status = endpoint.last_status_code.map_or_else(
             || "It gives no answer.".to_owned(),
             |code| format!("It answered with HTTP status {code} last."),
         );
         let title = format!("{} is failing", endpoint.url);
         let pauses =
             if endpoint.paused_until.is_some() { " Its deliveries wait; one at a time tries it." } else { "" };
-        found.push(one("endpoint_failing", title, &format!("{said}{pauses}"), "deliveries"));
+        found.push(one("endpoint_failing", title, &format!("{last_status}{pauses}"), "deliveries"));
     }
     if totals.failed > 0 {
         let (title, detail) = (

@@ -66,7 +66,7 @@ pub(crate) async fn candidates(
     if route.action != Action::Webhook {
         return Err(Code::RouteAction.into());
     }
-    let asked = replay_candidates::Query {
+    let criteria = replay_candidates::Query {
         account: caller.id(),
         domain: route.domain_id,
         route: route.public_id,
@@ -78,7 +78,7 @@ pub(crate) async fn candidates(
         // A stored match that this version cannot parse covers nothing.
         let pattern = Pattern::parse(&route.match_pattern).ok();
         let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
-        let step = replay_candidates::list(connection, &asked, covers)?;
+        let step = replay_candidates::list(connection, &criteria, covers)?;
         let view = |one: replay_candidates::Candidate| {
             let tally = deliveries::tally(connection, one.message.id)?;
             Ok(CandidateView {

@@ -61,10 +61,10 @@ pub(crate) async fn find(
     // Routes without a domain are invisible to scoped keys.
     matching.retain(|route| scope.is_none() || route.row.domain_id == scope);
     let drop = matching.iter().any(|route| route.row.action == Action::Drop);
-    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let (state, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
         let rows = matching.iter().map(|route| routes::RouteRow::clone(&route.row));
-        rows.map(|row| RouteView::new(&asked, connection, row, &user)).collect::<crate::store::Result<_>>()
+        rows.map(|row| RouteView::new(&state, connection, row, &user)).collect::<crate::store::Result<_>>()
     });
     let matches = views.await?;
     Ok(Json(MatchView { address, known, matches, drop }))

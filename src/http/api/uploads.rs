@@ -103,14 +103,14 @@ pub(crate) async fn create(
     };
     let name = file.filename.as_deref().unwrap_or(DEFAULT_NAME);
     let content_type = file.content_type.as_deref().unwrap_or(DEFAULT_TYPE);
-    let kept = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
+    let upload = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
     let view = UploadView {
-        id: kept.public_id.to_string(),
-        url: kept.url,
-        filename: kept.filename,
-        content_type: kept.content_type,
-        size: kept.size,
-        expires_at: kept.expires_at.iso(),
+        id: upload.public_id.to_string(),
+        url: upload.url,
+        filename: upload.filename,
+        content_type: upload.content_type,
+        size: upload.size,
+        expires_at: upload.expires_at.iso(),
     };
     Ok((StatusCode::CREATED, Json(view)))
 }
