@@ -1,4 +1,4 @@
-//! Who is asking: the credential of a request, what it may do, and how often (contract 1.5, 1.12).
+//! Authentication: identifies the caller by the request's credential and limits the request rate (contract 1.5, 1.12).
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -18,42 +18,37 @@ use crate::store::accounts::Account;
 use crate::store::accounts::keys;
 use crate::store::accounts::keys::KeyHolder;
 
-/// Uses of a key within this time count as one, so that reading does not turn into writing.
-const USE_STEP: Duration = Duration::from_secs(60);
+/// Uses of a key within this time are recorded once, so that reads do not become writes.
+const USE_INTERVAL: Duration = Duration::from_secs(60);
 const KEY_PREFIX: &str = "mk_";
 
-/// The account that asks, and what it asked with.
+/// The authenticated account and the credential it used.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The account.
     pub(crate) account: Account,
-    /// Its proof.
     pub(crate) credential: Credential,
 }
 
-/// What came with a request.
+/// Credential of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
-    /// The token of this session.
+    /// Session token; holds the session's id (`jti`).
     Session(String),
-    /// The account's own key.
     AccountKey(KeyRowId),
-    /// A key that is limited to one domain.
+    /// A key limited to one domain.
     ScopedKey {
-        /// Row id of the key.
         key: KeyRowId,
-        /// Row id of the domain.
         domain: DomainRowId,
     },
 }
 
 impl Caller {
-    /// Row id of the account.
+    /// Returns the row id of the account.
     pub(crate) const fn id(&self) -> AccountRowId {
         self.account.id
     }
 
-    /// The domain that the credential is limited to, if it is.
+    /// Returns the row id of the domain that a scoped key is limited to.
     pub(crate) const fn scope(&self) -> Option<DomainRowId> {
         match self.credential {
             Credential::ScopedKey { domain, .. } => Some(domain),
@@ -61,34 +56,18 @@ impl Caller {
         }
     }
 
-    /// Refuses scoped keys: class "account".
+    /// Returns the session's id (`jti`), which every caller of an endpoint of class `Session` has.
     ///
     /// # Errors
-    /// 403 `key_scope`.
-    pub(crate) fn require_account(&self) -> Result<(), ApiError> {
-        if self.scope().is_some() { Err(Code::KeyScope.into()) } else { Ok(()) }
-    }
-
-    /// Refuses an account whose e-mail is not proven.
-    ///
-    /// # Errors
-    /// 403 `email_not_verified`.
-    pub(crate) fn require_verified(&self) -> Result<(), ApiError> {
-        if self.account.email_verified { Ok(()) } else { Err(Code::EmailNotVerified.into()) }
-    }
-
-    /// The session's name; refuses keys: class "session".
-    ///
-    /// # Errors
-    /// 403 `session_required`.
-    pub(crate) fn require_session(&self) -> Result<&str, ApiError> {
+    /// 403 `session_required` for a key.
+    pub(crate) fn session_id(&self) -> Result<&str, ApiError> {
         match &self.credential {
             Credential::Session(jti) => Ok(jti),
             Credential::AccountKey(_) | Credential::ScopedKey { .. } => Err(Code::SessionRequired.into()),
         }
     }
 
-    /// Refuses a scoped key that is limited to another domain than `domain`, which may be none.
+    /// Refuses a scoped key of another domain than `domain`; `None` is outside every key's domain.
     ///
     /// # Errors
     /// 403 `key_scope`.
@@ -107,45 +86,57 @@ impl Caller {
     }
 }
 
+/// Takes the caller that the router authenticated; endpoints of class `Public` have none.
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let now = app.clock.now();
-        let client = ClientAddress::from_request_parts(parts, app).await?;
-        match authenticate(parts, app, now).await {
-            Ok(caller) => {
-                note_credential(&parts.extensions, Some(caller.id()));
-                app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
-                app.account_limits.take_request(caller.id(), now).map_err(|wait| {
-                    app.account_limits.note_refused(Kind::Requests, 1);
-                    ApiError::rate_limited(wait)
-                })?;
-                Ok(caller)
-            }
-            Err(error) if error.code().status() == 401 => {
-                app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        parts.extensions.remove::<Self>().ok_or_else(|| {
+            tracing::error!(path = parts.uri.path(), "the handler of a public endpoint asks for a caller");
+            Code::Internal.into()
+        })
     }
 }
 
-async fn authenticate(parts: &Parts, app: &AppState, now: Timestamp) -> Result<Caller, ApiError> {
-    identify(app, bearer(&parts.headers).ok_or(Code::Unauthorized)?, now).await
+/// Identifies the caller and counts the request against the rate limits (contract 1.12).
+///
+/// # Errors
+/// 401; 429 beyond a rate limit or after too many failures.
+pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Caller, ApiError> {
+    let now = app.clock.now();
+    let client = ClientAddress::from_request_parts(parts, app).await?;
+    let identified = match bearer(&parts.headers) {
+        Some(token) => identify(app, token, now).await,
+        None => Err(Code::Unauthorized.into()),
+    };
+    match identified {
+        Ok(caller) => {
+            note_credential(&parts.extensions, Some(caller.id()));
+            app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
+            app.account_limits.take_request(caller.id(), now).map_err(|wait| {
+                app.account_limits.note_refused(Kind::Requests, 1);
+                ApiError::rate_limited(wait)
+            })?;
+            Ok(caller)
+        }
+        Err(error) if error.code().status() == 401 => {
+            app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// The credential that a request carries.
+/// Returns the bearer token of a request.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// Whose credential this is.
+/// Finds the account and the kind of a credential.
 ///
 /// # Errors
-/// 401, or storage failed.
+/// 401.
 pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
     if token.starts_with(KEY_PREFIX) {
         let hash = token_hash(token);
@@ -165,9 +156,9 @@ pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Res
     Ok(Caller { account, credential: Credential::Session(jti) })
 }
 
-/// Notes the use of a key, off the request's path.
+/// Records the use of a key without delaying the request.
 fn note_use(app: &AppState, holder: &KeyHolder, now: Timestamp) {
-    let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_STEP);
+    let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_INTERVAL);
     if known {
         return;
     }

@@ -1,5 +1,5 @@
-//! A request's JSON body (contract 1.1): parsed whatever the content type says, `{}` when it is empty, bounded in size,
-//! memory and time. What it may hold is `json`'s.
+//! JSON request bodies (contract 1.1): parsed whatever the content type, `{}` if empty, limited in size, memory and
+//! time. Their structure is checked by `json`.
 
 use std::time::Duration;
 
@@ -17,48 +17,48 @@ use super::AppState;
 use super::client::origin_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub(crate) use super::json::{Lenient, Members, Texts, Typed};
+pub(crate) use super::json::{AllowEmpty, Lenient, Members, Texts};
 use super::memory::RequestMemory;
 
-/// The largest JSON body (contract 1.9) …
+/// The largest JSON body, in octets (contract 1.9).
 pub(crate) const MAX_BYTES: usize = 1_048_576;
-/// … and where files may be in it …
+/// The largest JSON body that may contain files.
 pub(crate) const MAX_LARGE_BYTES: usize = 36_700_160;
-/// … and of a request that has shown no credential.
+/// The largest JSON body of a request without a valid credential.
 const MAX_ANONYMOUS_BYTES: usize = 16_384;
-/// A body of this size is parsed on the spot.
+/// Larger bodies are parsed on a blocking thread.
 const PARSE_HERE_MAX: usize = 64 * 1024;
-/// A body that grows takes so much more of the memory budget at a time.
+/// Memory is reserved in steps of this size while a body of unknown length arrives.
 const STEP: usize = 256 * 1024;
 
-/// How fast a client has to send a body.
+/// Minimum speed at which a client has to send a body.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// For so long it may send little …
+struct MinimumSpeed {
+    /// No minimum applies for this long.
     grace: Duration,
-    /// … and one octet more for each of these.
+    /// Extra time per octet received.
     per_octet: Duration,
-    /// But it may not pause for so long, …
-    pause: Duration,
-    /// … nor take longer in all; at the largest body this is 1 Mbit/s.
-    most: Duration,
+    /// Longest pause between two pieces.
+    max_pause: Duration,
+    /// Longest time in all; for the largest body this is 1 Mbit/s.
+    max_total: Duration,
 }
 
-/// Of a client whose credential was seen: 1 KiB a second after the grace.
-const KNOWN: Pace = Pace {
+/// For authenticated clients: 1 KiB/s after the grace.
+const AUTHENTICATED: MinimumSpeed = MinimumSpeed {
     grace: Duration::from_secs(30),
     per_octet: Duration::from_nanos(976_562),
-    pause: Duration::from_secs(30),
-    most: Duration::from_secs(300),
+    max_pause: Duration::from_secs(30),
+    max_total: Duration::from_secs(300),
 };
-/// Of a body that holds much: 64 KiB a second.
+/// For bodies over 1 MiB: 64 KiB/s.
 const LARGE_PER_OCTET: Duration = Duration::from_nanos(15_258);
-/// Of everybody else.
-const ANONYMOUS: Pace = Pace {
+/// For clients without a valid credential: 2 KiB/s.
+const ANONYMOUS: MinimumSpeed = MinimumSpeed {
     grace: Duration::from_secs(10),
     per_octet: Duration::from_nanos(488_281),
-    pause: Duration::from_secs(10),
-    most: Duration::from_secs(30),
+    max_pause: Duration::from_secs(10),
+    max_total: Duration::from_secs(30),
 };
 
 /// A JSON object of up to 1 MiB.
@@ -68,11 +68,10 @@ pub(crate) struct Body(Object);
 pub(crate) struct LargeBody {
     object: Object,
     size: usize,
-    /// SHA-256 of its bytes.
     hash: Vec<u8>,
 }
 
-/// A text that may be left out; of another type it is a bad request.
+/// Reads an optional string.
 ///
 /// # Errors
 /// 400 `bad_request`.
@@ -80,7 +79,7 @@ pub(crate) fn text(given: Lenient<String>, field: &'static str) -> Result<Option
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
-/// A text that has to be there.
+/// Reads a required string.
 ///
 /// # Errors
 /// 400 `bad_request`.
@@ -88,21 +87,21 @@ pub(crate) fn required(given: Lenient<String>, field: &'static str) -> Result<St
     text(given, field)?.ok_or_else(|| missing(field))
 }
 
-/// What a field lacks that has to be there and has no narrower code.
+/// Returns the error of a required field that has no narrower code.
 pub(crate) fn missing(field: &'static str) -> ApiError {
     ApiError::field(Code::BadRequest, field, format!("{field} is required"))
 }
 
 impl Body {
-    /// The body's fields; unknown ones are ignored, null counts as absent.
+    /// Deserializes the body's fields; unknown fields are ignored, null counts as absent.
     ///
     /// # Errors
-    /// 400 `bad_request` that names the field of a wrong type.
+    /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         self.0.fields()
     }
 
-    /// Whether the body has a field, null or not.
+    /// Returns true if the body has the field, null or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.has(name)
     }
@@ -112,20 +111,20 @@ impl LargeBody {
     /// As [`Body::fields`].
     ///
     /// # Errors
-    /// 400 `bad_request` that names the field of a wrong type.
+    /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
         let Self { object, size, .. } = self;
-        aside(size, move || object.fields()).await
+        run_off_thread_if_large(size, move || object.fields()).await
     }
 
-    /// SHA-256 of the body as sent, by which a repeated request is known.
+    /// Returns the SHA-256 of the body as sent, which identifies a repeated request.
     pub(crate) fn hash(&self) -> &[u8] {
         &self.hash
     }
 }
 
-/// A large body takes long enough to work on that other requests would notice.
-async fn aside<T: Send + 'static>(
+/// Runs `work` on a blocking thread if the body is large enough to delay other requests.
+async fn run_off_thread_if_large<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -142,8 +141,8 @@ impl FromRequest<AppState> for Body {
         let memory = RequestMemory::of(request.extensions(), app);
         let bytes = read(request, app, MAX_BYTES, 1).await?;
         let object = Object::parse(bytes)?;
-        // Without a credential a body is small, and nothing takes more of it than its text.
-        if memory.is_known() {
+        // Bodies of anonymous requests are small; only their text is held.
+        if memory.is_authenticated() {
             memory.hold(object.cost()).await?;
         }
         Ok(Self(object))
@@ -155,23 +154,23 @@ impl FromRequest<AppState> for LargeBody {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         let memory = RequestMemory::of(request.extensions(), app);
-        // Its fields will stand beside it.
+        // Held twice: the fields are kept next to the text.
         let bytes = read(request, app, MAX_LARGE_BYTES, 2).await?;
         let size = bytes.len();
         let parse = move || {
             let hash = digest(&SHA256, &bytes).as_ref().to_vec();
             Ok(Self { object: Object::parse(bytes)?, size, hash })
         };
-        let body = aside(size, parse).await?;
+        let body = run_off_thread_if_large(size, parse).await?;
         memory.hold(size.saturating_add(body.object.cost())).await?;
         Ok(body)
     }
 }
 
-/// The body's bytes, up to `max`; they are held `times` within the request's share of the memory budget.
+/// Reads the body's bytes, up to `max`, and reserves `times` their size of the memory budget.
 ///
 /// # Errors
-/// 413 over the limit; 400 when it broke off or came too slowly; 503 when there is no memory for it.
+/// 413 over the limit; 400 if it was cut off or came too slowly; 503 if there is no memory for it.
 pub(crate) async fn read(
     request: Request<HttpBody>,
     app: &AppState,
@@ -179,32 +178,32 @@ pub(crate) async fn read(
     times: usize,
 ) -> Result<Vec<u8>, ApiError> {
     let memory = RequestMemory::of(request.extensions(), app);
-    if memory.is_known() {
-        read_within(request, &memory, max, times, KNOWN).await
+    if memory.is_authenticated() {
+        read_within(request, &memory, max, times, AUTHENTICATED).await
     } else {
         read_anonymous(request, app, &memory, max.min(MAX_ANONYMOUS_BYTES)).await
     }
 }
 
-/// Reads it unless newer ones of the same client take its turn.
+/// Reads the body unless newer ones of the same client take its place.
 async fn read_anonymous(
     request: Request<HttpBody>,
     app: &AppState,
     memory: &RequestMemory,
     max: usize,
 ) -> Result<Vec<u8>, ApiError> {
-    // Without a peer there is no connection either.
+    // Every connection has a peer.
     let origin = origin_of(app, &request).ok_or(Code::Internal)?;
-    let turn = app.connections.read_anonymous(origin.address, origin.claimed);
+    let permit = app.connections.read_anonymous(origin.address, origin.claimed);
     tokio::select! {
         read = read_within(request, memory, max, 1, ANONYMOUS) => read,
-        () = turn.lost() => {
+        () = permit.displaced() => {
             Err(ApiError::new(Code::Unavailable, "there are too many requests of your address; try again"))
         }
     }
 }
 
-/// As [`read`], of a body that needs no credential and may be larger than those without one.
+/// Reads the body of a request that needs no credential and may exceed the limit for anonymous requests.
 ///
 /// # Errors
 /// As [`read`].
@@ -218,7 +217,7 @@ async fn read_within(
     memory: &RequestMemory,
     max: usize,
     times: usize,
-    pace: Pace,
+    speed: MinimumSpeed,
 ) -> Result<Vec<u8>, ApiError> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let declared: usize = declared.unwrap_or(0);
@@ -231,29 +230,32 @@ async fn read_within(
     };
     let mut body = Limited::new(request.into_body(), max);
     let mut bytes = Vec::with_capacity(declared);
-    // Those who would hold much wait before anything of it is read, lest all wait with a part of theirs.
-    let mut held = if declared > STEP && memory.is_known() { declared } else { 0 };
+    // Reserve a large declared length at once: requests that hold part of their bodies would wait for each other.
+    let mut held = if declared > STEP && memory.is_authenticated() { declared } else { 0 };
     memory.hold(held.saturating_mul(times)).await?;
-    let pace =
-        if declared > MAX_BYTES { Pace { per_octet: pace.per_octet.min(LARGE_PER_OCTET), ..pace } } else { pace };
-    let mut begun = Instant::now();
+    let speed = if declared > MAX_BYTES {
+        MinimumSpeed { per_octet: speed.per_octet.min(LARGE_PER_OCTET), ..speed }
+    } else {
+        speed
+    };
+    let mut started_at = Instant::now();
     loop {
         let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let patience = pace.most.min(pace.grace.saturating_add(pace.per_octet.saturating_mul(octets)));
-        let deadline = (begun + patience).min(Instant::now() + pace.pause);
+        let allowed = speed.max_total.min(speed.grace.saturating_add(speed.per_octet.saturating_mul(octets)));
+        let deadline = (started_at + allowed).min(Instant::now() + speed.max_pause);
         let Ok(frame) = timeout_at(deadline, body.frame()).await else {
             return Err(ApiError::new(Code::BadJson, "the body did not arrive in time"));
         };
         let Some(frame) = frame else { return Ok(bytes) };
-        // Each piece is let go as it comes: gathered first, they would stand beside the whole.
+        // Copy and drop each piece as it comes: collected first, they would double the memory.
         let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
         let needed = bytes.len() + piece.len();
         if needed > held {
             held = needed.max(declared.min(needed + STEP));
-            let asked = Instant::now();
+            let started = Instant::now();
             memory.hold(held.saturating_mul(times)).await?;
-            // Our own wait does not count.
-            begun += asked.elapsed();
+            // The client is not charged for the wait for memory.
+            started_at += started.elapsed();
         }
         bytes.extend_from_slice(&piece);
     }
@@ -261,14 +263,14 @@ async fn read_within(
 
 /// `{"ok":true}`
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Done {
+pub(crate) struct OkView {
     /// Always true.
     #[schema(example = true)]
     ok: bool,
 }
 
-/// The answer of what has nothing more to say.
-pub(crate) const OK: axum::Json<Done> = axum::Json(Done { ok: true });
+/// `{"ok":true}`
+pub(crate) const OK: axum::Json<OkView> = axum::Json(OkView { ok: true });
 
 #[cfg(test)]
 mod tests {
@@ -284,9 +286,9 @@ mod tests {
     type Chunk = Result<Bytes, std::io::Error>;
 
     async fn read(body: HttpBody, max: usize, grace: Duration, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
-        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
-        let pace = Pace { grace, per_octet: Duration::ZERO, pause, most };
-        read_within(Request::new(body), memory, max, 1, pace).await
+        let (max_pause, max_total) = (Duration::from_secs(60), Duration::from_secs(60));
+        let speed = MinimumSpeed { grace, per_octet: Duration::ZERO, max_pause, max_total };
+        read_within(Request::new(body), memory, max, 1, speed).await
     }
 
     #[tokio::test]
@@ -315,12 +317,12 @@ mod tests {
             HttpBody::from_stream(stream::iter(0..20).then(piece))
         };
         // A second for each piece, and ten milliseconds.
-        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
-        let pace = |per_octet| Pace { grace: Duration::from_millis(400), per_octet, pause, most };
-        let fast = pace(Duration::from_millis(10));
+        let (max_pause, max_total) = (Duration::from_secs(60), Duration::from_secs(60));
+        let speed = |per_octet| MinimumSpeed { grace: Duration::from_millis(400), per_octet, max_pause, max_total };
+        let fast = speed(Duration::from_millis(10));
         let whole = read_within(Request::new(pieces(30)), &memory, 4096, 1, fast).await.unwrap();
         assert_eq!(whole.len(), 2000);
-        let slow = pace(Duration::from_micros(1));
+        let slow = speed(Duration::from_micros(1));
         let late = read_within(Request::new(pieces(100)), &memory, 4096, 1, slow).await.unwrap_err();
         assert_eq!(late.message, "the body did not arrive in time");
     }
@@ -329,7 +331,7 @@ mod tests {
     async fn what_was_read_is_held_of_the_budget_until_the_request_ends() {
         let budget = MemoryBudget::new(192 << 20, 0);
         let memory = RequestMemory::new(budget.clone());
-        memory.know(Some(RowId::new(1)));
+        memory.set_authenticated(Some(RowId::new(1)));
         let body = HttpBody::from(vec![b' '; 3 << 20]);
         read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
         assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));

@@ -1,4 +1,4 @@
-//! Who is at the other end: the client's address, and whether it sits at this machine.
+//! The client of a request: its address, and whether it is on this machine.
 
 use std::net::IpAddr;
 
@@ -15,35 +15,34 @@ use crate::accounts;
 use crate::rate_limit::address_key;
 
 const X_FORWARDED: &str = "x-forwarded-";
-/// A user agent is remembered with its session up to so many characters.
+/// User agents are stored with the session up to this length.
 const MAX_AGENT_CHARS: usize = 200;
 
-/// The other end of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientAddress {
-    /// The TCP peer, or whom trusted proxies speak for (contract 1.12).
+    /// The TCP peer, or the client that trusted proxies forward for (contract 1.12).
     pub(crate) address: IpAddr,
-    /// Whom `address` says it speaks for, which nobody was told to believe.
+    /// The client that `address` claims to forward for, which is not trusted.
     pub(crate) claimed: Option<IpAddr>,
-    /// Whether the request came over loopback in the sense of contract 2.2.
+    /// True for requests over loopback in the sense of contract 2.2.
     pub(crate) over_loopback: bool,
-    /// What the client calls itself; "" when it does not say.
+    /// Empty if the client sent none.
     pub(crate) user_agent: String,
 }
 
 impl ClientAddress {
-    /// What limits count this client under.
+    /// Returns the key for limits per client address.
     pub(crate) fn key(&self) -> String {
         address_key(self.address)
     }
 
-    /// What limits count it under that may shut out nobody else: a proxy that is not trusted is not one client.
+    /// Returns the key for limits that must not affect other clients: an untrusted proxy carries many of them.
     pub(crate) fn narrow_key(&self) -> String {
         let key = self.key();
         self.claimed.map_or_else(|| key.clone(), |claimed| format!("{key} for {}", address_key(claimed)))
     }
 
-    /// How the list of sessions knows it.
+    /// Returns the client as stored with a session.
     pub(crate) fn session(&self) -> accounts::ClientInfo {
         let (address, user_agent) = (self.address.to_string(), self.user_agent.clone());
         accounts::ClientInfo { address, user_agent, turn: self.narrow_key() }
@@ -54,7 +53,7 @@ impl FromRequestParts<AppState> for ClientAddress {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        // Without a peer there is no connection either.
+        // Every connection has a peer.
         let peer = parts.extensions.get::<PeerAddress>().ok_or(Code::Internal)?.0.ip().to_canonical();
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         let Origin { address, claimed } = trace(&app.config.http.trusted_proxies, peer, &parts.headers);
@@ -67,13 +66,13 @@ impl FromRequestParts<AppState> for ClientAddress {
     }
 }
 
-/// Whom a request comes from, before anything else is known of it.
+/// Returns the origin of a request that is not authenticated yet.
 pub(super) fn origin_of(app: &AppState, request: &Request) -> Option<Origin> {
     let peer = request.extensions().get::<PeerAddress>()?.0.ip().to_canonical();
     Some(trace(&app.config.http.trusted_proxies, peer, request.headers()))
 }
 
-/// Whom a request is meant for: the authority that HTTP/2 and absolute forms name, else the one Host field
+/// Returns the host that a request names: the authority of HTTP/2 and absolute forms, else the only Host field
 /// (RFC 9110 §7.2).
 fn host(parts: &Parts) -> Option<&str> {
     let mut fields = parts.headers.get_all(HOST).iter();
@@ -81,9 +80,9 @@ fn host(parts: &Parts) -> Option<&str> {
     parts.uri.authority().map(|authority| authority.as_str()).or(field)
 }
 
-/// Contract 2.2: `public_url` is a loopback URL, the peer is loopback, nothing hints at a proxy or a browser page, and the
-/// host is this machine's own name for itself. A server of the internet knows nothing by a loopback peer: a program that
-/// forwards connections (ssh -L, socat, a balancer) brings anybody's, with whatever Host they choose.
+/// Contract 2.2: `public_url` is a loopback URL, the peer is loopback, no field hints at a proxy or a browser page, and
+/// the host is a loopback name. On a public server a loopback peer proves nothing: a program that forwards connections
+/// (ssh -L, socat, a balancer) brings anybody's, with any Host they choose.
 fn is_over_loopback(names: &OwnNames, peer: IpAddr, host: Option<&str>, headers: &HeaderMap) -> bool {
     let is_relayed = headers.contains_key(ORIGIN)
         || headers.contains_key(FORWARDED)

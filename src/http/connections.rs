@@ -1,5 +1,5 @@
-//! The HTTP connections that are open, capped in all and by address. At a cap a new one takes the place of another that
-//! has shown no credential or asks for nothing, so whoever opens many only displaces itself.
+//! Open HTTP connections, capped in total and per address. At a cap a new connection replaces one that is idle or has
+//! shown no credential, so a client that opens many only displaces itself.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,19 +13,18 @@ use super::memory::RequestMemory;
 use crate::id::AccountRowId;
 use crate::rate_limit::address_network;
 
-/// Bodies of requests without a credential that are read at the same time from one client address.
+/// Bodies of anonymous requests read at the same time per client address.
 const ANONYMOUS_BODIES: usize = 32;
-/// The same for all whom one address that is not trusted says it speaks for.
+/// The same for all clients that one untrusted proxy claims to forward for.
 const CLAIMED_BODIES: usize = 4 * ANONYMOUS_BODIES;
 
-/// What bounds connections.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimits {
-    /// In all.
+    /// In total.
     pub(crate) connections: usize,
-    /// Of one address.
+    /// Per address.
     pub(crate) of_address: usize,
-    /// Proxies, which are not counted by their own address.
+    /// Trusted proxies, whose connections are not counted by their own address.
     pub(crate) proxies: Vec<ipnet::IpNet>,
 }
 
@@ -43,60 +42,58 @@ pub(crate) struct Connections {
 struct Table {
     next: u64,
     open: HashMap<u64, Connection>,
-    /// Numbers of the open connections of each address, the oldest first.
+    /// Ids of the open connections per address, oldest first.
     by_address: HashMap<Group, BTreeSet<u64>>,
 }
 
-/// What a connection is counted under.
+/// Group in which a connection is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Group {
     Address(IpAddr),
-    /// Of a proxy, which has connections for many clients.
+    /// A proxy, which carries connections of many clients.
     Proxy(IpAddr),
 }
 
-/// A connection; clones are the same one.
+/// A handle to a connection; clones refer to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<OpenConnection>);
 
 #[derive(Debug)]
 struct OpenConnection {
-    /// Whether a credential came by it.
-    proven: AtomicBool,
-    /// Whether a request came by it.
-    asked: AtomicBool,
-    /// Requests that are not answered to the end.
-    at_work: AtomicUsize,
+    /// A request on it showed a valid credential.
+    authenticated: AtomicBool,
+    /// A request arrived on it.
+    requested: AtomicBool,
+    /// Requests whose responses are not finished.
+    in_progress: AtomicUsize,
     closing: CancellationToken,
 }
 
-/// How dear a connection is; the cheapest goes first.
+/// Priority of a connection when room has to be made; the lowest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    /// It asked before, without a credential, and asks for nothing now.
-    Idle,
-    /// No credential came by it.
-    Unknown,
-    /// A credential came by it; it asks for nothing now.
-    KnownIdle,
-    /// A request with a credential is at work.
-    AtWork,
+enum Priority {
+    /// Anonymous, idle after at least one request.
+    AnonymousIdle,
+    /// Anonymous.
+    Anonymous,
+    /// Authenticated, idle.
+    AuthenticatedIdle,
+    /// Authenticated, with a request in progress.
+    Busy,
 }
 
-/// The place of a connection in the table, until it is dropped.
-pub(crate) struct Place {
+/// A connection's entry in the table; removed on drop.
+pub(crate) struct ConnectionSlot {
     connections: Arc<Connections>,
     group: Group,
     number: u64,
-    /// The connection.
     pub(crate) connection: Connection,
 }
 
-/// A request at work on its connection, until it is dropped.
-pub(crate) struct Work(Connection);
+/// Marks a request as in progress until dropped.
+pub(crate) struct RequestGuard(Connection);
 
 impl Connections {
-    /// None yet.
     pub(crate) fn new(caps: ConnectionLimits) -> Self {
         Self {
             caps,
@@ -107,15 +104,18 @@ impl Connections {
         }
     }
 
-    /// A place for a new connection, if need be that of another; `None`: every connection of its address is at work for
-    /// somebody known.
-    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    /// Admits a new connection, in place of another if needed; `None` if every connection of its address has an
+    /// authenticated request in progress.
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let peer = peer.to_canonical();
         let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
         let group = if is_proxy { Group::Proxy(peer) } else { Group::Address(address_network(peer)) };
         let mut table = self.table();
         let of_group = table.by_address.get(&group).map_or(0, BTreeSet::len);
-        if !is_proxy && of_group >= self.caps.of_address && !self.displace(&mut table, group, Worth::KnownIdle) {
+        if !is_proxy
+            && of_group >= self.caps.of_address
+            && !self.displace(&mut table, group, Priority::AuthenticatedIdle)
+        {
             drop(table);
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -126,36 +126,36 @@ impl Connections {
         let number = table.next;
         table.next += 1;
         let connection = Connection(Arc::new(OpenConnection {
-            proven: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            at_work: AtomicUsize::new(0),
+            authenticated: AtomicBool::new(false),
+            requested: AtomicBool::new(false),
+            in_progress: AtomicUsize::new(0),
             closing: CancellationToken::new(),
         }));
         table.open.insert(number, connection.clone());
         table.by_address.entry(group).or_default().insert(number);
-        Some(Place { connections: Arc::clone(self), group, number, connection })
+        Some(ConnectionSlot { connections: Arc::clone(self), group, number, connection })
     }
 
-    /// Closes a connection in the address that has most of them.
+    /// Closes a connection of the address with the most connections.
     fn make_room(&self, table: &mut Table) {
-        for worth in [Worth::KnownIdle, Worth::AtWork] {
+        for priority in [Priority::AuthenticatedIdle, Priority::Busy] {
             let mut groups: Vec<(bool, usize, Group)> = table
                 .by_address
                 .iter()
                 .map(|(group, numbers)| (matches!(group, Group::Address(_)), numbers.len(), *group))
                 .collect();
             groups.sort_unstable_by_key(|(own, count, _)| std::cmp::Reverse((*own, *count)));
-            if groups.into_iter().any(|(_, _, group)| self.displace(table, group, worth)) {
+            if groups.into_iter().any(|(_, _, group)| self.displace(table, group, priority)) {
                 return;
             }
         }
     }
 
-    /// Closes the cheapest connection of an address, the oldest of several, if it is worth no more than that.
-    fn displace(&self, table: &mut Table, group: Group, most: Worth) -> bool {
+    /// Closes the lowest-priority connection of a group, the oldest of several, unless its priority is above `most`.
+    fn displace(&self, table: &mut Table, group: Group, most: Priority) -> bool {
         let numbers = table.by_address.get(&group).into_iter().flatten();
-        let worth = |number: &u64| table.open.get(number).map(|one| (one.worth(), *number));
-        let Some((_, number)) = numbers.filter_map(worth).min().filter(|(worth, _)| *worth <= most) else {
+        let priority = |number: &u64| table.open.get(number).map(|one| (one.priority(), *number));
+        let Some((_, number)) = numbers.filter_map(priority).min().filter(|(priority, _)| *priority <= most) else {
             return false;
         };
         if let Some(connection) = table.remove(group, number) {
@@ -169,10 +169,9 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn to read the body of a request without a credential, of a client address that perhaps says whom it speaks
-    /// for. Where there are many it takes that of the oldest of its own; beyond the cap of all claims of the address that
-    /// of the claim with most.
-    pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
+    /// Admits the body of an anonymous request. Beyond the cap of its client and claim the oldest of them gives way;
+    /// beyond the cap of all claims of the address, one of the claim with the most.
+    pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyPermit<'_> {
         let (client, claimed) = (address_network(client), claimed.map(address_network));
         let mut bodies = self.bodies();
         let number = bodies.next;
@@ -184,14 +183,14 @@ impl Connections {
             self.displaced.fetch_add(1, Ordering::Relaxed);
         }
         reading.push_back(Reading { number, claimed, cut_off: cut_off.clone() });
-        BodyTurn { connections: self, client, number, cut_off }
+        BodyPermit { connections: self, client, number, cut_off }
     }
 
     fn bodies(&self) -> MutexGuard<'_, Bodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The figures in the text format of Prometheus.
+    /// Renders the metrics in the Prometheus text format.
     pub(crate) fn render(&self) -> String {
         let open = self.table().open.len();
         let (refused, displaced) = (self.refused.load(Ordering::Relaxed), self.displaced.load(Ordering::Relaxed));
@@ -221,74 +220,75 @@ impl Table {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.table().remove(self.group, self.number);
     }
 }
 
 impl Connection {
-    /// A request came.
-    pub(crate) fn begin(&self) -> Work {
-        self.0.asked.store(true, Ordering::Relaxed);
-        self.0.at_work.fetch_add(1, Ordering::Relaxed);
-        Work(self.clone())
+    /// Notes the start of a request.
+    pub(crate) fn begin(&self) -> RequestGuard {
+        self.0.requested.store(true, Ordering::Relaxed);
+        self.0.in_progress.fetch_add(1, Ordering::Relaxed);
+        RequestGuard(self.clone())
     }
 
-    /// Whether a request came.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed)
+    /// Returns true once a request arrived.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.0.requested.load(Ordering::Relaxed)
     }
 
-    /// Waits until the connection has to make room.
+    /// Waits until the connection has to close to make room.
     pub(crate) async fn displaced(&self) {
         self.0.closing.cancelled().await;
     }
 
-    fn worth(&self) -> Worth {
-        let at_work = self.0.at_work.load(Ordering::Relaxed) > 0;
-        match (self.0.proven.load(Ordering::Relaxed), at_work) {
-            (false, false) if self.has_asked() => Worth::Idle,
-            (false, _) => Worth::Unknown,
-            (true, false) => Worth::KnownIdle,
-            (true, true) => Worth::AtWork,
+    fn priority(&self) -> Priority {
+        let in_progress = self.0.in_progress.load(Ordering::Relaxed) > 0;
+        match (self.0.authenticated.load(Ordering::Relaxed), in_progress) {
+            (false, false) if self.has_requests() => Priority::AnonymousIdle,
+            (false, _) => Priority::Anonymous,
+            (true, false) => Priority::AuthenticatedIdle,
+            (true, true) => Priority::Busy,
         }
     }
 }
 
-impl Drop for Work {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.0.at_work.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A request has shown a credential, of this account if it is one's: it may hold more, and its connection is not closed for a stranger's.
+/// Notes that a request showed a valid credential: it may use more memory, and its connection is not closed to make
+/// room for an anonymous one.
 pub(crate) fn note_credential(extensions: &Extensions, account: Option<AccountRowId>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
-        memory.know(account);
+        memory.set_authenticated(account);
     }
     if let Some(Connection(open)) = extensions.get::<Connection>() {
-        open.proven.store(true, Ordering::Relaxed);
+        open.authenticated.store(true, Ordering::Relaxed);
     }
 }
 
-/// Bodies of requests without a credential that are being read, by client address.
+/// Bodies of anonymous requests being read, by client address.
 #[derive(Debug, Default)]
 struct Bodies {
     next: u64,
-    /// The oldest first.
+    /// Oldest first.
     reading: HashMap<IpAddr, VecDeque<Reading>>,
 }
 
 #[derive(Debug)]
 struct Reading {
     number: u64,
-    /// Whom the client says it speaks for.
+    /// The client it claims to forward for.
     claimed: Option<IpAddr>,
     cut_off: CancellationToken,
 }
 
-/// Which body of a client address makes room for another of this claim, if one has to.
+/// Chooses the body of a client address that has to make room for another of this claim.
 fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Option<usize> {
     let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
     for one in reading {
@@ -305,22 +305,22 @@ fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Optio
     reading.iter().position(|one| counts.get(&one.claimed) == most)
 }
 
-/// The turn of a body, until it is dropped.
-pub(crate) struct BodyTurn<'c> {
+/// Permission to read a body; ends on drop.
+pub(crate) struct BodyPermit<'c> {
     connections: &'c Connections,
     client: IpAddr,
     number: u64,
     cut_off: CancellationToken,
 }
 
-impl BodyTurn<'_> {
-    /// Waits until a newer one of the address takes the turn.
-    pub(crate) async fn lost(&self) {
+impl BodyPermit<'_> {
+    /// Waits until a newer body of the address takes its place.
+    pub(crate) async fn displaced(&self) {
         self.cut_off.cancelled().await;
     }
 }
 
-impl Drop for BodyTurn<'_> {
+impl Drop for BodyPermit<'_> {
     fn drop(&mut self) {
         let mut bodies = self.connections.bodies();
         if let Some(reading) = bodies.reading.get_mut(&self.client) {
@@ -343,17 +343,17 @@ mod tests {
         Arc::new(Connections::new(ConnectionLimits { connections: 6, of_address: 3, proxies }))
     }
 
-    fn admit(connections: &Arc<Connections>, address: &str) -> Option<Place> {
+    fn admit(connections: &Arc<Connections>, address: &str) -> Option<ConnectionSlot> {
         connections.admit(address.parse().unwrap())
     }
 
-    fn is_displaced(place: &Place) -> bool {
-        place.connection.0.closing.is_cancelled()
+    fn is_displaced(slot: &ConnectionSlot) -> bool {
+        slot.connection.0.closing.is_cancelled()
     }
 
-    fn prove(place: &Place) {
+    fn prove(slot: &ConnectionSlot) {
         let mut extensions = Extensions::new();
-        extensions.insert(place.connection.clone());
+        extensions.insert(slot.connection.clone());
         note_credential(&extensions, None);
     }
 
@@ -362,7 +362,7 @@ mod tests {
         let connections = connections();
         let known = admit(&connections, "2001:db8::1").unwrap();
         prove(&known);
-        let at_work = known.connection.begin();
+        let in_progress = known.connection.begin();
         let stuck = admit(&connections, "2001:db8::2").unwrap();
         let _stuck_at = stuck.connection.begin();
         let idle = admit(&connections, "2001:db8::3").unwrap();
@@ -376,7 +376,7 @@ mod tests {
         let (_one, _two) = (first.connection.begin(), second.connection.begin());
         assert!(admit(&connections, "2001:db8::6").is_none());
         assert!(connections.render().contains("mailkite_http_connections_refused_total 1\n"));
-        drop(at_work);
+        drop(in_progress);
         assert!(admit(&connections, "2001:db8::7").is_some() && is_displaced(&known));
         assert!(admit(&connections, "2001:db8:0:1::1").is_some(), "another network");
     }
@@ -390,12 +390,12 @@ mod tests {
         let new = admit(&connections, "192.0.2.3").unwrap();
         assert!(is_displaced(&two[0]) && !is_displaced(&two[1]) && !is_displaced(&one));
         assert!(connections.render().contains("mailkite_http_connections 6\n"));
-        for place in [&two[1], &one, &new] {
-            prove(place);
+        for slot in [&two[1], &one, &new] {
+            prove(slot);
         }
-        let _work: Vec<_> = [&two[1], &one, &new].map(|place| place.connection.begin()).into();
+        let _work: Vec<_> = [&two[1], &one, &new].map(|slot| slot.connection.begin()).into();
         let last = admit(&connections, "192.0.2.4").unwrap();
-        assert_eq!(proxied.iter().filter(|place| is_displaced(place)).count(), 1);
+        assert_eq!(proxied.iter().filter(|slot| is_displaced(slot)).count(), 1);
         drop((last, proxied, two, one, new));
         assert!(connections.render().contains("mailkite_http_connections 0\n"));
         assert!(connections.table().by_address.is_empty());
@@ -405,12 +405,12 @@ mod tests {
     fn the_oldest_body_of_an_address_without_a_credential_makes_room_for_a_new_one() {
         let connections = connections();
         let client: IpAddr = "192.0.2.1".parse().unwrap();
-        let turns: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client, None)).collect();
+        let permits: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client, None)).collect();
         let other = connections.read_anonymous("192.0.2.2".parse().unwrap(), None);
-        let lost: Vec<bool> = turns.iter().map(|turn| turn.cut_off.is_cancelled()).collect();
+        let lost: Vec<bool> = permits.iter().map(|permit| permit.cut_off.is_cancelled()).collect();
         assert!(lost[0] && !other.cut_off.is_cancelled());
         assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
-        drop((turns, other));
+        drop((permits, other));
         assert!(connections.bodies().reading.is_empty());
     }
 
@@ -419,7 +419,7 @@ mod tests {
         let connections = connections();
         let address = |last: usize| format!("198.51.100.{last}").parse::<IpAddr>().unwrap();
         let proxy: IpAddr = "127.0.0.1".parse().unwrap();
-        let is_lost = |turn: &BodyTurn<'_>| turn.cut_off.is_cancelled();
+        let is_lost = |permit: &BodyPermit<'_>| permit.cut_off.is_cancelled();
         let direct = connections.read_anonymous(address(1), None);
         let honest = connections.read_anonymous(proxy, Some(address(2)));
         let stranger: Vec<_> =
@@ -428,9 +428,12 @@ mod tests {
         assert!(!is_lost(&direct) && !is_lost(&honest), "nobody else's");
         let many: Vec<_> =
             (3..).map(|last| connections.read_anonymous(proxy, Some(address(last)))).take(200).collect();
-        let lost = many.iter().chain(&stranger).filter(|turn| is_lost(turn)).count();
+        let lost = many.iter().chain(&stranger).filter(|permit| is_lost(permit)).count();
         assert_eq!(many.len() + stranger.len() - lost + usize::from(!is_lost(&honest)), CLAIMED_BODIES);
-        assert!(stranger.iter().filter(|turn| !is_lost(turn)).count() <= 1, "the claim with most gives way first");
+        assert!(
+            stranger.iter().filter(|permit| !is_lost(permit)).count() <= 1,
+            "the claim with most gives way first"
+        );
         let own = connections.read_anonymous(proxy, None);
         assert!(!is_lost(&own) && !is_lost(&direct));
     }

@@ -1,5 +1,5 @@
-//! The dashboard's page, and the frame in which it shows the HTML of mail. The rest of it is assets, and the API that
-//! everybody uses.
+//! The dashboard's page, and the frame in which it shows HTML mail. The rest of the dashboard is static assets, and it
+//! uses the public API.
 
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, ETAG};
@@ -12,27 +12,27 @@ use super::AppState;
 use super::body;
 use super::error::{ApiError, Code};
 use super::extract::Query;
-use super::pages::{html, html_headers, is_known};
+use super::pages::{html, html_headers, matches_etag};
 use crate::config::{Config, Signup};
 use crate::store::accounts;
 use data_encoding::HEXLOWER;
 
-/// Scripts and styles are files of this server, and one named policy alone may parse HTML.
+/// Scripts and styles come from this server only, and only one named Trusted Types policy may parse HTML.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types mail";
-/// Mail runs nothing, asks nobody for anything, and opens links in a window of their own.
+/// Mail runs no script, loads nothing remote, and opens links in a new window.
 const MAIL_POLICY: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
     style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
-/// The same, with pictures from elsewhere, which the reader asked for.
+/// The same, with remote images, which the reader asked for.
 const REMOTE_MAIL_POLICY: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
     style-src 'unsafe-inline'; img-src data: https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
-/// The largest HTML that is shown.
+/// The largest HTML shown, in octets.
 const MAX_FRAME_BYTES: usize = 4 * 1_048_576;
-/// The name of the one field of the form, as `text/plain` writes it.
+/// The form's only field name, as `text/plain` encodes it.
 const FIELD: &[u8] = b"html=";
 
-/// The page at `/`.
+/// `GET /`
 pub(crate) async fn index(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     let empty = app.db.read(|connection| Ok(!accounts::any(connection)?)).await?;
     let google = &app.config.auth.google;
@@ -52,13 +52,13 @@ pub(crate) async fn index(State(app): State<AppState>, headers: HeaderMap) -> Re
     let mut fields = HeaderMap::from_iter(html_headers(POLICY));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
-    if is_known(&headers, &tag) {
+    if matches_etag(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
     }
     Ok((fields, page).into_response())
 }
 
-/// Which form a newcomer gets.
+/// Returns the sign-up form to show.
 const fn sign_up(config: &Config, empty: bool) -> &'static str {
     match config.auth.signup {
         Signup::First if empty => "setup",
@@ -67,17 +67,16 @@ const fn sign_up(config: &Config, empty: bool) -> &'static str {
     }
 }
 
-/// How a mail is to be shown.
 #[derive(Deserialize)]
 pub(crate) struct Frame {
-    /// Whether it may load pictures from elsewhere.
+    /// Present if remote images may be loaded.
     #[serde(default)]
     remote: Option<String>,
 }
 
-/// HTML that the dashboard posts into a frame, given back under a policy of its own: a document that the page writes
-/// itself would have the page's, which forbids all styles of mail. Only a frame of the dashboard gets it, so that nobody
-/// shows their own words under this server's name.
+/// Returns HTML that the dashboard posts into a frame, under a content security policy of its own: a document written
+/// by the page itself would inherit the page's, which forbids the styles of mail. Only a frame of the dashboard gets
+/// it, so that nobody can show arbitrary HTML under this server's name.
 pub(crate) async fn frame(
     State(app): State<AppState>,
     Query(frame): Query<Frame>,
@@ -93,13 +92,13 @@ pub(crate) async fn frame(
     }
     html.drain(..FIELD.len());
     let mut fields = HeaderMap::from_iter(html_headers(policy));
-    // Chromium looks names up that are only linked to.
+    // Chromium resolves the host names of links in advance.
     fields.insert("x-dns-prefetch-control", HeaderValue::from_static("off"));
     Ok((fields, html).into_response())
 }
 
-/// A frame of a page of this server (Fetch Metadata); what an attacker's page opens or frames is none.
+/// Returns true for a frame in a page of this server, by Fetch Metadata; false for one in an attacker's page.
 fn is_own_frame(headers: &HeaderMap) -> bool {
-    let says = |name: &str, value: &str| headers.get(name).is_some_and(|told| told == value);
-    says("sec-fetch-site", "same-origin") && says("sec-fetch-dest", "iframe")
+    let has = |name: &str, value: &str| headers.get(name).is_some_and(|field| field == value);
+    has("sec-fetch-site", "same-origin") && has("sec-fetch-dest", "iframe")
 }

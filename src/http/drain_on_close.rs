@@ -1,8 +1,8 @@
-//! A connection that hears its client out: one that is answered before its body was read, because it is too large or
-//! nobody may send it, is read on for a while before it closes.
+//! Keeps reading for a while before a connection closes whose request was answered before its body was read, because
+//! the body is too large or not allowed.
 //!
-//! A socket that closes on octets which nobody read resets the connection, and the reset overtakes the answer
-//! (RFC 9112 §9.6): the client would see a broken connection where it should see why.
+//! Closing a socket with unread octets resets the connection, and the reset overtakes the response (RFC 9112 §9.6): the
+//! client would see a broken connection instead of the reason.
 
 use std::future::Future as _;
 use std::io::{IoSlice, Result};
@@ -17,16 +17,16 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// For so long the client may go on sending.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The client may go on sending for this long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 const PIECE: usize = 16 * 1024;
 
-/// Whether a body of the connection was left unread.
+/// True if a request body of the connection was left unread.
 #[derive(Clone, Default)]
-pub(super) struct Unread(Arc<AtomicBool>);
+pub(super) struct UnreadBody(Arc<AtomicBool>);
 
-impl Unread {
-    /// A body that tells when it is dropped before its end.
+impl UnreadBody {
+    /// Wraps a body so that dropping it before its end is noticed.
     pub(super) fn watch(&self, body: Body) -> Body {
         if body.is_end_stream() { body } else { Body::new(Watched { body, ended: false, unread: self.clone() }) }
     }
@@ -35,7 +35,7 @@ impl Unread {
 struct Watched {
     body: Body,
     ended: bool,
-    unread: Unread,
+    unread: UnreadBody,
 }
 
 impl HttpBody for Watched {
@@ -68,27 +68,27 @@ impl Drop for Watched {
     }
 }
 
-/// A stream that ends as soon as it is shut down, unless a body was left unread: then its client ends it, or time does.
-pub(super) struct Lingering<S> {
+/// A stream that ends on shutdown, unless a body was left unread: then it ends when the client closes or time is up.
+pub(super) struct DrainOnClose<S> {
     stream: S,
-    unread: Unread,
-    /// Since our side was shut down.
+    unread: UnreadBody,
+    /// Runs since this side was shut down.
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Lingering<S> {
-    pub(super) const fn new(stream: S, unread: Unread) -> Self {
+impl<S> DrainOnClose<S> {
+    pub(super) const fn new(stream: S, unread: UnreadBody) -> Self {
         Self { stream, unread, closing: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DrainOnClose<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DrainOnClose<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -117,11 +117,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(DRAIN_TIMEOUT)));
         let mut piece = [0; PIECE];
         while closing.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut piece);
-            // Whatever goes wrong now, the answer is sent.
+            // Errors no longer matter: the response has been sent.
             let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 break;

@@ -1,6 +1,10 @@
-//! One row of the router's table: a method and path, who may use it, what it takes, gives and refuses.
+//! One row of the endpoint table: method, path, credential class, request, response and errors.
 //!
-//! The router, the OpenAPI document and the tests that walk over all endpoints are made of the same rows.
+//! The router, the OpenAPI document and the tests of all endpoints are built from the same rows.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use axum::handler::Handler;
 use axum::http::Method;
@@ -12,12 +16,13 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::error::Code;
+use super::auth::Caller;
+use super::error::{ApiError, Code};
 
-/// Media types of files: any, and the one that is told where nobody knows.
+/// Media types of files: unknown, and any.
 pub(crate) const FILES: &[&str] = &["application/octet-stream", "*/*"];
 
-/// Which credentials an endpoint takes (contract 1.5).
+/// Credentials that an endpoint accepts (contract 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// None is needed.
@@ -26,41 +31,59 @@ pub enum Class {
     Any,
     /// Session or account key.
     Account,
-    /// A session alone.
+    /// Session only.
     Session,
+    /// As `Any`, or a one-use token in the query (contract 10), which the handler redeems itself.
+    Stream,
 }
 
-/// A header that a request may have.
+/// The body that a handler reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    None,
+    /// JSON of up to 1 MiB (contract 1.9).
+    Json,
+    /// JSON of up to 35 MiB.
+    LargeJson,
+    /// A file, or JSON that contains one.
+    File,
+}
+
+/// Looks up the resource of the path: 404 if the caller's account has none, 403 beyond a scoped key's domain.
+pub(super) type FindResource =
+    Arc<dyn Fn(AppState, Caller, String) -> Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> + Send + Sync>;
+
+/// An optional request header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
-    /// As it is written.
     pub(crate) name: &'static str,
-    /// What it does.
     pub(crate) about: &'static str,
-    /// A value.
     pub(crate) example: &'static str,
 }
 
 /// A row of the table.
 pub struct Endpoint {
-    /// The method.
+    /// `GET` includes `HEAD`.
     pub method: Method,
     /// The path, with `{name}` for each parameter.
     pub path: &'static str,
-    /// Who may use it.
+    /// Credentials that it accepts.
     pub class: Class,
-    /// The chapter it stands in.
+    /// Chapter of the document.
     pub tag: &'static str,
-    /// Its name in the document, and so in clients that are generated of it.
+    /// Operation id, and so the function's name in generated clients.
     pub id: &'static str,
-    /// What it does, in a few words.
+    /// A few words.
     pub summary: &'static str,
-    /// What else there is to know.
     pub(crate) description: &'static str,
-    /// Codes beside the common ones (contract 1.6).
-    pub errors: &'static [Code],
-    /// Fields of the body that have to be there; `None` where no body is needed.
+    /// Codes in addition to the common ones (contract 1.6).
+    pub errors: Vec<Code>,
+    /// Required fields of the body; `None` if the body is optional.
     pub(crate) needs: Option<&'static [&'static str]>,
+    /// Requires an account with a verified e-mail.
+    pub(super) needs_verified_email: bool,
+    pub(super) body_kind: BodyKind,
+    pub(super) find_resource: Option<FindResource>,
     pub(super) query: Vec<Value>,
     pub(super) headers: Vec<Header>,
     pub(super) body: Option<Value>,
@@ -87,8 +110,11 @@ impl Endpoint {
             id: "",
             summary: "",
             description: "",
-            errors: &[],
+            errors: Vec::new(),
             needs: None,
+            needs_verified_email: false,
+            body_kind: BodyKind::None,
+            find_resource: None,
             query: Vec::new(),
             headers: Vec::new(),
             body: None,
@@ -127,13 +153,29 @@ impl Endpoint {
         Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
-    /// Who may use it; without this any credential may.
+    /// Sets the credential class, which is `Any` by default.
     pub(crate) const fn auth(mut self, class: Class) -> Self {
         self.class = class;
         self
     }
 
-    /// What it does.
+    /// Refuses accounts whose e-mail is not verified: 403 `email_not_verified`.
+    pub(crate) const fn verified_email(mut self) -> Self {
+        self.needs_verified_email = true;
+        self
+    }
+
+    /// Looks up the path's resource before a credential is refused: an unknown id is 404 to every credential
+    /// (contract 1.7).
+    pub(crate) fn resource<F, R>(mut self, find: F) -> Self
+    where
+        F: Fn(AppState, Caller, String) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), ApiError>> + Send + 'static,
+    {
+        self.find_resource = Some(Arc::new(move |app, caller, id| Box::pin(find(app, caller, id))));
+        self
+    }
+
     pub(crate) const fn summary(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
         self.tag = tag;
         self.id = id;
@@ -141,25 +183,24 @@ impl Endpoint {
         self
     }
 
-    /// What else there is to know.
     pub(crate) const fn description(mut self, description: &'static str) -> Self {
         self.description = description;
         self
     }
 
-    /// Its query parameters.
+    /// Adds query parameters.
     pub(crate) fn query<T: IntoParams>(mut self) -> Self {
         let parameters = T::into_params(|| Some(ParameterIn::Query));
         self.query.extend(parameters.iter().map(|one| without_null(serde_json::to_value(one).unwrap_or_default())));
         self
     }
 
-    /// The values that a query parameter may have.
+    /// Lists the values of a query parameter.
     pub(crate) fn choice<T: Serialize>(self, name: &str, values: &[T]) -> Self {
         self.parameter(name, &[("enum", json!(values))])
     }
 
-    /// What its `limit` is at most, and by default; beyond it is clamped.
+    /// Sets the maximum and default of `limit`; values out of range are clamped.
     pub(crate) fn limit(self, most: u32, default: u32) -> Self {
         self.parameter("limit", &[("minimum", json!(1)), ("maximum", json!(most)), ("default", json!(default))])
     }
@@ -172,26 +213,33 @@ impl Endpoint {
         self
     }
 
-    /// A header that it takes.
+    /// Adds a request header.
     pub(crate) fn header(mut self, header: Header) -> Self {
         self.headers.push(header);
         self
     }
 
-    /// Its JSON body.
+    /// Sets the JSON body.
     pub(crate) fn request<T: ToSchema>(mut self) -> Self {
         self.body = Some(json!({"application/json": {"schema": reference::<T>()}}));
+        self.body_kind = BodyKind::Json;
         add::<T>(&mut self.components);
         self
     }
 
-    /// A body has to be there, with these fields; with none named, which ones depends.
+    /// Allows a JSON body of up to 35 MiB.
+    pub(crate) const fn large(mut self) -> Self {
+        self.body_kind = BodyKind::LargeJson;
+        self
+    }
+
+    /// Requires a body with these fields; with an empty list, which ones depends on the request.
     pub(crate) const fn needs(mut self, fields: &'static [&'static str]) -> Self {
         self.needs = Some(fields);
         self
     }
 
-    /// Another kind of body beside it.
+    /// Accepts a file as the body, too.
     pub(crate) fn takes_bytes(mut self) -> Self {
         let mut content = self.body.take().unwrap_or_else(|| json!({}));
         if let Value::Object(kinds) = &mut content {
@@ -200,16 +248,17 @@ impl Endpoint {
             }
         }
         self.body = Some(content);
+        self.body_kind = BodyKind::File;
         self
     }
 
-    /// The same answer has another status too.
+    /// Adds another status for the same response.
     pub(crate) const fn also(mut self, status: u16) -> Self {
         self.also = Some(status);
         self
     }
 
-    /// The JSON of its success.
+    /// Sets the JSON of the response.
     pub(crate) fn response<T: ToSchema>(mut self, status: u16) -> Self {
         self.status = status;
         self.response = json!({"application/json": {"schema": reference::<T>()}});
@@ -217,26 +266,26 @@ impl Endpoint {
         self
     }
 
-    /// A JSON array as its success.
+    /// Responds with a JSON array.
     pub(crate) fn gives_list<T: ToSchema>(mut self) -> Self {
         self.response = json!({"application/json": {"schema": {"type": "array", "items": reference::<T>()}}});
         add::<T>(&mut self.response_components);
         self
     }
 
-    /// The document itself as its success.
+    /// Responds with the OpenAPI document.
     pub(crate) fn gives_document(mut self) -> Self {
         self.response = json!({"application/json": {"schema": {"$ref": "#/components/schemas/OpenApiDocument"}}});
         self
     }
 
-    /// Text of another media type as its success.
+    /// Responds with text of another media type.
     pub(crate) fn gives_media(mut self, media_type: &'static str) -> Self {
         self.response = json!({media_type: {"schema": {"type": "string"}}});
         self
     }
 
-    /// A file as its success, of one of these media types.
+    /// Responds with a file of one of these media types.
     pub(crate) fn gives_file(mut self, media_types: &[&'static str]) -> Self {
         let kinds = media_types
             .iter()
@@ -246,27 +295,27 @@ impl Endpoint {
         self
     }
 
-    /// It may give a part of its success.
+    /// Allows partial responses.
     pub(crate) fn partial(mut self) -> Self {
         self.also = Some(206);
         self.response_headers.push(("Content-Range", "On 206, which part it is."));
         self
     }
 
-    /// It says when its success is that of an earlier request.
+    /// Marks replayed responses.
     pub(crate) fn replays(mut self) -> Self {
         self.response_headers.push(("Idempotent-Replayed", "`true` when this answers an earlier request."));
         self
     }
 
-    /// Codes beside the common ones.
-    pub(crate) const fn errors(mut self, errors: &'static [Code]) -> Self {
-        self.errors = errors;
+    /// Adds codes to the common ones (contract 1.6).
+    pub(crate) fn errors(mut self, errors: &[Code]) -> Self {
+        self.errors.extend(errors);
         self
     }
 }
 
-/// A parameter is there or not, but never null.
+/// Parameters are present or absent, never null.
 fn without_null(mut parameter: Value) -> Value {
     if let Some(kind) = parameter.pointer_mut("/schema/type")
         && let Some(first) = kind.as_array().and_then(|kinds| kinds.iter().find(|one| *one != "null")).cloned()

@@ -1,4 +1,4 @@
-//! The one form of errors (contract 1.6): a code, which fixes the status, a sentence, and the field at fault.
+//! API errors (contract 1.6): a code, which fixes the status, a sentence, and the field at fault.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use crate::store;
 
-/// How soon a client may come again when storage or the process is unavailable.
+/// `Retry-After` of 503 answers.
 const UNAVAILABLE_SECS: u64 = 5;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:literal $word:literal $sentence:literal;)*) => {
-        /// Every error code there is; each belongs to one status.
+        /// Error codes; each belongs to one status.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)*
@@ -24,17 +24,17 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The word in `code`.
+            /// Returns the value of the field `code`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// The HTTP status.
+            /// Returns the HTTP status.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// The sentence where the place of the error says nothing more exact.
+            /// Returns the default sentence.
             pub const fn sentence(self) -> &'static str {
                 match self { $(Self::$name => $sentence,)* }
             }
@@ -43,7 +43,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is no JSON object, or nested too deep.
+    /// The body is not a JSON object, or is nested too deep.
     BadJson = 400 "bad_json" "the body must be a JSON object";
     /// A query parameter.
     BadQuery = 400 "bad_query" "a query parameter is not valid";
@@ -53,7 +53,7 @@ codes! {
     BadUrl = 400 "bad_url" "a valid https url is required";
     /// A route without match.
     MatchRequired = 400 "match_required" "match required";
-    /// A match that is none.
+    /// A malformed match.
     BadMatch = 400 "bad_match" "the match is not valid";
     /// A domain name.
     BadDomain = 400 "bad_domain" "a domain name such as example.com is required";
@@ -67,10 +67,11 @@ codes! {
     TooManyRecipients = 400 "too_many_recipients" "a message has at most 50 recipients";
     /// No subject or no body.
     MissingContent = 400 "missing_content" "a subject and a body (text or html) are required";
-    /// When to send.
+    /// An illegal `scheduledAt`.
     BadSchedule = 400 "bad_schedule" "scheduledAt must be a time at most 365 days ahead";
-    /// What is kept beside a message.
-    BadMetadata = 400 "bad_metadata" "metadata has at most 20 keys of 64 characters, with text of at most 512 characters, numbers or booleans";
+    /// Illegal metadata.
+    BadMetadata = 400 "bad_metadata"
+        "metadata has at most 20 keys of 64 characters, with text of at most 512 characters, numbers or booleans";
     /// The route action `agent`.
     AgentNotSupported = 400 "agent_not_supported" "this server has no agents";
     /// The operation needs a webhook route.
@@ -95,81 +96,83 @@ codes! {
     SessionExpired = 401 "session_expired" "this session has ended; sign in again";
     /// Login refused.
     BadLogin = 401 "bad_login" "invalid email or password";
-    /// Google's proof is not accepted.
+    /// Google's identity token is not accepted.
     GoogleRejected = 401 "google_rejected" "the Google sign-in was not accepted";
     /// A scoped key outside its domain.
     KeyScope = 403 "key_scope" "this key is limited to one domain and does not reach this";
     /// A key where a session is needed.
     SessionRequired = 403 "session_required" "this needs a session; sign in";
-    /// Nobody may sign up.
+    /// Sign-up is closed.
     SignupClosed = 403 "signup_closed" "sign-up is closed on this server";
-    /// The first account proves itself by the setup token.
+    /// The first account needs the setup token.
     SetupToken = 403 "setup_token" "the setup token of this server is required; print it with: mailkite setup-token";
-    /// The account's password is another.
+    /// The current password is wrong.
     WrongPassword = 403 "wrong_password" "the current password is wrong";
-    /// The account's e-mail address is not proven.
+    /// The account's e-mail address is not verified.
     EmailNotVerified = 403 "email_not_verified" "verify the e-mail address of this account first";
     /// The From domain is not verified for sending.
-    FromDomain = 403 "from_domain" "the From domain is not verified for sending: its SPF and DKIM records must be found";
+    FromDomain = 403 "from_domain"
+        "the From domain is not verified for sending: its SPF and DKIM records must be found";
     /// An attachment link that was changed.
     BadSignature = 403 "bad_signature" "the signature of this link is not valid";
-    /// Plain HTTP from afar.
+    /// Plain HTTP from another machine.
     HttpsRequired = 403 "https_required" "https is required";
-    /// Over loopback, a name that is not this server's.
-    ForeignHost = 403 "foreign_host" "over loopback this server answers to localhost, the host of public_url and hostname alone";
-    /// Over loopback, a page of elsewhere.
+    /// Over loopback, a host name that is not this server's.
+    ForeignHost = 403 "foreign_host"
+        "over loopback this server answers to localhost, the host of public_url and hostname alone";
+    /// Over loopback, a page of another origin.
     ForeignOrigin = 403 "foreign_origin" "over loopback this server answers no page of another origin";
-    /// An unknown or foreign thing, or an unknown path.
+    /// An unknown resource, another account's, or an unknown path.
     NotFound = 404 "not_found" "not found";
-    /// What this server will never have (contract 12).
+    /// A feature that this server does not have (contract 12).
     NotSupported = 404 "not_supported" "not supported by this server";
     /// The domain is not the account's.
     DomainNotOwned = 404 "domain_not_owned" "this account has no such domain";
-    /// There is no webhook whose secret could be shown.
+    /// No webhook, so no secret to show.
     NoWebhook = 404 "no_webhook" "this domain has no webhook";
-    /// The raw copy is gone.
+    /// The raw message has expired.
     RawExpired = 404 "raw_expired" "the raw copy of this message is gone";
-    /// The e-mail has an account.
+    /// An account with this e-mail exists.
     AccountExists = 409 "account_exists" "an account with this e-mail exists";
-    /// The account has the domain.
+    /// The account already has the domain.
     DomainExists = 409 "domain_exists" "this account has this domain already";
-    /// Another account has proven the domain.
+    /// Another account has verified the domain.
     DomainTaken = 409 "domain_taken" "another account has verified this domain";
-    /// Nothing is sent to any of the recipients.
+    /// All recipients are suppressed.
     RecipientSuppressed = 409 "recipient_suppressed" "every recipient is on the suppression list";
     /// Too late to cancel.
     AlreadySent = 409 "already_sent" "this message was sent already";
-    /// The template is not the account's and not built in.
+    /// No such template, neither own nor built in.
     TemplateNotFound = 404 "template_not_found" "there is no such template";
-    /// A value of a merge tag.
+    /// An illegal value of a merge tag.
     BadTemplateData = 400 "bad_template_data" "templateData must be an object of text, numbers and booleans";
-    /// One entry of a batch.
+    /// One entry of a batch failed.
     SendFailed = 502 "send_failed" "the message could not be composed";
     /// The same route exists.
     RouteExists = 409 "route_exists" "a route with this match, action and destination exists";
-    /// The domain waits for its proof.
+    /// The domain is not verified.
     DomainNotVerified = 409 "domain_not_verified" "the domain is not verified yet; check its DNS records";
-    /// There is no webhook that could be tested.
+    /// No webhook to test.
     NoWebhookToTest = 409 "no_webhook" "this domain has no webhook to test";
     /// Google sign-in has no client id.
     GoogleNotConfigured = 409 "google_not_configured" "Google sign-in is not configured on this server";
-    /// An outbound message that is still on its way.
+    /// An outbound message that is still queued.
     MessageInQueue = 409 "message_in_queue" "this message is still to be sent; cancel it or wait";
-    /// The message's content is gone.
+    /// The message's content has expired.
     MessageExpired = 409 "message_expired" "the content of this message is gone";
     /// The route was deleted or is inactive.
     RouteGone = 409 "route_gone" "the route of this delivery was deleted or is inactive";
-    /// Another attempt runs.
+    /// Another attempt is in progress.
     AttemptInProgress = 409 "attempt_in_progress" "an attempt of this delivery is being made right now";
     /// The domain's webhook is managed at the domain.
     DomainWebhookRoute = 409 "domain_webhook_route" "the match of the domain's webhook is fixed";
-    /// The account has as many as it may (contract 1.9).
+    /// The account has reached a limit (contract 1.9).
     LimitReached = 409 "limit_reached" "this account has as many of these as it may";
-    /// An idempotency key with another body.
+    /// An idempotency key reused with another body.
     IdempotencyConflict = 409 "idempotency_conflict" "this Idempotency-Key was used with another body";
-    /// A genuine link whose time has passed.
+    /// A genuine link that has expired.
     LinkExpired = 410 "link_expired" "this link has expired";
-    /// An object that is missing, or is not what was stored.
+    /// An object that is missing, or differs from what was stored.
     ContentDamaged = 410 "content_damaged" "the stored content is missing or damaged; the operator was alarmed";
     /// A body over the limit.
     BodyTooLarge = 413 "body_too_large" "the request body is too large";
@@ -177,19 +180,19 @@ codes! {
     BadRange = 416 "bad_request" "the range lies beyond the end";
     /// Too many requests.
     RateLimited = 429 "rate_limited" "too many requests; wait a little";
-    /// A fault of the server's own.
+    /// Internal error.
     Internal = 500 "internal" "internal error";
-    /// No answer from the webhook's endpoint.
+    /// No HTTP response from the webhook's endpoint.
     DeliveryFailed = 502 "delivery_failed" "the webhook endpoint gave no HTTP answer";
     /// Google cannot be reached.
     GoogleUnreachable = 502 "google_unreachable" "Google could not be reached";
-    /// No room, or shutting down.
+    /// Disk full, or shutting down.
     Unavailable = 503 "unavailable" "storage is unavailable at the moment";
-    /// Not ready for mail.
+    /// Not ready.
     NotReady = 503 "not_ready" "not ready";
 }
 
-/// An error as the client sees it; what caused it is logged, never sent.
+/// An error as the client sees it; its cause is logged, never sent.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     code: Code,
@@ -213,12 +216,12 @@ impl From<Code> for ApiError {
 }
 
 impl ApiError {
-    /// An error with a sentence of its own.
+    /// Creates an error with a sentence of its own.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::from(code) }
     }
 
-    /// A 400 for one field.
+    /// Creates a 400 for one field.
     pub(crate) fn field(
         code: Code,
         field: impl Into<Cow<'static, str>>,
@@ -227,22 +230,21 @@ impl ApiError {
         Self { field: Some(field.into()), ..Self::new(code, message) }
     }
 
-    /// A 400 for one field, with the code's own sentence.
+    /// Creates a 400 for one field, with the code's default sentence.
     pub(crate) fn at(code: Code, field: &'static str) -> Self {
         Self { field: Some(Cow::Borrowed(field)), ..Self::from(code) }
     }
 
-    /// 404 for an unknown or foreign thing.
+    /// Creates a 404 for a resource that is unknown or another account's.
     pub(crate) fn not_found() -> Self {
         Code::NotFound.into()
     }
 
-    /// 429, and when to come again.
+    /// Creates a 429 with `Retry-After`.
     pub(crate) fn rate_limited(retry_after_secs: u64) -> Self {
         Self { retry_after_secs: Some(retry_after_secs.max(1)), ..Self::from(Code::RateLimited) }
     }
 
-    /// Which error it is.
     pub(crate) const fn code(&self) -> Code {
         self.code
     }
@@ -255,14 +257,14 @@ impl From<store::Error> for ApiError {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
             _ if error.is_unreadable() => {
-                tracing::error!(%error, "the database cannot be read: its disk fails, or it is damaged (mailkite audit)");
+                tracing::error!(%error, "the database is unreadable: failing disk, or damaged (run mailkite audit)");
                 Code::Unavailable.into()
             }
             _ if error.is_storage_trouble() => {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()
             }
-            // The alarm is raised once for each object, not by each request.
+            // The operator is alerted once per object, not by each request.
             store::Error::Damaged { .. } => Code::ContentDamaged.into(),
             _ => {
                 tracing::error!(%error, "a request failed");
@@ -292,7 +294,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whether this server will never have a path (contract 12).
+/// Returns true for paths of features that this server does not have (contract 12).
 pub(super) fn is_not_supported(path: &str) -> bool {
     const EXACT: &[&str] = &[
         "/api/lists",
@@ -334,7 +336,7 @@ pub(super) fn is_not_supported(path: &str) -> bool {
     contacts || EXACT.contains(&path) || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// An unknown path, or a method that a known path does not have.
+/// Answers requests for an unknown path, or for a method that a known path does not have.
 pub(crate) async fn unknown_path() -> ApiError {
     ApiError::not_found()
 }

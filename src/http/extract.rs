@@ -1,4 +1,4 @@
-//! What handlers take from a request's path and query, with errors in the contract's form.
+//! Extractors for the path and query of a request, with errors in the form of the contract.
 
 use axum::extract::{FromRequestParts, Path as AxumPath};
 use axum::http::request::Parts;
@@ -21,7 +21,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
     }
 }
 
-/// Query parameters as text, the first of each name; unknown ones are ignored, empty ones count as absent (contract 1.1).
+/// Query parameters as text, the first of each name; unknown ones are ignored, empty ones count as absent (contract
+/// 1.1).
 pub(crate) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {

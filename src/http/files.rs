@@ -1,5 +1,5 @@
-//! Downloads by signed link (contract 7.1): an attachment, which is a slice of the raw object and is decoded while it is
-//! sent, or an uploaded file.
+//! Downloads by signed link (contract 7.1): an attachment, which is a slice of the raw object and is decoded while it
+//! is sent, or an uploaded file.
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
@@ -35,10 +35,10 @@ use crate::store::messages::{attachments, uploads};
 const PIECE: usize = 64 * 1024;
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The signed part of a link.
+/// Signed query of a link.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct Signed {
-    /// When the link ends, in Unix seconds.
+    /// Expiry of the link, in Unix seconds.
     #[serde(default)]
     #[param(required = true)]
     exp: String,
@@ -48,7 +48,7 @@ pub(crate) struct Signed {
     sig: String,
 }
 
-/// What is sent: octets `from` up to `to`, exclusive, of the decoded file.
+/// Octets `from` to `to`, exclusive, of the decoded file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     from: u64,
@@ -67,12 +67,12 @@ pub(crate) async fn download(
     let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
     note_credential(&extensions, None);
     let whole = Span { from: 0, to: part.size };
-    // RFC 9110 §14.2: of GET alone; §13.1.5: If-Range fits no validator, because none is ever sent.
-    let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
-    let span = match asked.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
-        None | Some(RequestedFile::Everything) => None,
-        Some(RequestedFile::Span(span)) => Some(span),
-        Some(RequestedFile::Nothing) => return Ok(unsatisfiable(part.size)),
+    // RFC 9110 §14.2: for GET only; §13.1.5: If-Range matches no validator, because none is ever sent.
+    let range = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
+    let span = match range.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
+        None | Some(RequestedRange::Ignored) => None,
+        Some(RequestedRange::Satisfiable(span)) => Some(span),
+        Some(RequestedRange::Unsatisfiable) => return Ok(unsatisfiable(part.size)),
     };
     check(&app, &raw, span.is_none() && method == Method::GET).await?;
     let mut response = if method == Method::HEAD {
@@ -87,32 +87,32 @@ pub(crate) async fn download(
     Ok(response)
 }
 
-/// Whether a URL is a link of this server, valid or not.
+/// Returns true if a URL is a link of this server, valid or not.
 pub(crate) fn is_own_link(app: &AppState, url: &str) -> bool {
-    behind_own_links(app, url).is_some()
+    own_link_path(app, url).is_some()
 }
 
-/// What stands behind `/att/` in a link of this server.
-fn behind_own_links<'u>(app: &AppState, url: &'u str) -> Option<&'u str> {
+/// Returns the part after `/att/` of a link of this server.
+fn own_link_path<'u>(app: &AppState, url: &'u str) -> Option<&'u str> {
     url.strip_prefix(app.config.public_url.trim_end_matches('/'))?.strip_prefix("/att/")
 }
 
-/// A file behind a link of this server; nothing of it is read yet.
+/// A file behind a link of this server; not read yet.
 pub(crate) struct OwnFile {
     raw: StoredMailData,
     part: Part,
 }
 
 impl OwnFile {
-    /// Octets of it, decoded.
+    /// Returns the decoded size, in octets.
     pub(crate) const fn size(&self) -> u64 {
         self.part.size
     }
 
-    /// All of it.
+    /// Reads the whole file.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub(crate) async fn read(self, app: &AppState) -> Result<Fetched, ApiError> {
         let (objects, Self { raw, part }) = (app.objects.clone(), self);
         check(app, &raw, true).await?;
@@ -128,12 +128,12 @@ impl OwnFile {
     }
 }
 
-/// The file behind a link of this server; none when `url` is no such link.
+/// Finds the file behind a link of this server; `None` if `url` is no such link.
 ///
 /// # Errors
 /// The link is not valid, or its file is gone.
 pub(crate) async fn find_own_link(app: &AppState, url: &str) -> Option<Result<OwnFile, ApiError>> {
-    let rest = behind_own_links(app, url)?;
+    let rest = own_link_path(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
     let value = |name: &str| {
@@ -144,7 +144,7 @@ pub(crate) async fn find_own_link(app: &AppState, url: &str) -> Option<Result<Ow
     Some(found.map(|(raw, part)| OwnFile { raw, part }))
 }
 
-/// Where the bytes behind a link are.
+/// Finds the object and the part behind a link.
 async fn open_link(
     app: &AppState,
     mid: &str,
@@ -171,7 +171,7 @@ fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Res
     Ok(mail_data::find(connection, raw)?.map(|raw| (raw, part)))
 }
 
-/// An uploaded file is all of its object.
+/// Finds an uploaded file, which is the whole of its object.
 fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(StoredMailData, Part)>> {
     let Some(upload) = uploads::find(connection, id)? else { return Ok(None) };
     let part = Part {
@@ -223,7 +223,7 @@ fn content_type(part: &Part) -> HeaderValue {
     value.unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 
-/// RFC 6266 §4.1 with the ext-value of RFC 8187: an ASCII stand-in, then the name itself.
+/// Renders Content-Disposition (RFC 6266 §4.1) with an ASCII fallback and the name as ext-value (RFC 8187).
 fn disposition(name: &str) -> String {
     let plain: String = name
         .chars()
@@ -240,22 +240,22 @@ fn disposition(name: &str) -> String {
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}")
 }
 
-/// What a Range field asks for (RFC 9110 §14.2).
+/// A parsed Range field (RFC 9110 §14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RequestedFile {
-    /// One span.
-    Span(Span),
-    /// A field to be ignored: another unit, malformed, or several spans.
-    Everything,
-    /// A span beyond the end.
-    Nothing,
+enum RequestedRange {
+    /// One range.
+    Satisfiable(Span),
+    /// A field to ignore: another unit, malformed, or several ranges.
+    Ignored,
+    /// A range beyond the end.
+    Unsatisfiable,
 }
 
-fn parse_range(field: &str, size: u64) -> RequestedFile {
-    // RFC 9110 §14.1: the unit's name is compared without regard to case.
+fn parse_range(field: &str, size: u64) -> RequestedRange {
+    // RFC 9110 §14.1: range units are case-insensitive.
     let spec =
         field.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).map(|(_, spec)| spec.trim());
-    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return RequestedFile::Everything };
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return RequestedRange::Ignored };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse().unwrap_or(u64::MAX);
     let (from, to) = match (first, last) {
@@ -264,9 +264,9 @@ fn parse_range(field: &str, size: u64) -> RequestedFile {
         (first, last) if digits(first) && digits(last) && number(first) <= number(last) => {
             (number(first), number(last).saturating_add(1).min(size))
         }
-        _ => return RequestedFile::Everything,
+        _ => return RequestedRange::Ignored,
     };
-    if from >= to { RequestedFile::Nothing } else { RequestedFile::Span(Span { from, to }) }
+    if from >= to { RequestedRange::Unsatisfiable } else { RequestedRange::Satisfiable(Span { from, to }) }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -276,15 +276,15 @@ fn unsatisfiable(size: u64) -> Response {
     response
 }
 
-/// The decoded octets of a span. Each piece is read when the connection has room for it and not before, so a client that
-/// dawdles holds no thread.
+/// Streams the decoded octets of a span. Each piece is read only when the connection has room for it, so a slow client
+/// occupies no thread.
 fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
-    let opening = Reading::Opening(objects, raw, Box::new(part), span);
+    let opening = Download::Opening(objects, raw, Box::new(part), span);
     Body::from_stream(stream::unfold(Some(opening), async |reading| {
         let read = tokio::task::spawn_blocking(move || reading?.step());
         match read.await.unwrap_or(Some(Err(store::Error::Stopped))) {
             None => None,
-            Some(Ok((piece, pieces))) => Some((Ok(piece), Some(Reading::Open(pieces)))),
+            Some(Ok((piece, pieces))) => Some((Ok(piece), Some(Download::Open(pieces)))),
             Some(Err(error)) => {
                 tracing::error!(%error, "an attachment broke off");
                 Some((Err(std::io::Error::other("the attachment cannot be read")), None))
@@ -293,14 +293,14 @@ fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
     }))
 }
 
-/// A file on its way to a client.
-enum Reading {
+/// A file being sent.
+enum Download {
     Opening(Objects, StoredMailData, Box<Part>, Span),
     Open(Box<Pieces>),
 }
 
-impl Reading {
-    /// The next piece and the rest; blocks.
+impl Download {
+    /// Reads the next piece; blocks.
     fn step(self) -> Option<store::Result<(Bytes, Box<Pieces>)>> {
         let opened = match self {
             Self::Opening(objects, raw, part, span) => Pieces::open(&objects, raw, &part, span).map(Box::new),
@@ -311,13 +311,13 @@ impl Reading {
     }
 }
 
-/// The decoded octets of a span, one piece after the other.
+/// The decoded octets of a span, piece by piece.
 struct Pieces {
     source: std::io::Take<Box<dyn ReadSeek>>,
-    /// None when the end was read.
+    /// `None` at the end.
     decoder: Option<Decoder>,
     span: Span,
-    /// Decoded octets that were read, those before the span included.
+    /// Decoded octets read, including those before the span.
     passed: u64,
 }
 
@@ -354,7 +354,7 @@ impl Pieces {
                 return Ok(Some(Bytes::from(decoded).slice(start..)));
             }
         }
-        // The response has a length: the client must see that this is not all.
+        // The response has a Content-Length: an error makes the client notice that the file is incomplete.
         if self.passed < self.span.to { Err(store::Error::Corrupt("attachment")) } else { Ok(None) }
     }
 }
@@ -363,8 +363,8 @@ fn read_error(error: std::io::Error) -> store::Error {
     store::Error::io("reading an attachment", error)
 }
 
-/// Refuses what is missing or damaged while there still is a status to say it with: a part is compared by the length of
-/// its object alone, lest each range of a large file read all of it.
+/// Refuses a missing or damaged object while a status can still be sent. For a range only the object's length is
+/// compared: otherwise each range of a large file would read all of it.
 async fn check(app: &AppState, raw: &StoredMailData, whole: bool) -> Result<(), ApiError> {
     let StoredMailData::File(object) = raw else { return Ok(()) };
     let (objects, object) = (app.objects.clone(), object.clone());
@@ -384,16 +384,16 @@ mod tests {
 
     #[test]
     fn one_range_is_honoured_and_everything_else_gets_the_whole() {
-        let span = |from, to| RequestedFile::Span(Span { from, to });
+        let span = |from, to| RequestedRange::Satisfiable(Span { from, to });
         assert_eq!(parse_range("bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("Bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("bytes=8-99", 10), span(8, 10));
         assert_eq!(parse_range("bytes=4-", 10), span(4, 10));
         assert_eq!(parse_range("bytes=-3", 10), span(7, 10));
-        assert_eq!(parse_range("bytes=10-", 10), RequestedFile::Nothing);
-        assert_eq!(parse_range("bytes=-0", 10), RequestedFile::Nothing);
+        assert_eq!(parse_range("bytes=10-", 10), RequestedRange::Unsatisfiable);
+        assert_eq!(parse_range("bytes=-0", 10), RequestedRange::Unsatisfiable);
         for whole in ["bytes=0-1,3-4", "items=0-3", "bytes=5-2", "bytes=a-b", "bytes="] {
-            assert_eq!(parse_range(whole, 10), RequestedFile::Everything, "{whole}");
+            assert_eq!(parse_range(whole, 10), RequestedRange::Ignored, "{whole}");
         }
     }
 

@@ -1,8 +1,8 @@
-//! Whom a proxy speaks for: what is believed of `X-Forwarded-For`, and what becomes of the rest (contract 1.12).
+//! The origin of a request behind proxies: which forwarding fields are trusted (contract 1.12).
 //!
-//! Only `http.trusted_proxies` are believed. A loopback or private address that is not among them and says for whom it
-//! speaks is most likely a proxy that the operator forgot to name, and behind it is everybody: the log says so once, and the
-//! limits that could shut everybody out count what it claims too. Nothing else ever comes of a claim.
+//! Only `http.trusted_proxies` are trusted. A loopback or private address that is not among them and names a client is
+//! most likely a proxy that the operator forgot to configure, with all clients behind it: the log warns once, and
+//! limits that could lock everybody out also count by the claimed client. A claim is used for nothing else.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,15 @@ use ipnet::IpNet;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_REAL_IP: &str = "x-real-ip";
 
-/// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The peer, or the right-most entry of X-Forwarded-For that no trusted proxy stands behind.
+    /// The peer, or the right-most entry of X-Forwarded-For that is not a trusted proxy.
     pub(crate) address: IpAddr,
-    /// Whom `address` says it speaks for, where it could be a proxy.
+    /// The client that `address` claims to forward for, if it could be a proxy.
     pub(crate) claimed: Option<IpAddr>,
 }
 
-/// Where a request of this peer comes from.
+/// Determines the origin of a request of this peer.
 pub(crate) fn trace(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Origin {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let fields = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
@@ -36,16 +35,16 @@ pub(crate) fn trace(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Ori
         address = next;
     }
     let claimed = Kind::of(address).and_then(|_| {
-        let told = entries.last().and_then(|entry| parse_address(entry));
-        told.or_else(|| if address == peer { told_otherwise(headers) } else { None })
+        let claimed = entries.last().and_then(|entry| parse_address(entry));
+        claimed.or_else(|| if address == peer { other_claim(headers) } else { None })
     });
     Origin { address, claimed }
 }
 
-/// What the other fields say that proxies send.
-fn told_otherwise(headers: &HeaderMap) -> Option<IpAddr> {
+/// Returns the client named by the other fields that proxies send.
+fn other_claim(headers: &HeaderMap) -> Option<IpAddr> {
     let last = |name: &str| headers.get_all(name).iter().next_back().and_then(|value| value.to_str().ok());
-    // RFC 7239 §4: the last element is the nearest proxy's.
+    // RFC 7239 §4: the last element was added by the nearest proxy.
     let forwarded = || {
         let element = last(FORWARDED.as_str())?.rsplit(',').next()?;
         let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
@@ -55,14 +54,14 @@ fn told_otherwise(headers: &HeaderMap) -> Option<IpAddr> {
     last(X_REAL_IP).and_then(|value| parse_address(value.trim())).or_else(forwarded)
 }
 
-/// An address, perhaps with a port.
+/// Parses an address with an optional port.
 fn parse_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|entry| entry.split(']').next()).unwrap_or(entry);
     let parsed = bare.parse::<IpAddr>().ok();
     parsed.or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip())).map(|ip| ip.to_canonical())
 }
 
-/// Where a proxy of the operator's own would be.
+/// Networks in which the operator's own proxy could be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Loopback,
@@ -73,7 +72,7 @@ impl Kind {
     fn of(address: IpAddr) -> Option<Self> {
         let is_private = match address {
             _ if address.is_loopback() => return Some(Self::Loopback),
-            // RFC 6598: what providers and overlay networks use inside.
+            // RFC 6598: shared addresses of providers and overlay networks.
             IpAddr::V4(v4) => {
                 v4.is_private()
                     || v4.is_link_local()
@@ -85,37 +84,37 @@ impl Kind {
     }
 }
 
-/// Says in the log that forwarded addresses are not believed, once for each kind of address.
+/// Warns in the log that forwarded addresses are ignored, once per kind of address.
 #[derive(Debug, Default)]
-pub(crate) struct Unbelieved {
+pub(crate) struct UntrustedProxies {
     loopback: AtomicBool,
     private: AtomicBool,
 }
 
-impl Unbelieved {
-    /// Looks whether a request says for whom it was forwarded, by an address that is not trusted.
+impl UntrustedProxies {
+    /// Warns if an untrusted address names the client it forwards for.
     pub(crate) fn note(&self, trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) {
         if ![X_FORWARDED_FOR, X_REAL_IP, FORWARDED.as_str()].iter().any(|name| headers.contains_key(*name)) {
             return;
         }
         let Origin { address, claimed } = trace(trusted, peer, headers);
-        // A client may say what it likes of itself to a proxy that is trusted.
+        // Clients behind a trusted proxy may send any X-Forwarded-For.
         if address != peer && claimed.is_none() {
             return;
         }
         if trusted.iter().any(|network| network.contains(&address)) {
             return;
         }
-        let said = match Kind::of(address) {
+        let warned = match Kind::of(address) {
             Some(Kind::Loopback) => &self.loopback,
             Some(Kind::Private) => &self.private,
             None => return,
         };
-        if !said.swap(true, Ordering::Relaxed) {
+        if !warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 peer = %address,
-                "a proxy forwards requests and is not trusted: whom it speaks for is not believed, and all its clients count \
-                 as one; if it is yours, name its address in http.trusted_proxies"
+                "an untrusted proxy forwards requests: its forwarding fields are ignored and all its clients count as \
+                 one; if it is yours, add its address to http.trusted_proxies"
             );
         }
     }

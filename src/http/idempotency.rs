@@ -1,7 +1,7 @@
-//! Requests that may be repeated (contract 1.11): the same key and body get the remembered answer, and wait for a first
-//! one that is still under way.
+//! Idempotency keys (contract 1.11): a request with the same key and body gets the remembered answer, and waits for a
+//! first one that is still in progress.
 //!
-//! The answer itself is stored by the transaction that makes it true, with [`crate::store::accounts::idempotency::put`].
+//! The transaction of the operation stores the answer, with [`crate::store::accounts::idempotency::put`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,44 +29,44 @@ const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const MAX_KEY: usize = 255;
 
-/// The requests with a key that are under way.
+/// Requests with a key that are in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Idempotency {
     running: Mutex<HashMap<RequestKey, Arc<AsyncMutex<()>>>>,
 }
 
-/// What a request with a key meets.
+/// Outcome of [`Idempotency::begin`].
 #[derive(Debug)]
-pub(crate) enum Begun<'i> {
-    /// It is the first: carry it out and remember the answer.
-    First(Running<'i>),
-    /// It was answered before; say so with `Idempotent-Replayed: true`.
+pub(crate) enum BeginOutcome<'i> {
+    /// First request with its key: carry it out and remember the answer.
+    First(RunningRequest<'i>),
+    /// Answered before; the response gets `Idempotent-Replayed: true`.
     Replayed(Remembered),
 }
 
-/// A request under way; another with its key waits until this is dropped.
+/// A request in progress; others with its key wait until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Running<'i> {
+pub(crate) struct RunningRequest<'i> {
     idempotency: &'i Idempotency,
-    /// What the answer is remembered by.
+    /// Key under which the answer is remembered.
     pub(crate) request: RequestKey,
-    /// The hash that is remembered with it.
+    /// Hash remembered with the answer.
     pub(crate) body_hash: Vec<u8>,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningRequest<'_> {
     fn drop(&mut self) {
         self.guard = None;
         let mut running = self.idempotency.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else holds or waits for it: one count is the map's.
-        if running.get(&self.request).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+        // One reference is the map's: nobody else holds or waits for it.
+        if running.get(&self.request).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             running.remove(&self.request);
         }
     }
 }
 
-/// The key of a request: 1 to 255 visible ASCII characters. An empty one is none.
+/// Reads the key of a request: 1 to 255 visible ASCII characters; an empty one counts as absent.
 ///
 /// # Errors
 /// 400 `bad_request` for anything else in the header.
@@ -79,10 +79,10 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Begins a request of `caller`, if it has a key.
+/// Begins a request of `caller`; `None` if it has no key.
 ///
 /// # Errors
-/// 400 for a malformed key, 409 when it was used with another body, storage trouble.
+/// 400 for a malformed key, 409 if it was used with another body.
 pub(crate) async fn begin<'a>(
     app: &'a AppState,
     caller: &Caller,
@@ -90,18 +90,18 @@ pub(crate) async fn begin<'a>(
     path: &str,
     body_hash: &[u8],
     now: Timestamp,
-) -> Result<Option<Begun<'a>>, ApiError> {
+) -> Result<Option<BeginOutcome<'a>>, ApiError> {
     let Some(key) = key(headers)? else { return Ok(None) };
     let request = RequestKey { account: caller.id(), path: path.to_owned(), key };
     app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await.map(Some)
 }
 
-/// A JSON answer of these bytes.
+/// Builds a JSON response.
 pub(crate) fn respond(status: StatusCode, body: Vec<u8>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The remembered answer, said to be one.
+/// Builds the response of a remembered answer, marked as replayed.
 pub(crate) fn replay(answer: Remembered) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let mut response = respond(status, answer.response);
@@ -110,10 +110,10 @@ pub(crate) fn replay(answer: Remembered) -> Response {
 }
 
 impl Idempotency {
-    /// Waits for a request with the same key that is under way, then looks for its answer.
+    /// Waits for a request with the same key that is in progress, then looks up its answer.
     ///
     /// # Errors
-    /// 409 `idempotency_conflict` when the key was used with another body; storage trouble.
+    /// 409 `idempotency_conflict` if the key was used with another body.
     pub(crate) async fn begin(
         &self,
         db: &Db,
@@ -121,18 +121,18 @@ impl Idempotency {
         request: RequestKey,
         body_hash: &[u8],
         now: Timestamp,
-    ) -> Result<Begun<'_>, ApiError> {
-        let turn = {
+    ) -> Result<BeginOutcome<'_>, ApiError> {
+        let lock = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(running.entry(request.clone()).or_default())
         };
-        let guard = turn.lock_owned().await;
+        let guard = lock.lock_owned().await;
         let body_hash = body_hash.to_vec();
-        let running = Running { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
+        let running = RunningRequest { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
         let objects = objects.clone();
         let found = db.read(move |connection| {
             let Some(answer) = idempotency::find(connection, &request, now)? else { return Ok(None) };
-            let lost = promises_what_is_lost(connection, &objects, &answer)?;
+            let lost = names_lost_message(connection, &objects, &answer)?;
             if lost {
                 tracing::error!("a message that was promised is gone; its repeated request is carried out anew");
             }
@@ -140,21 +140,21 @@ impl Idempotency {
         });
         let found = found.await?;
         match found {
-            None => Ok(Begun::First(running)),
+            None => Ok(BeginOutcome::First(running)),
             Some((answer, _)) if answer.body_hash != running.body_hash => Err(Code::IdempotencyConflict.into()),
-            Some((_, true)) => Ok(Begun::First(running)),
+            Some((_, true)) => Ok(BeginOutcome::First(running)),
             Some((answer, false)) => {
-                // Whoever asked first may have gone before its fsync.
+                // The client of the first request may have disconnected before its fsync.
                 db.until_durable().await?;
-                Ok(Begun::Replayed(answer))
+                Ok(BeginOutcome::Replayed(answer))
             }
         }
     }
 }
 
-/// Whether any message that an answer names can never be sent: a replay must not promise it again.
-fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
-    let Ok(answer) = serde_json::from_slice::<Promised>(&answer.response) else { return Ok(false) };
+/// Returns true if a message named by an answer can no longer be sent: a replay must not promise it again.
+fn names_lost_message(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
+    let Ok(answer) = serde_json::from_slice::<AnswerIds>(&answer.response) else { return Ok(false) };
     let ids = answer.id.into_iter().chain(answer.results.into_iter().filter_map(|one| one.id));
     for id in ids {
         let lost = match (MessageId::parse(&id), ScheduledId::parse(&id)) {
@@ -169,9 +169,9 @@ fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Re
     Ok(false)
 }
 
-/// The ids in the answers of `/v1/send` and `/v1/send/batch`.
+/// Ids in the answers of `/v1/send` and `/v1/send/batch`.
 #[derive(Deserialize)]
-struct Promised {
+struct AnswerIds {
     id: Option<String>,
     #[serde(default)]
     results: Vec<PromisedEntry>,
@@ -206,7 +206,8 @@ mod tests {
         let (db, request) = database(dir.path()).await;
         let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
-        let Begun::First(first) = all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap() else {
+        let BeginOutcome::First(first) = all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap()
+        else {
             panic!("first")
         };
         let mut second = Box::pin(all.begin(&db, &objects, request.clone(), b"body", NOW));
@@ -215,13 +216,13 @@ mod tests {
         let (stored, key) = (answer.clone(), first.request.clone());
         db.write(move |tx| idempotency::put(tx, &key, &stored, NOW)).await.unwrap();
         drop(first);
-        let Begun::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
+        let BeginOutcome::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
         assert_eq!(replayed, answer);
         let conflict = all.begin(&db, &objects, request.clone(), b"other", NOW).await.unwrap_err();
         assert_eq!(conflict.code(), Code::IdempotencyConflict);
         let later = NOW.plus(idempotency::LIFETIME);
         assert!(
-            matches!(all.begin(&db, &objects, request, b"other", later).await.unwrap(), Begun::First(_)),
+            matches!(all.begin(&db, &objects, request, b"other", later).await.unwrap(), BeginOutcome::First(_)),
             "a day later"
         );
         assert!(all.running.lock().unwrap().is_empty(), "nothing is kept of finished requests");
@@ -234,7 +235,7 @@ mod tests {
         let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
         drop(all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap());
-        assert!(matches!(all.begin(&db, &objects, request, b"other", NOW).await.unwrap(), Begun::First(_)));
+        assert!(matches!(all.begin(&db, &objects, request, b"other", NOW).await.unwrap(), BeginOutcome::First(_)));
     }
 
     #[test]

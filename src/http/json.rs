@@ -1,5 +1,5 @@
-//! JSON read into the types that an endpoint takes, never into a tree: what nobody asks for is stepped over, and a
-//! document that would be large in memory is refused before anything is built of it (contract 1.6, 1.9).
+//! JSON deserialized into the types of an endpoint, never into a tree: unknown fields are skipped, and a document that
+//! would be large in memory is refused before anything is built from it (contract 1.6, 1.9).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,18 +13,18 @@ use serde_json::{Map, Value};
 use super::error::{ApiError, Code};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// How deep a document may be nested (contract 1.6).
+/// Nesting limit of a document (contract 1.6).
 const MAX_DEPTH: usize = 64;
-/// How many values and names a document may have (contract 1.9).
+/// Limit of values and names in a document (contract 1.9).
 const MAX_VALUES: usize = 100_000;
-/// What one of them may take in memory, in octets, beside its text.
+/// Memory that one of them may take in addition to its text, in octets.
 const VALUE_COST: usize = 200;
 
-/// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
-/// its value, if it has the right type. Null and an empty text count as absent (contract 1.1).
+/// A field whose type error is reported in field order (contract 1.7), possibly with a narrower code. Null and an empty
+/// string count as absent (contract 1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Lenient<T> {
-    /// Not given, null, or an empty text.
+    /// Not given, null, or an empty string.
     #[default]
     Absent,
     /// Of the right type.
@@ -36,7 +36,7 @@ pub(crate) enum Lenient<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
-        // Clients send an empty text for a field of a form that nobody filled in.
+        // Clients send an empty string for a form field that was not filled in.
         if matches!(text, "null" | "\"\"") {
             return Ok(Self::Absent);
         }
@@ -44,11 +44,11 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     }
 }
 
-/// A text that counts though it is empty: what somebody typed to sign in is wrong then, not left out.
+/// A string that counts even if empty: an empty password is wrong, not absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Typed(pub(crate) Lenient<String>);
+pub(crate) struct AllowEmpty(pub(crate) Lenient<String>);
 
-impl<'de> Deserialize<'de> for Typed {
+impl<'de> Deserialize<'de> for AllowEmpty {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?;
         if text.get() == "\"\"" {
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Typed {
     }
 }
 
-/// An object of whatever members. An empty list is one too: PHP tells the two apart by what is in them.
+/// An object with any members. An empty list is accepted too: PHP encodes an empty object as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members(pub(crate) Map<String, Value>);
 
@@ -72,8 +72,8 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// As [`Members`], of values that end as text: a number is the text that it was written as, for it may have more digits
-/// than a number here.
+/// As [`Members`], with values that are used as text: a number keeps its spelling, since it may have more digits than a
+/// float can hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Texts(pub(crate) Map<String, Value>);
 
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for Texts {
     }
 }
 
-/// A value, its number a text; so are those of a list.
+/// Reads a value with its number as text; in a list, those of its items.
 fn as_written(value: &RawValue, is_outer: bool) -> serde_json::Result<Value> {
     match value.get().as_bytes().first() {
         Some(b'-' | b'0'..=b'9') => Ok(Value::String(value.get().to_owned())),
@@ -102,10 +102,10 @@ fn as_written(value: &RawValue, is_outer: bool) -> serde_json::Result<Value> {
 }
 
 impl<T> Lenient<T> {
-    /// The value; neither absent nor wrong.
+    /// Returns the value.
     ///
     /// # Errors
-    /// `error`, when it is one of them.
+    /// `error` if it is absent or wrong.
     pub(crate) fn required(self, error: impl FnOnce() -> ApiError) -> Result<T, ApiError> {
         match self {
             Self::Given(value) => Ok(value),
@@ -113,10 +113,10 @@ impl<T> Lenient<T> {
         }
     }
 
-    /// The value, if there is one.
+    /// Returns the value, if given.
     ///
     /// # Errors
-    /// `error`, when it has another type.
+    /// `error` if it has another type.
     pub(crate) fn optional(self, error: impl FnOnce() -> ApiError) -> Result<Option<T>, ApiError> {
         match self {
             Self::Given(value) => Ok(Some(value)),
@@ -126,7 +126,7 @@ impl<T> Lenient<T> {
     }
 }
 
-/// A JSON object as it was sent, whose form is right.
+/// The text of a well-formed JSON object.
 #[derive(Debug)]
 pub(crate) struct Object {
     text: String,
@@ -134,7 +134,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// The object of a body, which is `{}` when it is empty.
+    /// Parses a body; an empty one is `{}`.
     ///
     /// # Errors
     /// 400 `bad_json`.
@@ -156,15 +156,15 @@ impl Object {
         Ok(Self { text, values })
     }
 
-    /// What its fields may take in memory, in octets.
+    /// Returns an upper bound of the memory that its fields take, in octets.
     pub(crate) const fn cost(&self) -> usize {
         self.text.len().saturating_add(self.values.saturating_mul(VALUE_COST))
     }
 
-    /// Its fields; unknown ones are ignored, null counts as absent, of several with one name the last counts.
+    /// Deserializes its fields; unknown ones are ignored, null counts as absent, and of duplicates the last counts.
     ///
     /// # Errors
-    /// 400 `bad_request` that names the field of a wrong type.
+    /// 400 `bad_request` naming the field of a wrong type.
     pub(crate) fn fields<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let fields = self.shallow()?;
         let fields = MapDeserializer::new(fields.iter().map(|(name, value)| (name.as_str(), *value)));
@@ -172,14 +172,14 @@ impl Object {
             let field = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
             let error: serde_json::Error = error.into_inner();
             let why = error.to_string();
-            // Where in the value it is says nothing to the client.
+            // The position within the value is of no use to the client.
             let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why);
             let message = format!("{field}: {why}");
             ApiError::field(Code::BadRequest, field, message)
         })
     }
 
-    /// Whether there is a field, null or not.
+    /// Returns true if there is a field of this name, null or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.shallow().is_ok_and(|fields| fields.iter().any(|(known, _)| known == name))
     }
@@ -195,7 +195,7 @@ impl Object {
     }
 }
 
-/// The fields of an object, their values unread.
+/// The fields of an object, with unparsed values.
 struct Shallow<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Shallow<'de> {
@@ -220,8 +220,8 @@ impl<'de> Deserialize<'de> for Shallow<'de> {
     }
 }
 
-/// How many values and names a document has. It is looked at before anything is built of it. Half of a surrogate pair,
-/// which is no character (RFC 8259 §8.2), becomes U+FFFD on the way.
+/// Counts the values and names of a document before anything is built from it. An unpaired surrogate (RFC 8259 §8.2)
+/// is replaced with U+FFFD.
 fn measure(text: &mut [u8]) -> Result<usize, ApiError> {
     let refused = |why: String| Err(ApiError::new(Code::BadJson, why));
     let (mut depth, mut values) = (0_usize, 0_usize);
@@ -247,9 +247,9 @@ fn measure(text: &mut [u8]) -> Result<usize, ApiError> {
     Ok(values)
 }
 
-/// Where a string ends whose quotation mark was read; what is malformed in it is found by the parser.
+/// Returns the end of a string whose opening quotation mark was read; the parser reports malformed escapes.
 fn end_of_string(text: &mut [u8], mut at: usize) -> usize {
-    /// The four digits behind `\u`, if that is what stands there.
+    /// Returns the code unit of a `\u` escape at `at`, if there is one.
     fn unit(text: &[u8], at: usize) -> Option<u16> {
         let digits = text.get(at..)?.strip_prefix(b"\\u")?.get(..4)?;
         u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()

@@ -1,7 +1,7 @@
-//! Accepts HTTP and HTTPS on the same port, caps connections, bounds what slow clients cost, drains at a stop.
+//! Accepts HTTP and HTTPS on the same port, caps connections, times slow clients out, and drains on shutdown.
 //!
-//! The first octet tells the two apart: a TLS record of a handshake begins with 22 (RFC 8446 §5.1), which no HTTP
-//! request and no HTTP/2 preface does. What a request asks for is the router's business.
+//! The first octet distinguishes the two: a TLS handshake record begins with 22 (RFC 8446 §5.1), which no HTTP request
+//! and no HTTP/2 preface does.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,55 +26,55 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::connections::{Connections, Place, Work};
-use super::drain_on_close::{Lingering, Unread};
-use super::write_timeout::Stalling;
+use super::connections::{ConnectionSlot, Connections, RequestGuard};
+use super::drain_on_close::{DrainOnClose, UnreadBody};
+use super::write_timeout::WriteTimeout;
 use super::{OverLoopback, PeerAddress, paths};
 
-/// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a client may read nothing of an answer that is larger than what buffers hold.
-const READ_PATIENCE: Duration = Duration::from_secs(60);
-/// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
+/// Timeout of the first octet and the TLS handshake, and of each request's header.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Timeout of a client that reads nothing of a response larger than the buffers.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// HTTP/2 keep-alive interval, and the timeout of its ping.
 const HTTP2_PING: Duration = Duration::from_secs(30);
-/// The largest request header, and what is read ahead of a body.
+/// The largest request header, and the read-ahead of a body.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent streams per HTTP/2 connection.
 const MAX_STREAMS: u32 = 32;
-/// What an HTTP/2 client may send, on a stream and in all, before it is read; and what of an answer waits for it.
+/// HTTP/2 flow-control window per stream and connection, and send buffer of a response.
 const WINDOW: u32 = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// The content type of a TLS record that opens a connection.
+/// Content type of a TLS handshake record.
 const HANDSHAKE: u8 = 22;
 
-/// Whether a request came over TLS.
+/// True for requests over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secure(pub(crate) bool);
 
-/// Ends the connection that a request came by, whatever is still being written to it.
+/// Closes the connection of a request, whatever is still being written to it.
 #[derive(Clone, Debug)]
 pub(super) struct Hangup(CancellationToken);
 
 impl Hangup {
-    /// For an answer that its client does not read: to end its body would have to wait for the client.
+    /// Closes at once, for a response that its client does not read: ending the body would wait for the client.
     pub(super) fn now(&self) {
         self.0.cancel();
     }
 }
 
-/// What every connection of a listener is served with.
-struct Door {
+/// State shared by the connections of a listener.
+struct Shared {
     server: auto::Builder<TokioExecutor>,
     router: Router,
     tls: TlsAcceptor,
     stop: CancellationToken,
-    /// See [`PATIENCE`].
-    patience: Duration,
-    /// See [`READ_PATIENCE`].
-    read_patience: Duration,
+    /// See [`OPEN_TIMEOUT`].
+    open_timeout: Duration,
+    /// See [`WRITE_TIMEOUT`].
+    write_timeout: Duration,
 }
 
-/// Accepts until `stop`; requests that run then have `grace` to finish.
+/// Accepts until `stop`; requests in progress then get `grace` to finish.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -83,14 +83,20 @@ pub(super) async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    let door =
-        Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE, read_patience: READ_PATIENCE });
+    let shared = Arc::new(Shared {
+        server: server(),
+        router,
+        tls,
+        stop,
+        open_timeout: OPEN_TIMEOUT,
+        write_timeout: WRITE_TIMEOUT,
+    });
     let graceful = GracefulShutdown::new();
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = door.stop.cancelled() => break,
+            () = shared.stop.cancelled() => break,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -103,18 +109,18 @@ pub(super) async fn serve(
             }
         };
         failing = false;
-        // Over the cap of its address the connection is closed unanswered.
-        let Some(place) = connections.admit(address.ip()) else { continue };
+        // Over the cap of its address the connection is closed without an answer.
+        let Some(slot) = connections.admit(address.ip()) else { continue };
         drop(stream.set_nodelay(true));
-        let (door, watcher) = (Arc::clone(&door), graceful.watcher());
+        let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
         tokio::spawn(async move {
             tokio::select! {
-                () = begin(&door, stream, address, &place, watcher) => {}
-                () = place.connection.displaced() => {}
+                () = begin(&shared, stream, address, &slot, watcher) => {}
+                () = slot.connection.displaced() => {}
             }
         });
     }
-    // Who connects now is refused rather than left waiting.
+    // New connections are refused from now on, not left waiting.
     drop(listener);
     if timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("HTTP requests were cut off by the shutdown");
@@ -123,7 +129,7 @@ pub(super) async fn serve(
 
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADER_BYTES as usize);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(OPEN_TIMEOUT).max_buf_size(MAX_HEADER_BYTES as usize);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -137,13 +143,13 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// The body of an answer, whose request is at work until it is written.
-struct AtWork {
+/// A response body that keeps its request marked as in progress until it is written.
+struct TrackedBody {
     body: Body,
-    _work: Work,
+    _guard: RequestGuard,
 }
 
-impl HttpBody for AtWork {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -160,19 +166,21 @@ impl HttpBody for AtWork {
     }
 }
 
-/// Finds out what the client speaks, then speaks it.
-async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, place: &Place, watcher: Watcher) {
-    // The client's own address says less: it may have come to this machine by another way.
+/// Detects the client's protocol and serves it.
+async fn begin(shared: &Shared, stream: TcpStream, address: SocketAddr, slot: &ConnectionSlot, watcher: Watcher) {
+    // The peer's address would say less: it may have reached this machine by another interface.
     let over_loopback = OverLoopback(stream.local_addr().is_ok_and(|own| own.ip().to_canonical().is_loopback()));
     let client = (address, over_loopback);
     let opened = tokio::select! {
-        opened = timeout(door.patience, open(door, stream)) => opened,
-        () = door.stop.cancelled() => return,
+        opened = timeout(shared.open_timeout, open(shared, stream)) => opened,
+        () = shared.stop.cancelled() => return,
     };
-    // A client that breaks off or dawdles is nothing to speak of.
+    // Clients that disconnect or are slow are not logged.
     match opened {
-        Ok(Some(Opened::Plain(stream))) => talk(door, stream, client, Secure(false), place, watcher).await,
-        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, client, Secure(true), place, watcher).await,
+        Ok(Some(Opened::Plain(stream))) => {
+            serve_connection(shared, stream, client, Secure(false), slot, watcher).await
+        }
+        Ok(Some(Opened::Tls(stream))) => serve_connection(shared, *stream, client, Secure(true), slot, watcher).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -182,59 +190,59 @@ enum Opened {
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-/// `None` when the client went away or its handshake failed.
-async fn open(door: &Door, stream: TcpStream) -> Option<Opened> {
+/// `None` if the client disconnected or its handshake failed.
+async fn open(shared: &Shared, stream: TcpStream) -> Option<Opened> {
     let mut first = [0];
     match (stream.peek(&mut first).await, first) {
-        (Ok(1), [HANDSHAKE]) => Some(Opened::Tls(Box::new(door.tls.accept(stream).await.ok()?))),
+        (Ok(1), [HANDSHAKE]) => Some(Opened::Tls(Box::new(shared.tls.accept(stream).await.ok()?))),
         (Ok(1), _) => Some(Opened::Plain(stream)),
         _ => None,
     }
 }
 
-async fn talk<S>(
-    door: &Door,
+async fn serve_connection<S>(
+    shared: &Shared,
     stream: S,
     client: (SocketAddr, OverLoopback),
     secure: Secure,
-    place: &Place,
+    slot: &ConnectionSlot,
     watcher: Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let of_requests = place.connection.clone();
-    let unread = Unread::default();
-    let stream = Lingering::new(stream, unread.clone());
+    let of_requests = slot.connection.clone();
+    let unread = UnreadBody::default();
+    let stream = DrainOnClose::new(stream, unread.clone());
     let hangup = Hangup(CancellationToken::new());
     let cut_off = hangup.0.clone();
-    let router = door.router.clone();
+    let router = shared.router.clone();
     let service = tower::service_fn(move |mut request: Request<Incoming>| {
-        let work = of_requests.begin();
+        let guard = of_requests.begin();
         request.extensions_mut().insert(of_requests.clone());
         request.extensions_mut().insert(PeerAddress(client.0));
         request.extensions_mut().insert(client.1);
         request.extensions_mut().insert(secure);
         request.extensions_mut().insert(hangup.clone());
         paths::respell(request.uri_mut());
-        // HTTP/2 ends a stream without the connection.
+        // HTTP/2 closes a stream without the connection.
         let is_http1 = request.version() < Version::HTTP_2;
         let request = request.map(axum::body::Body::new);
         let request = if is_http1 { request.map(|body| unread.watch(body)) } else { request };
         let answering = router.clone().oneshot(request);
-        async move { Ok::<_, Infallible>(answering.await?.map(|body| Body::new(AtWork { body, _work: work }))) }
+        async move { Ok::<_, Infallible>(answering.await?.map(|body| Body::new(TrackedBody { body, _guard: guard }))) }
     });
-    let stream = TokioIo::new(Stalling::new(stream, door.read_patience));
-    let connection = door.server.serve_connection(stream, TowerToHyperService::new(service));
+    let stream = TokioIo::new(WriteTimeout::new(stream, shared.write_timeout));
+    let connection = shared.server.serve_connection(stream, TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
-    // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
-    let talking = async {
-        let first = timeout(door.patience, &mut connection).await;
-        if first.is_err() && place.connection.has_asked() {
+    // hyper's timeouts start once the version is known, which a client can delay, or with a request.
+    let serving = async {
+        let first = timeout(shared.open_timeout, &mut connection).await;
+        if first.is_err() && slot.connection.has_requests() {
             drop(connection.await);
         }
     };
     tokio::select! {
-        () = talking => {}
+        () = serving => {}
         () = cut_off.cancelled() => {}
     }
 }
@@ -251,28 +259,28 @@ mod tests {
     use crate::config::Config;
     use crate::net::tls::ServerTls;
 
-    /// A client whose connection is served with little patience, and the serving.
+    /// A client whose connection is served with short timeouts, and the task that serves it.
     async fn client() -> (TcpStream, tokio::task::JoinHandle<()>) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().into(), hostname: "mx.example.com".into(), ..Config::default() };
-        let door = Door {
+        let shared = Shared {
             server: server(),
             router: Router::new()
                 .route("/", get(|| async { "here" }))
                 .route("/large", get(|| async { vec![0; 64 << 20] })),
             tls: TlsAcceptor::from(ServerTls::open(&config).unwrap().https_config()),
             stop: CancellationToken::new(),
-            patience: Duration::from_millis(100),
-            read_patience: Duration::from_millis(300),
+            open_timeout: Duration::from_millis(100),
+            write_timeout: Duration::from_millis(300),
         };
         let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let caps = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
-        let place = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
+        let slot = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
         let serving =
             tokio::spawn(
-                async move { begin(&door, stream, address, &place, GracefulShutdown::new().watcher()).await },
+                async move { begin(&shared, stream, address, &slot, GracefulShutdown::new().watcher()).await },
             );
         (client, serving)
     }
@@ -292,9 +300,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_asked_is_not_hurried() {
         let (mut client, _serving) = client().await;
-        let asked = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let mut answer = vec![0; 1024];
-        while asked.elapsed() < Duration::from_millis(300) {
+        while started.elapsed() < Duration::from_millis(300) {
             client.write_all(b"GET / HTTP/1.1\r\nHost: mx.example.com\r\n\r\n").await.unwrap();
             let length = client.read(&mut answer).await.unwrap();
             assert!(answer.get(..length).unwrap().starts_with(b"HTTP/1.1 200"));

@@ -1,8 +1,8 @@
-//! Who may speak to this server over loopback (contract 1.10): programs of this machine, pages of this machine and of
-//! the server's own names; no page of elsewhere in a browser of this machine, whatever name its site gave to 127.0.0.1.
+//! Access over loopback (contract 1.10): allowed are programs of this machine, its pages, and pages of the server's own
+//! names; no page of another origin in a local browser, whatever name its site resolves to 127.0.0.1.
 //!
-//! Pure. Browsers say where a request comes from by Host, Origin and Fetch Metadata, which no page can forge; programs that
-//! send none of the latter two are no browsers.
+//! Pure. Browsers send Host, Origin and Fetch Metadata, which no page can forge; clients that send neither of the
+//! latter two are not browsers.
 
 use std::net::IpAddr;
 
@@ -15,18 +15,18 @@ use super::error::Code;
 
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// The names that are this server's own over loopback.
+/// The server's own names over loopback.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnNames {
-    /// The host of `public_url`.
+    /// Host of `public_url`.
     public: Option<Host<String>>,
-    /// The name in mail, which the operator's DNS leads here too.
+    /// `hostname`, which the operator's DNS also points here.
     mail: Option<Host<String>>,
     is_https: bool,
 }
 
 impl OwnNames {
-    /// Loopback names, the host of `public_url`, and `hostname`.
+    /// Collects loopback names, the host of `public_url`, and `hostname`.
     pub(crate) fn new(public_url: &str, hostname: &str) -> Self {
         let url = Url::parse(public_url).ok();
         let is_https = url.as_ref().is_some_and(|url| url.scheme() == "https");
@@ -34,18 +34,18 @@ impl OwnNames {
         Self { public, mail: Host::parse(hostname).ok(), is_https }
     }
 
-    /// Whether `public_url` leads to this machine alone, as in dev mode.
+    /// Returns true if `public_url` names this machine only, as in dev mode.
     pub(super) fn is_private(&self) -> bool {
         self.public.as_ref().is_some_and(is_loopback)
     }
 
-    /// Whether clients are to come back by HTTPS alone.
+    /// Returns true if clients should be told to use HTTPS only.
     pub(super) fn want_https(&self) -> bool {
         self.is_https && !self.is_private()
     }
 
-    /// Whether a request that came over loopback is meant for this server and comes from nowhere else. A trusted proxy
-    /// speaks for clients of the internet: where their pages are from is no matter of this machine's.
+    /// Admits a request over loopback that names this server and comes from none but its own pages. A trusted proxy
+    /// carries clients of the internet, whose pages may have any origin.
     ///
     /// # Errors
     /// `foreign_host` or `foreign_origin`.
@@ -73,14 +73,14 @@ impl OwnNames {
         let sites: Vec<&[u8]> = headers.get_all(FETCH_SITE).iter().map(|site| site.as_bytes()).collect();
         let mut origins = headers.get_all(ORIGIN).iter().peekable();
         if origins.peek().is_some() {
-            // A form's origin is `null` where the page sends no referrer; the browser still says that it is the page's own.
-            // Any other is judged by itself.
+            // A form's origin is `null` if the page sends no referrer; Sec-Fetch-Site still marks it as same-origin.
+            // Other origins are checked by themselves.
             let is_hidden = |origin: &str| origin == "null" && sites == [b"same-origin"];
             return origins.all(|origin| origin.to_str().is_ok_and(|one| is_hidden(one) || self.is_own(one)));
         }
         sites.iter().all(|site| match *site {
             b"same-origin" | b"none" => true,
-            // Of the same site as localhost is this machine alone; beside public_url there may be others.
+            // The site of localhost is this machine only; the site of public_url may include other hosts.
             b"same-site" => local,
             _ => is_followed_link(method, headers),
         })
@@ -89,7 +89,7 @@ impl OwnNames {
     fn is_own(&self, origin: &str) -> bool {
         let Ok(url) = Url::parse(origin) else { return false };
         let host = url.host().map(|host| without_final_dot(host.to_owned()));
-        // Browsers send the one spelling that an origin has.
+        // Browsers send the canonical spelling of an origin.
         let is_web = matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == origin;
         is_web && host.is_some_and(|host| is_loopback(&host) || self.is_own_name(&host))
     }
@@ -99,17 +99,17 @@ impl OwnNames {
     }
 }
 
-/// A person follows a link into a window of its own: the page that holds the link reads nothing of the answer.
+/// Returns true for a top-level navigation: the page that has the link cannot read the response.
 fn is_followed_link(method: &Method, headers: &HeaderMap) -> bool {
-    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let has = |name: &str, value: &str| headers.get(name).is_some_and(|field| field == value);
     let reads = method == Method::GET || method == Method::HEAD;
-    reads && says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document")
+    reads && has("sec-fetch-mode", "navigate") && has("sec-fetch-dest", "document")
 }
 
-/// The host of a Host field or an authority.
+/// Parses the host of a Host field or an authority.
 fn named_host(authority: &str) -> Option<Host<String>> {
     let parsed: Authority = authority.parse().ok()?;
-    // Neither user information nor a port that is no number.
+    // No user information, and only a numeric port.
     let port = authority.strip_prefix(parsed.host())?;
     let is_port =
         port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
@@ -123,7 +123,7 @@ fn without_final_dot(host: Host<String>) -> Host<String> {
     }
 }
 
-/// RFC 6761 §6.3: localhost and what is below it, and loopback addresses.
+/// RFC 6761 §6.3: localhost and names below it, and loopback addresses.
 fn is_loopback(host: &Host<String>) -> bool {
     match host {
         Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
@@ -132,7 +132,7 @@ fn is_loopback(host: &Host<String>) -> bool {
     }
 }
 
-/// Whether a Host field or an authority is a name of this machine's for itself.
+/// Returns true if a Host field or an authority is a loopback name.
 pub(super) fn is_loopback_name(authority: &str) -> bool {
     named_host(authority).is_some_and(|host| is_loopback(&host))
 }

@@ -1,4 +1,4 @@
-//! What one request holds of the memory budget: little until a credential was seen, and all of it until it is answered.
+//! Memory reservation of one request: small until it is authenticated, and held until it is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use super::error::{ApiError, Code};
 use crate::id::AccountRowId;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
-/// How long a request waits for its turns, all in all, before the client is asked to come again.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// A request waits this long for memory in total, then it is answered with 503.
+const MAX_WAIT: Duration = Duration::from_secs(8);
 
-/// The share of one request; clones are the same share. It ends with the last of them.
+/// The reservation of one request, shared by clones and released with the last of them.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestMemory(Arc<Request>);
 
 #[derive(Debug)]
 struct Request {
     budget: MemoryBudget,
-    /// Whether a credential was seen, and of which account, if it is one's.
-    known: OnceCell<Option<AccountRowId>>,
+    /// Set once a credential was seen; holds its account, if it has one.
+    account: OnceCell<Option<AccountRowId>>,
     share: Mutex<Share>,
 }
 
 #[derive(Debug, Default)]
 struct Share {
     reservation: Option<Reservation>,
-    /// How long the request waited for turns so far.
+    /// Time that the request has waited for memory so far.
     waited: Duration,
 }
 
@@ -45,39 +45,39 @@ impl FromRequestParts<AppState> for RequestMemory {
 }
 
 impl RequestMemory {
-    /// The share that a request was given.
+    /// Returns the reservation of a request.
     pub(crate) fn of(extensions: &Extensions, app: &AppState) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(app.memory.clone()))
     }
 
-    /// Nothing yet, of somebody unknown.
+    /// Creates an empty reservation of an anonymous client.
     pub(crate) fn new(budget: MemoryBudget) -> Self {
-        Self(Arc::new(Request { budget, known: OnceCell::new(), share: Mutex::default() }))
+        Self(Arc::new(Request { budget, account: OnceCell::new(), share: Mutex::default() }))
     }
 
-    /// A credential was seen, of this account if it is one's.
-    pub(crate) fn know(&self, account: Option<AccountRowId>) {
-        // The first one counts; there are no others.
-        let _ = self.0.known.set(account);
+    /// Marks the request as authenticated, by this account if the credential has one.
+    pub(crate) fn set_authenticated(&self, account: Option<AccountRowId>) {
+        // A request is authenticated once.
+        let _ = self.0.account.set(account);
     }
 
-    /// Whether a credential was seen.
-    pub(crate) fn is_known(&self) -> bool {
-        self.0.known.get().is_some()
+    /// Returns true once a credential was seen.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.0.account.get().is_some()
     }
 
-    /// Holds so many octets, at least: waits for its turn.
+    /// Grows the reservation to at least this many octets; waits for them.
     ///
     /// # Errors
-    /// 503: the turn did not come in time.
+    /// 503 if there was not enough memory in time.
     pub(crate) async fn hold(&self, octets: usize) -> Result<(), ApiError> {
         self.resize(octets, false).await
     }
 
-    /// Holds so many octets and no more.
+    /// Grows or shrinks the reservation to this many octets; waits for them.
     ///
     /// # Errors
-    /// 503: the turn did not come in time.
+    /// 503 if there was not enough memory in time.
     pub(crate) async fn hold_exactly(&self, octets: usize) -> Result<(), ApiError> {
         self.resize(octets, true).await
     }
@@ -85,38 +85,38 @@ impl RequestMemory {
     async fn resize(&self, octets: usize, shrink: bool) -> Result<(), ApiError> {
         let mut share = self.0.share.lock().await;
         let Share { reservation, waited } = &mut *share;
-        let reservation = reservation.get_or_insert_with(|| match self.0.known.get() {
+        let reservation = reservation.get_or_insert_with(|| match self.0.account.get() {
             Some(Some(account)) => self.0.budget.reservation_of(Door::Api, *account),
             Some(None) => self.0.budget.reservation(Door::Api),
             None => self.0.budget.reservation(Door::Anonymous),
         });
         if octets > reservation.held() {
-            let asked = Instant::now();
-            let in_time = reservation.wait_within(octets, PATIENCE.saturating_sub(*waited)).await;
-            *waited += asked.elapsed();
-            in_time.map_err(|_| used_up())?;
+            let started = Instant::now();
+            let in_time = reservation.wait_within(octets, MAX_WAIT.saturating_sub(*waited)).await;
+            *waited += started.elapsed();
+            in_time.map_err(|_| out_of_memory())?;
         } else if shrink {
             reservation.shrink_to(octets);
         }
         Ok(())
     }
 
-    /// Octets that are held.
+    /// Returns the octets held.
     pub(crate) async fn held(&self) -> usize {
         self.0.share.lock().await.reservation.as_ref().map_or(0, Reservation::held)
     }
 }
 
-/// Holds so many octets for an answer, beyond the end of its request: waits for its turn.
+/// Reserves octets for a response, beyond the end of its request; waits for them.
 ///
 /// # Errors
-/// 503: the turn did not come in time.
+/// 503 if there was not enough memory in time.
 pub(crate) async fn reserve(app: &AppState, account: AccountRowId, octets: usize) -> Result<Reservation, ApiError> {
     let mut share = app.memory.reservation_of(Door::Api, account);
-    share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
+    share.wait_within(octets, MAX_WAIT).await.map_err(|_| out_of_memory())?;
     Ok(share)
 }
 
-fn used_up() -> ApiError {
+fn out_of_memory() -> ApiError {
     ApiError::new(Code::Unavailable, "the server holds as much as its memory budget allows; try again")
 }

@@ -1,5 +1,5 @@
-//! What every answer has: request id, no caching, CORS, HSTS; and what no request may be: ambiguous, in plain HTTP from
-//! afar, or a foreign page's over loopback (contract 1.1, 1.10).
+//! Applied to every request: request id, cache, CORS and HSTS fields; refuses ambiguous requests, plain HTTP from other
+//! machines, and foreign pages over loopback (contract 1.1, 1.10).
 
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -18,7 +18,7 @@ use crate::id::random_base62;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
-/// Fields that stand once or not at all: of two, each reader on the way may take another.
+/// Fields that may occur only once: of two, each intermediary could read another.
 const SINGLE: [HeaderName; 8] = [
     HOST,
     AUTHORIZATION,
@@ -29,23 +29,23 @@ const SINGLE: [HeaderName; 8] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
 ];
-/// Whether the process lives is no secret, and who asks may be a balancer without TLS (contract 1.1).
+/// Allowed over plain HTTP: it reveals nothing, and load balancers may check it without TLS (contract 1.1).
 const HEALTH: &str = "/api/health";
-/// A year, for this host alone.
+/// One year, for this host only.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Wraps a request.
+/// Middleware of the API.
 pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    // It ends with the answer, whoever has a clone.
+    // The reservation ends with the response, whoever still has a clone.
     let memory = RequestMemory::new(app.memory.clone());
     request.extensions_mut().insert(memory.clone());
     let id = random_base62(16);
-    // What is logged on the way says which request it was.
+    // Log lines of this request carry its id.
     let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
     if let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() {
-        app.unbelieved.note(&app.config.http.trusted_proxies, peer.ip().to_canonical(), request.headers());
+        app.untrusted_proxies.note(&app.config.http.trusted_proxies, peer.ip().to_canonical(), request.headers());
     }
     let admitted = admit(&app, &request);
     let is_foreign = admitted.as_ref().is_err_and(|error| error.code().status() == 403);
@@ -57,7 +57,7 @@ pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, nex
     } else if is_api && path != HEALTH && !is_secure(&app, &request) {
         ApiError::from(Code::HttpsRequired).into_response()
     } else if is_not_supported(path) {
-        // Before the router, where some of these paths look like an id.
+        // Before the router, in which some of these paths would match an `{id}`.
         ApiError::from(Code::NotSupported).into_response()
     } else {
         next.run(request).instrument(span).await
@@ -76,7 +76,7 @@ pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, nex
     response
 }
 
-/// Wraps a request for the metrics on their own listener.
+/// Middleware of the metrics listener.
 pub(crate) async fn apply_to_metrics(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let hsts = wants_hsts(&app, &request);
     let mut response = match admit(&app, &request) {
@@ -88,7 +88,7 @@ pub(crate) async fn apply_to_metrics(State(app): State<AppState>, request: Reque
     response
 }
 
-/// What holds for every request, whatever it asks for.
+/// Refuses ambiguous requests, and foreign hosts and origins over loopback.
 fn admit(app: &AppState, request: &Request) -> Result<(), ApiError> {
     if !names_one_host(request) {
         return Err(ApiError::new(Code::BadRequest, "a request has exactly one Host field"));
@@ -106,8 +106,8 @@ fn admit(app: &AppState, request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// RFC 9112 §3.2 and RFC 9113 §8.3.1: of a request that names no host, or several, each reader on the way may make
-/// something else.
+/// RFC 9112 §3.2 and RFC 9113 §8.3.1: intermediaries may disagree about the host of a request that names none, or
+/// several.
 fn names_one_host(request: &Request) -> bool {
     let mut fields = request.headers().get_all(HOST).iter();
     let (first, more) = (fields.next(), fields.next().is_some());
@@ -120,14 +120,14 @@ fn names_one_host(request: &Request) -> bool {
     }
 }
 
-/// Two Authorization fields that somebody on the way has joined to one.
+/// Detects two Authorization fields that an intermediary has joined into one.
 fn holds_two_credentials(headers: &HeaderMap) -> bool {
     let field = headers.get(AUTHORIZATION).and_then(|field| field.to_str().ok()).unwrap_or_default();
     let is_bearer = |text: &str| text.trim_start().get(..7).is_some_and(|head| head.eq_ignore_ascii_case("bearer "));
     field.contains(',') && field.split(',').any(is_bearer)
 }
 
-/// A proxy that the operator trusts says for whom it asks.
+/// Returns true for requests that a trusted proxy forwards.
 fn is_proxied(app: &AppState, request: &Request) -> bool {
     let headers = request.headers();
     is_trusted_proxy(app, request)
@@ -149,8 +149,8 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS. One that says it was not speaks for a client
-/// from afar, wherever it runs itself.
+/// Plain HTTP is allowed from loopback and from trusted proxies that report HTTPS. A proxy that reports plain HTTP
+/// forwards for a remote client, even if it runs on this machine.
 fn is_secure(app: &AppState, request: &Request) -> bool {
     match forwarded_proto(app, request) {
         Some(proto) => is_https_word(proto),
@@ -161,17 +161,17 @@ fn is_secure(app: &AppState, request: &Request) -> bool {
     }
 }
 
-/// Whether the client speaks HTTPS, to this server or to a trusted proxy.
+/// Returns true if the client uses HTTPS to this server or to a trusted proxy.
 fn is_https(app: &AppState, request: &Request) -> bool {
     request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls)
         || forwarded_proto(app, request).is_some_and(is_https_word)
 }
 
-/// What a trusted proxy says that its client speaks.
+/// Returns the protocol of the client as reported by a trusted proxy.
 fn forwarded_proto<'r>(app: &AppState, request: &'r Request) -> Option<&'r [u8]> {
-    // Of several values the last is the proxy's own; what stands before may be the client's.
-    let told = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
-    let last = told.rsplit(|byte| *byte == b',').next()?.trim_ascii();
+    // The last value is the proxy's; earlier ones may be forged by the client.
+    let values = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
+    let last = values.rsplit(|byte| *byte == b',').next()?.trim_ascii();
     is_trusted_proxy(app, request).then_some(last)
 }
 
@@ -179,7 +179,7 @@ fn is_https_word(proto: &[u8]) -> bool {
     proto.eq_ignore_ascii_case(b"https")
 }
 
-/// RFC 6797 §7.1: over HTTPS alone; and not where the server's own name is localhost, which other servers share.
+/// RFC 6797 §7.1: over HTTPS only; not if the server's own name is localhost, which other servers share.
 fn wants_hsts(app: &AppState, request: &Request) -> bool {
     app.own_names.want_https() && is_https(app, request)
 }

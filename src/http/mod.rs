@@ -1,10 +1,13 @@
-//! The HTTP door: the API, attachment links, health and metrics. It stores nothing; whatever enqueues is a pipeline's.
+//! The HTTP server: the API, attachment links, the dashboard's files, health and metrics. It may use every lower level;
+//! an operation that enqueues jobs belongs to `inbound`, `outbound`, `webhook`, `domain` or `accounts`, not here.
 //!
-//! `table` is the router's whole table; the router, the OpenAPI document and the tests are made of it. `conventions`
-//! wraps every answer (contract 1.1, 1.10), `error` is the one error form, `auth` says who asks.
+//! A new endpoint is a row in `table` and a handler in `api`: the router, the OpenAPI document and the tests are built
+//! from the rows, and `authorize` enforces the credential class that a row names. Rules for every request (contract
+//! 1.1, 1.10) belong to `middleware`, error codes to `error`, connections to `listener`.
 
 mod api;
 mod auth;
+mod authorize;
 mod body;
 mod client;
 mod connections;
@@ -66,66 +69,52 @@ use crate::store::blobs::objects::Objects;
 use crate::webhook::attempt::deliver::Webhooks;
 
 use connections::{ConnectionLimits, Connections};
-use forwarded::Unbelieved;
+use forwarded::UntrustedProxies;
 use idempotency::Idempotency;
 use limits::Limits;
 use local::OwnNames;
 use realtime::StreamTokens;
 pub use table::table;
 
-/// What the door is built from.
+/// Services that the server is built from.
 pub(crate) struct Dependencies {
-    /// The configuration.
     pub(crate) config: Arc<Config>,
-    /// What time it is.
     pub(crate) clock: Clock,
-    /// The database.
     pub(crate) db: Db,
-    /// Mail data on disk.
     pub(crate) objects: Objects,
-    /// Signs and checks attachment links.
     pub(crate) links: Arc<Links>,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// What one account may have.
+    /// Limits per account.
     pub(crate) account_limits: Arc<crate::limits::Limits>,
-    /// What requests and answers are held within.
+    /// Budget for the bodies of requests and responses.
     pub(crate) memory: MemoryBudget,
-    /// Opens what is sealed.
     pub(crate) secrets: Arc<Secrets>,
-    /// Signing up and in.
     pub(crate) accounts: Arc<Accounts>,
-    /// Adds and verifies domains.
     pub(crate) domains: Arc<Domains>,
-    /// Asks Google who somebody is.
     pub(crate) google: Google,
-    /// Takes messages for a route.
     pub(crate) inbound: Inbound,
-    /// Keeps files of clients.
     pub(crate) uploads: Uploads,
-    /// Takes mail to send.
     pub(crate) outbound: Outbound,
-    /// Attempts what a person asks for.
+    /// For attempts that a person asks for.
     pub(crate) webhooks: Arc<Webhooks>,
-    /// The event streams of accounts.
     pub(crate) realtime: EventBus,
 }
 
-/// What every handler may use.
+/// State that every handler may use.
 pub(crate) struct AppInner {
     parts: Dependencies,
     limits: Limits,
     connections: Arc<Connections>,
     idempotency: Idempotency,
-    /// The OpenAPI document, once somebody asked for it: making it takes megabytes.
+    /// The OpenAPI document, built on the first request for it: building takes megabytes.
     openapi: OnceCell<Bytes>,
     stream_tokens: StreamTokens,
     overviews: api::overview::OverviewCache,
     tls: ServerTls,
     own_names: OwnNames,
-    unbelieved: Unbelieved,
+    untrusted_proxies: UntrustedProxies,
     started_at: Timestamp,
-    /// Cancelled when the door closes: streams end then.
+    /// Cancelled at shutdown, which ends event streams.
     closing: CancellationToken,
 }
 
@@ -137,18 +126,16 @@ impl Deref for AppInner {
     }
 }
 
-/// The door, as handlers share it.
 pub(crate) type AppState = Arc<AppInner>;
 
-/// The address a request came from.
+/// TCP peer of the request.
 #[derive(Clone, Copy, Debug)]
 struct PeerAddress(SocketAddr);
 
-/// Whether the connection of a request was accepted on a loopback address.
+/// True if the connection was accepted on a loopback address.
 #[derive(Clone, Copy, Debug)]
 struct OverLoopback(bool);
 
-/// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve HTTP on {address}: {source}")]
 pub(crate) struct BindError {
@@ -156,14 +143,13 @@ pub(crate) struct BindError {
     source: std::io::Error,
 }
 
-/// Every address of the door, bound; nothing is served yet.
+/// All bound addresses; nothing is served yet.
 pub(crate) struct Listeners {
     api: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     metrics: Option<(TcpListener, SocketAddr)>,
 }
 
-/// The door.
 pub(crate) struct Http {
     listeners: Listeners,
     tls: TlsAcceptor,
@@ -171,11 +157,11 @@ pub(crate) struct Http {
 }
 
 fn router(app: AppState) -> Router {
-    // One method router for each path: axum joins methods only within one.
+    // One method router per path: axum merges methods only within one.
     let mut paths: BTreeMap<&'static str, MethodRouter<AppState>> = BTreeMap::new();
     for endpoint in table() {
         let path = paths.remove(endpoint.path).unwrap_or_default();
-        paths.insert(endpoint.path, path.merge(endpoint.handler));
+        paths.insert(endpoint.path, path.merge(authorize::authorized(endpoint, &app)));
     }
     let router = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router
@@ -213,12 +199,12 @@ impl Listeners {
         Ok(Self { api, addresses, metrics })
     }
 
-    /// Where the API is to be served.
+    /// Returns the addresses of the API.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The same, and where the metrics are to be served.
+    /// Returns the addresses of the API and of the metrics.
     pub(crate) fn all_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let metrics = self.metrics.as_ref().map(|(_, address)| *address);
         self.addresses.iter().copied().chain(metrics)
@@ -226,7 +212,7 @@ impl Listeners {
 }
 
 impl Http {
-    /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
+    /// Creates the server; every listener speaks HTTP and, with the certificate in `tls`, HTTPS.
     pub(crate) fn new(listeners: Listeners, parts: Dependencies, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
         let http = &parts.config.http;
@@ -241,7 +227,7 @@ impl Http {
             tls: tls.clone(),
             own_names: OwnNames::new(&parts.config.public_url, &parts.config.hostname),
             overviews: api::overview::OverviewCache::default(),
-            unbelieved: Unbelieved::default(),
+            untrusted_proxies: UntrustedProxies::default(),
             parts,
             limits,
             connections,
@@ -253,12 +239,11 @@ impl Http {
         Self { listeners, tls: acceptor, app: Arc::new(app) }
     }
 
-    /// Where it listens.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         self.listeners.addresses()
     }
 
-    /// Serves until `stop`; requests that run then have `grace` to finish.
+    /// Serves until `stop`; requests in progress then get `grace` to finish.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
@@ -272,7 +257,7 @@ impl Http {
             tasks.spawn(listener::serve(listener, router, self.tls.clone(), connections, stop.clone(), grace));
         }
         if let Some((listener, _)) = self.listeners.metrics {
-            // Few ask for them.
+            // Few clients scrape the metrics.
             let caps = ConnectionLimits { connections: 64, of_address: 32, proxies: Vec::new() };
             let connections = Arc::new(Connections::new(caps));
             let router = metrics_router(self.app);

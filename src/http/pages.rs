@@ -1,7 +1,7 @@
-//! Files of the binary: the assets of the dashboard, and the plain pages behind mailed links.
+//! Files embedded in the binary: the dashboard's assets, and the plain pages behind mailed links.
 //!
-//! `build.rs` leaves each asset as it is and compressed. They are served below a path that holds a hash of them all, so
-//! a browser keeps them for ever and never mixes two versions.
+//! `build.rs` embeds each asset plain and compressed. Their path contains a hash of all assets, so a browser caches
+//! them forever and never mixes two versions.
 
 use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::extract::Path;
 use data_encoding::HEXLOWER;
 
-/// The path of all assets of this version.
+/// Path of the assets of this version.
 const ASSETS_PATH: &str = concat!("/assets/", env!("MAILKITE_ASSETS"));
 const VERSION: &str = env!("MAILKITE_ASSETS");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
@@ -26,23 +26,22 @@ const QUESTION_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-/// Everything under `assets`, in the binary.
 #[derive(RustEmbed)]
 #[folder = "$OUT_DIR/assets"]
 struct Assets;
 
-/// The page behind a mailed link that does something: `text`, and a button that posts to the page's own URL. Opening a
-/// link changes nothing, since programs that scan mail open links too; and the page needs no script.
-pub(crate) fn question(title: &str, text: &str, button: &str) -> Response {
+/// Renders a page with `text` and a button that posts to the page's own URL, for mailed links that change something.
+/// Opening a link changes nothing, since mail scanners open links too. The page needs no script.
+pub(crate) fn confirmation_page(title: &str, text: &str, button: &str) -> Response {
     let texts = [("{{title}}", title), ("{{text}}", text), ("{{button}}", button)];
     let mut response = page(StatusCode::OK, "ask.html", QUESTION_POLICY, &texts);
-    // With `no-referrer` the form would be posted with the origin `null`.
+    // With `no-referrer` browsers would post the form with the origin `null`.
     response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
-/// A page that says how something ended.
-pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
+/// Renders a page that reports a result.
+pub(crate) fn result_page(status: StatusCode, title: &str, text: &str) -> Response {
     page(status, "notice.html", NOTICE_POLICY, &[("{{title}}", title), ("{{text}}", text)])
 }
 
@@ -51,7 +50,7 @@ fn page(status: StatusCode, name: &str, policy: &'static str, texts: &[(&str, &s
     (status, html_headers(policy), html).into_response()
 }
 
-/// What the answer with a page has, under its own content security policy.
+/// Returns the header fields of a page with this content security policy.
 pub(super) fn html_headers(policy: &'static str) -> [(HeaderName, HeaderValue); 5] {
     [
         (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
@@ -62,7 +61,7 @@ pub(super) fn html_headers(policy: &'static str) -> [(HeaderName, HeaderValue); 
     ]
 }
 
-/// The text of a page, with texts in place of their marks.
+/// Renders a page, with texts in place of their marks.
 pub(super) fn html(name: &str, texts: &[(&str, &str)]) -> Option<String> {
     let file = Assets::get(name)?;
     let html = String::from_utf8_lossy(&file.data).replace("{{assets}}", ASSETS_PATH);
@@ -73,13 +72,13 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// Whether the client has what this tag stands for (RFC 9110 §13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
-    known.flat_map(|known| known.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
+/// Returns true if the client has the version of this tag (RFC 9110 §13.1.2).
+pub(super) fn matches_etag(headers: &HeaderMap, tag: &str) -> bool {
+    let fields = headers.get_all(IF_NONE_MATCH).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
 }
 
-/// Styles, modules and pictures; pages themselves have their own paths.
+/// Serves styles, modules and images; pages have their own paths.
 pub(crate) async fn asset(
     Path((version, name)): Path<(String, String)>,
     headers: HeaderMap,
@@ -95,7 +94,7 @@ pub(crate) async fn asset(
     }
     let (encoding, file) = smallest(&name, &headers).ok_or_else(ApiError::not_found)?;
     let tag = format!("\"{}\"", HEXLOWER.encode(&file.metadata.sha256_hash()));
-    let known = is_known(&headers, &tag);
+    let unchanged = matches_etag(&headers, &tag);
     let mut fields = HeaderMap::new();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static(FOR_EVER));
@@ -103,17 +102,18 @@ pub(crate) async fn asset(
     fields.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
     fields.extend(encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding))));
-    if known {
+    if unchanged {
         return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
     }
     Ok((fields, file.data).into_response())
 }
 
-/// The smallest form of a file that the client takes.
+/// Returns the smallest encoding of a file that the client accepts.
 fn smallest(name: &str, headers: &HeaderMap) -> Option<(Option<&'static str>, EmbeddedFile)> {
-    let asked: Vec<&str> = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accepted: Vec<&str> =
+        headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
     for (encoding, ending) in [("br", "br"), ("gzip", "gz")] {
-        if takes(&asked, encoding)
+        if accepts_encoding(&accepted, encoding)
             && let Some(file) = Assets::get(&format!("{name}.{ending}"))
         {
             return Some((Some(encoding), file));
@@ -122,9 +122,9 @@ fn smallest(name: &str, headers: &HeaderMap) -> Option<(Option<&'static str>, Em
     Assets::get(name).map(|file| (None, file))
 }
 
-/// Whether an encoding is named and not refused by `q=0` (RFC 9110 §12.5.3).
-fn takes(asked: &[&str], encoding: &str) -> bool {
-    asked.iter().flat_map(|value| value.split(',')).any(|one| {
+/// Returns true if an encoding is named and not refused by `q=0` (RFC 9110 §12.5.3).
+fn accepts_encoding(accepted: &[&str], encoding: &str) -> bool {
+    accepted.iter().flat_map(|value| value.split(',')).any(|one| {
         let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
         let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
         name.trim().eq_ignore_ascii_case(encoding) && !refused
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn an_encoding_is_taken_when_it_is_named_and_not_refused() {
-        assert!(takes(&["gzip, deflate, br;q=0.8"], "br"));
-        assert!(takes(&["deflate", "GZIP"], "gzip"));
+        assert!(accepts_encoding(&["gzip, deflate, br;q=0.8"], "br"));
+        assert!(accepts_encoding(&["deflate", "GZIP"], "gzip"));
         for refusal in ["br;q=0", "br; q=0.000", "gzip", "", "brotli"] {
-            assert!(!takes(&[refusal], "br"), "{refusal}");
+            assert!(!accepts_encoding(&[refusal], "br"), "{refusal}");
         }
     }
 }

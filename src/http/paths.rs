@@ -1,12 +1,12 @@
-//! The one spelling of a request's path that the router knows (contract 1.1).
+//! Normalizes the path of a request for the router (contract 1.1).
 //!
-//! The router compares the raw path; here escapes that need none are undone, so that `/v1/m%65` is `/v1/me`. All others
-//! stay, an encoded slash among them: segments are split before they are decoded.
+//! The router compares the raw path; unnecessary escapes are decoded here, so that `/v1/m%65` is `/v1/me`. All others
+//! stay, including an encoded slash: segments are split before they are decoded.
 
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 
-/// Brings the path of a request into that spelling; one that has escapes which are none stays as it is.
+/// Normalizes the path of a request; a path with malformed escapes stays as it is.
 pub(super) fn respell(uri: &mut Uri) {
     let Some(path) = unescaped(uri.path()) else { return };
     let whole = match uri.query() {
@@ -20,7 +20,7 @@ pub(super) fn respell(uri: &mut Uri) {
     }
 }
 
-/// The path with its unreserved characters unescaped (RFC 3986 §6.2.2.2); none where nothing is to be done.
+/// Returns the path with unreserved characters decoded (RFC 3986 §6.2.2.2); `None` if nothing changes.
 fn unescaped(path: &str) -> Option<String> {
     let (head, rest) = path.split_once('%')?;
     let mut out = String::with_capacity(path.len());

@@ -35,45 +35,45 @@ use crate::store::accounts::domains;
 use crate::webhook::attempt::payload::Payload;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A frame is handed over in pieces of this size.
+/// Frames are written in pieces of this size, in octets.
 const PIECE: usize = 64 * 1024;
-/// How long a client may leave a piece of a frame lying that takes part in the budget of large payloads.
+/// Time for a client to read a piece of a frame that holds memory of the budget for large payloads.
 const PIECE_TIME: Duration = Duration::from_secs(15);
-/// How soon a stream that has nothing to tell notices that its credential was revoked.
+/// An idle stream checks this often that its credential was not revoked.
 const RECHECK: Duration = Duration::from_secs(3);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 const TOKEN_PREFIX: &str = "mkrt_";
 /// 43 characters of base64url (contract 1.4).
 const TOKEN_BYTES: usize = 32;
-/// Tokens that wait to be used, of all accounts.
+/// Unused tokens of all accounts.
 const MAX_TOKENS: usize = 10_000;
-/// Seconds after which a client is asked to try again when it has too many streams.
+/// `Retry-After` for a client with too many streams.
 const RETRY_AFTER_SECS: u64 = 15;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Tokens of one use for clients that can send no header; they stand for the credential that asked for them.
+/// Single-use tokens for clients that cannot send header fields; each stands for the credential that requested it.
 #[derive(Default)]
 pub(crate) struct StreamTokens(Mutex<HashMap<[u8; 32], (String, Timestamp)>>);
 
 impl StreamTokens {
-    /// A new token in place of `credential`, and when it expires; none when too many wait.
+    /// Issues a token for `credential` and returns it with its expiry; `None` if there are too many unused ones.
     fn issue(&self, credential: &str, now: Timestamp) -> Option<(String, Timestamp)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MAX_TOKENS {
-            waiting.retain(|_, (_, expires)| now < *expires);
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= MAX_TOKENS {
+            tokens.retain(|_, (_, expires)| now < *expires);
         }
         let mut random = [0; TOKEN_BYTES];
         fill_random(&mut random);
         let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
         let expires = now.plus(TOKEN_LIFETIME);
-        (waiting.len() < MAX_TOKENS).then(|| waiting.insert(token_hash(&token), (credential.to_owned(), expires)))?;
+        (tokens.len() < MAX_TOKENS).then(|| tokens.insert(token_hash(&token), (credential.to_owned(), expires)))?;
         Some((token, expires))
     }
 
-    /// The credential that a token stands for; after this it stands for nothing.
+    /// Returns the credential of a token and invalidates the token.
     fn redeem(&self, token: &str, now: Timestamp) -> Option<String> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (credential, expires) = waiting.remove(&token_hash(token))?;
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (credential, expires) = tokens.remove(&token_hash(token))?;
         (now < expires).then_some(credential)
     }
 }
@@ -88,18 +88,13 @@ pub(crate) struct StreamToken {
 }
 
 /// `POST /v1/realtime/token`
-pub(crate) async fn token(
-    State(app): State<AppState>,
-    _: Caller,
-    headers: HeaderMap,
-) -> Result<Json<StreamToken>, ApiError> {
+pub(crate) async fn token(State(app): State<AppState>, headers: HeaderMap) -> Result<Json<StreamToken>, ApiError> {
     let credential = bearer(&headers).ok_or(Code::Unauthorized)?;
     let issued = app.stream_tokens.issue(credential, app.clock.now());
     let (token, expires_at) = issued.ok_or_else(|| ApiError::rate_limited(RETRY_AFTER_SECS))?;
     Ok(Json(StreamToken { token, expires_at }))
 }
 
-/// What a stream is to hold.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct StreamQuery {
     /// A token of `POST /v1/realtime/token`, for clients that can send no `Authorization`.
@@ -168,14 +163,14 @@ pub(crate) async fn stream(
     Ok((fields, HttpBody::from_stream(body)).into_response())
 }
 
-/// The first time after `period`; after a pause it does not catch up.
+/// Ticks first after `period`; missed ticks are not made up for.
 fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// Who opens a stream, by the credential that it stands on.
+/// Authenticates the client of a stream.
 async fn admit(app: &AppState, credential: Option<String>, now: Timestamp) -> Result<(Caller, String), ApiError> {
     let credential = credential.ok_or(Code::Unauthorized)?;
     let caller = identify(app, &credential, now).await?;
@@ -192,31 +187,30 @@ async fn find_domain(app: &AppState, caller: &Caller, name: String) -> Result<Do
     Ok(domain.id)
 }
 
-/// Writes events until nobody reads them, they come too fast, their credential is revoked or the server stops.
+/// Writes events until the client disconnects or falls behind, its credential is revoked, or the server stops.
 struct Writer {
     app: AppState,
     first: Option<Bytes>,
     stream: Stream,
     domain: Option<DomainRowId>,
     credential: String,
-    /// What the event that was written last takes of the budget of large payloads.
+    /// Memory of the event written last, of the budget for large payloads.
     permit: Option<Reservation>,
     heartbeat: Interval,
     recheck: Interval,
 }
 
-/// What is written at a time.
 enum Frame {
-    /// As it stands.
+    /// Complete.
     Whole(Bytes),
-    /// Its first lines, and the payload of a message, which may be large.
+    /// The first lines, and the payload of a message, which may be large.
     Payload(String, Payload),
 }
 
 impl Frame {
     fn pieces(self) -> Box<dyn Iterator<Item = Bytes> + Send> {
         match self {
-            // Copied, so that a piece that waits does not hold all of a large frame.
+            // Copied, so that a waiting piece does not keep all of a large frame in memory.
             Self::Whole(frame) if frame.len() > PIECE => {
                 let pieces: Vec<Bytes> = frame.chunks(PIECE).map(Bytes::copy_from_slice).collect();
                 Box::new(pieces.into_iter())
@@ -230,18 +224,18 @@ impl Frame {
     }
 }
 
-/// How a stream came to its end.
+/// Reason for the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// Between two frames, or because its client went.
+    /// Between two frames, or because the client disconnected.
     Orderly,
-    /// Its client left a frame lying.
+    /// The client did not read a frame.
     Unread,
 }
 
 impl Writer {
-    /// Writes until the end. What ends a stream ends it also while its client reads nothing: it holds one of the places of
-    /// its account, and perhaps a part of the budget.
+    /// Writes until the end. A stream also ends while its client reads nothing: it takes one of the account's streams,
+    /// and perhaps memory of the budget.
     async fn write(mut self, pieces: mpsc::Sender<Bytes>) -> Ended {
         loop {
             let frame = tokio::select! {
@@ -253,11 +247,11 @@ impl Writer {
                 let large = self.permit.is_some();
                 let place = tokio::select! {
                     place = pieces.reserve() => place,
-                    () = self.until_over() => return Ended::Unread,
+                    () = self.until_ended() => return Ended::Unread,
                     () = sleep(PIECE_TIME), if large => return Ended::Unread,
                 };
                 let Ok(place) = place else { return Ended::Orderly };
-                // Asked of each piece: nothing goes out once the answer to a revocation did.
+                // Checked for each piece: nothing goes out once a revocation is answered.
                 if !self.is_allowed().await {
                     return Ended::Unread;
                 }
@@ -266,8 +260,8 @@ impl Writer {
         }
     }
 
-    /// Waits until the stream has to end, whatever its client does.
-    async fn until_over(&mut self) {
+    /// Waits until the stream has to end.
+    async fn until_ended(&mut self) {
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => return,
@@ -302,7 +296,7 @@ impl Writer {
         }
     }
 
-    /// An event as it is written; nothing when its message is not stored any more.
+    /// Renders an event; `None` if its message is no longer stored.
     async fn frame(&mut self, event: &Arc<Event>) -> Option<Frame> {
         match &event.body {
             Body::Told { event_type, json } => {

@@ -1,7 +1,6 @@
 //! Health, readiness and metrics (contract 2.1).
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -10,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::auth::bearer;
 use super::error::ApiError;
-use super::{AppState, openapi, table};
 use crate::process::data_dir::DataDir;
 use crate::secrets::token_hash;
 
@@ -23,19 +22,19 @@ pub(crate) struct Health {
     ok: bool,
 }
 
-/// As soon as the process serves HTTP.
+/// Succeeds as soon as the process serves HTTP.
 pub(crate) async fn health() -> Json<Health> {
     Json(Health { ok: true })
 }
 
-/// What mail and webhooks need.
+/// Parts that mail and webhooks need.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ReadyChecks {
     /// The database can be read, there is room, and commits become durable within seconds.
     storage: bool,
-    /// A door for mail accepts connections.
+    /// An SMTP listener accepts connections.
     smtp: bool,
-    /// The engine that attempts webhooks and mail is at work.
+    /// The job engine for webhooks and mail is running.
     queue: bool,
 }
 
@@ -46,7 +45,7 @@ pub(crate) struct Ready {
     checks: ReadyChecks,
 }
 
-/// Whether mail can be taken and webhooks be made, each as it was just seen.
+/// Checks that mail can be accepted and webhooks be sent; every check is made anew.
 pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
     let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
@@ -62,18 +61,8 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], Json(body)).into_response()
 }
 
-/// The OpenAPI document.
-pub(crate) async fn openapi(State(app): State<AppState>) -> Response {
-    let document = async {
-        let document = openapi::document(&table(), &app.config.public_url);
-        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
-    };
-    let document = app.openapi.get_or_init(|| document).await.clone();
-    ([(CONTENT_TYPE, "application/json")], document).into_response()
-}
-
-/// How attempts, passwords and keys wait for their turn.
-fn waiting(app: &AppState) -> String {
+/// Renders metrics of waiting attempts, password hashes and key generations.
+fn render_waiting(app: &AppState) -> String {
     let (passwords, keys) = (app.accounts.passwords.figures(), app.domains.keys.figures());
     let costly = format!(
         "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
@@ -86,7 +75,7 @@ fn waiting(app: &AppState) -> String {
     app.webhooks.jobs.figures().render() + &costly
 }
 
-/// The counters, on their own listener.
+/// Serves the metrics on their own listener.
 pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
     app.metrics.set_objects(app.objects.damaged_count(), app.objects.kept_orphans());
     (
@@ -96,15 +85,15 @@ pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
             + &app.account_limits.render()
             + &app.memory.render()
             + &app.connections.render()
-            + &waiting(&app),
+            + &render_waiting(&app),
     )
         .into_response()
 }
 
-/// The counters on the main listener, for who knows the token; for everyone else the path does not exist.
+/// Serves the metrics on the main listener to clients with the token; for others the path does not exist.
 pub(crate) async fn metrics_with_token(state: State<AppState>, headers: HeaderMap) -> Response {
     let genuine = match (bearer(&headers), &state.config.metrics.token) {
-        // Hashes are compared, so the time taken says nothing of the token.
+        // Hashes are compared, so the timing reveals nothing of the token.
         (Some(given), Some(token)) => token_hash(given) == token_hash(token),
         _ => false,
     };

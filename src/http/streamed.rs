@@ -1,5 +1,5 @@
-//! JSON answers with texts as large as a mail: each text is escaped while it is sent, a piece at a time, and what it is
-//! made of is held within the memory budget until then. Whoever takes too long over it is cut off.
+//! JSON responses with texts as large as a mail: each text is escaped piece by piece while it is sent, and its source
+//! is held within the memory budget until then. Clients that take too long are cut off.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,40 +17,40 @@ use crate::id::random_base62;
 use crate::memory_budget::Reservation;
 use crate::webhook::attempt::payload::escape;
 
-/// A text from this size on is sent in pieces …
+/// Texts of at least this size are sent in pieces.
 pub(crate) const LARGE: usize = 64 * 1024;
-/// … of about this size.
+/// Approximate size of a piece.
 const PIECE: usize = 64 * 1024;
-/// How long a client may take for an answer, …
-const PATIENCE: Duration = Duration::from_secs(60);
-/// … and a second more for so many octets.
+/// Time for a client to read a response …
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// … plus a second per this many octets.
 const SLOWEST: usize = 64 * 1024;
 
 /// Pieces of a text, each UTF-8 by itself.
 pub(crate) type Text = Box<dyn Iterator<Item = Bytes> + Send>;
 
-/// A JSON document whose large texts are left out until they are written.
+/// A JSON document whose large texts are inserted while it is written.
 #[derive(Default)]
 pub(crate) struct StreamedJson {
     parts: VecDeque<Part>,
     /// Octets of the texts, before they are escaped.
     octets: usize,
-    /// What the texts hold, and who cuts the client off, until the last piece is taken.
+    /// Memory of the texts and the timer that cuts the client off, kept until the last piece is read.
     held: Option<(Option<Reservation>, Option<DropGuard>)>,
 }
 
 enum Part {
     Json(Bytes),
-    /// The inside of a string.
+    /// The content of a string.
     Text(Text),
 }
 
-/// What stands for a text in a document until it is split there.
+/// Returns a placeholder for a text, at which the document is split.
 pub(crate) fn marker() -> String {
     random_base62(32)
 }
 
-/// A text in pieces.
+/// Splits a text into pieces.
 pub(crate) fn pieces_of(text: String) -> Text {
     let mut at = 0;
     Box::new(std::iter::from_fn(move || {
@@ -62,12 +62,12 @@ pub(crate) fn pieces_of(text: String) -> Text {
 }
 
 impl StreamedJson {
-    /// Adds JSON as it stands.
+    /// Adds literal JSON.
     pub(crate) fn push(&mut self, json: &'static [u8]) {
         self.parts.push_back(Part::Json(Bytes::from_static(json)));
     }
 
-    /// Adds a document in which markers stand for texts of so many octets, in the order in which it names them.
+    /// Adds a document in which markers stand for texts of these sizes, in the order of their occurrence.
     pub(crate) fn push_document(&mut self, document: &impl Serialize, texts: Vec<(String, usize, Text)>) {
         // Views always serialize.
         let mut json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
@@ -87,20 +87,20 @@ impl StreamedJson {
         self.parts.push_back(Part::Json(bytes));
     }
 
-    /// The answer. Its texts hold `share` until it is taken.
+    /// Builds the response, which holds `share` until it is read.
     pub(crate) fn answer(self, share: Option<Reservation>, hangup: &Hangup) -> Response {
         ([(CONTENT_TYPE, "application/json")], self.body(share, hangup)).into_response()
     }
 
-    /// The body of the answer.
+    /// Builds the body of the response.
     pub(crate) fn body(mut self, share: Option<Reservation>, hangup: &Hangup) -> Body {
-        let patience = PATIENCE + Duration::from_secs((self.octets / SLOWEST) as u64);
+        let timeout = SEND_TIMEOUT + Duration::from_secs((self.octets / SLOWEST) as u64);
         let (taken, hangup) = (CancellationToken::new(), hangup.clone());
         let guard = taken.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
                 () = taken.cancelled() => {}
-                () = tokio::time::sleep(patience) => hangup.now(),
+                () = tokio::time::sleep(timeout) => hangup.now(),
             }
         });
         self.held = Some((share, Some(guard)));

@@ -1,6 +1,6 @@
-//! A connection whose client has to read: a write that gets nowhere for too long ends it.
+//! Write timeout of a connection: a write without progress for too long ends it.
 //!
-//! hyper knows deadlines for what a client sends, none for what it does not read.
+//! hyper has timeouts for reads from a client, none for writes to it.
 
 use std::future::Future as _;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream with patience for its reader.
-pub(super) struct Stalling<S> {
+/// A stream with a write timeout.
+pub(super) struct WriteTimeout<S> {
     stream: S,
     patience: Duration,
-    /// Since the last write that got nowhere, until one gets somewhere.
+    /// Runs from a write without progress until the next one with progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncWrite + Unpin> Stalling<S> {
-    /// Ends `stream` when its client reads nothing for `patience`.
+impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
+    /// Fails writes to `stream` once its client reads nothing for `patience`.
     pub(super) const fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, stalled: None }
     }
@@ -41,13 +41,13 @@ impl<S: AsyncWrite + Unpin> Stalling<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         self.write(cx, |stream, cx| stream.poll_write(cx, bytes))
     }

@@ -1,4 +1,4 @@
-//! The account that asks: itself, its use, its keys and its webhook secret (contract 2.7–2.10).
+//! The caller's account: profile, usage, API keys and webhook secret (contract 2.7–2.10).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::domains::find_domain;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, required, text};
+use crate::http::body::{Body, Lenient, OK, OkView, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
@@ -22,11 +22,10 @@ use crate::secrets::{self, token_hash};
 use crate::store::accounts::{domains, keys};
 use crate::store::messages;
 
-/// What a self-hosted account's plan is called.
+/// Name of a self-hosted account's plan.
 const PLAN: &str = "self-hosted";
-/// The longest name of a key.
 const MAX_NAME_CHARS: usize = 100;
-/// How much of a key is shown in lists.
+/// Characters of a key that lists show.
 const PREFIX_CHARS: usize = 12;
 
 /// `GET /v1/me`
@@ -46,13 +45,13 @@ pub(crate) struct Me {
     storage: StorageView,
 }
 
-/// What the account has stored (contract 2.11).
+/// Storage used by the account (contract 2.11).
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StorageView {
     /// Bytes of messages, files, templates and captures.
     #[schema(example = 73_400_320)]
     used: u64,
-    /// How many it may have; null: any number.
+    /// Limit in bytes; null is no limit.
     #[schema(example = 2_147_483_648_u64)]
     limit: Option<u64>,
 }
@@ -63,7 +62,7 @@ impl From<Stored> for StorageView {
     }
 }
 
-/// The account behind the credential.
+/// `GET /v1/me`
 pub(crate) async fn me(State(app): State<AppState>, caller: Caller) -> Result<Json<Me>, ApiError> {
     let (id, scope) = (caller.id(), caller.scope());
     let limits = Arc::clone(&app.account_limits);
@@ -99,7 +98,7 @@ pub(crate) struct Usage {
     storage: StorageView,
 }
 
-/// How much the account sent this month.
+/// `GET /api/billing/usage`
 pub(crate) async fn usage(State(app): State<AppState>, caller: Caller) -> Result<Json<Usage>, ApiError> {
     let (start, end) = month_of(app.clock.now());
     let id = caller.id();
@@ -119,7 +118,7 @@ pub(crate) async fn usage(State(app): State<AppState>, caller: Caller) -> Result
     }))
 }
 
-/// The calendar month in UTC around a point in time.
+/// Returns the begin and end of the calendar month, in UTC.
 fn month_of(now: Timestamp) -> (Timestamp, Timestamp) {
     let utc =
         jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
@@ -136,15 +135,13 @@ pub(crate) struct Key {
     key: String,
 }
 
-/// The account's key, made if there is none.
+/// `GET /api/keys`: creates the key if there is none.
 pub(crate) async fn key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.api_key(caller.id(), app.clock.now()).await? }))
 }
 
-/// A new key in place of the account's old one.
+/// `POST /api/keys/rotate`
 pub(crate) async fn rotate_key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.rotate_api_key(caller.id(), app.clock.now()).await? }))
 }
 
@@ -160,23 +157,22 @@ pub(crate) struct ScopedKey {
     domain_id: String,
     #[schema(example = "acme.dev")]
     domain: String,
-    /// How the key begins.
+    /// First characters of the key.
     #[schema(example = "mk_live_a1B2")]
     prefix: String,
     created_at: Timestamp,
     last_used_at: Option<Timestamp>,
-    /// The key itself; shown this once.
+    /// The key; shown only in this answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     key: Option<String>,
 }
 
-/// The account's scoped keys.
+/// `GET /api/keys/scoped`
 pub(crate) async fn scoped_keys(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<Vec<ScopedKey>>, ApiError> {
-    caller.require_account()?;
     let id = caller.id();
     let rows = app.db.read(move |connection| keys::list_scoped(connection, id)).await?;
     let view = |row: keys::ScopedKey| {
@@ -209,13 +205,12 @@ pub(crate) struct NewScopedKey {
     name: Lenient<String>,
 }
 
-/// Makes a key for one domain.
+/// `POST /api/keys/scoped`
 pub(crate) async fn new_scoped_key(
     State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<ScopedKey>), ApiError> {
-    caller.require_account()?;
     let fields: NewScopedKey = body.fields()?;
     let domain = required(fields.domain_id, "domainId")?;
     let name = text(fields.name, "name")?.map(|name| name.trim().to_owned()).unwrap_or_default();
@@ -225,18 +220,18 @@ pub(crate) async fn new_scoped_key(
     let (account, now, key) = (caller.id(), app.clock.now(), secrets::new_api_key());
     let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
     let limits = Arc::clone(&app.account_limits);
-    let made = app.db.write(move |tx| {
+    let created = app.db.write(move |tx| {
         let Some(domain) = find_domain(tx, account, &domain)? else {
             return Ok(None);
         };
         limits.admit(tx, account, Kind::ScopedKeys)?;
         let name = if name.is_empty() { domain.name.clone() } else { name };
-        // A domain's name may be longer.
+        // The domain's name, which is the default, may be longer.
         let name: String = name.chars().take(MAX_NAME_CHARS).collect();
         let id = keys::insert_scoped(tx, account, domain.id, &name, &hash, &sealed, now)?;
         Ok(Some((id, name, domain)))
     });
-    let (id, name, domain) = made.await?.ok_or(Code::DomainNotOwned)?;
+    let (id, name, domain) = created.await?.ok_or(Code::DomainNotOwned)?;
     let view = ScopedKey {
         id: id.to_string(),
         name,
@@ -250,20 +245,30 @@ pub(crate) async fn new_scoped_key(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-/// Ends a scoped key.
+/// `DELETE /api/keys/scoped/:id`
 pub(crate) async fn delete_scoped_key(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let id = KeyId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let (account, asked) = (caller.id(), id.clone());
-    if !app.db.read(move |connection| keys::has_scoped(connection, account, &asked)).await? {
-        return Err(ApiError::not_found());
-    }
-    caller.require_account()?;
+) -> Result<Json<OkView>, ApiError> {
+    let (account, id) = (caller.id(), find_scoped_key(&app, &caller, &id).await?);
     app.db.write_removal(move |tx| keys::delete_scoped(tx, account, &id)).await?;
     Ok(OK)
+}
+
+/// Looks up the scoped key of a path.
+///
+/// # Errors
+/// 404.
+pub(crate) async fn scoped_key_exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
+    find_scoped_key(&app, &caller, &id).await.map(drop)
+}
+
+async fn find_scoped_key(app: &AppState, caller: &Caller, id: &str) -> Result<KeyId, ApiError> {
+    let (account, id) = (caller.id(), KeyId::parse(id).ok_or_else(ApiError::not_found)?);
+    let wanted = id.clone();
+    let found = app.db.read(move |connection| keys::has_scoped(connection, account, &wanted)).await?;
+    if found { Ok(id) } else { Err(ApiError::not_found()) }
 }
 
 /// A webhook signing secret.
@@ -280,22 +285,20 @@ pub(crate) struct RotatedSecret {
     /// The new secret.
     #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
     pub(crate) secret: String,
-    /// Until then the old secret signs too.
+    /// Until then the old secret signs, too.
     pub(crate) previous_valid_until: Timestamp,
 }
 
-/// The secret of the account's tracking webhooks.
+/// `GET /api/webhooks/secret`
 pub(crate) async fn webhook_secret(State(app): State<AppState>, caller: Caller) -> Result<Json<Secret>, ApiError> {
-    caller.require_account()?;
     Ok(Json(Secret { secret: app.accounts.webhook_secret(caller.id()).await? }))
 }
 
-/// A new secret in place of it.
+/// `POST /api/webhooks/secret/rotate`
 pub(crate) async fn rotate_webhook_secret(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    caller.require_account()?;
     let (secret, previous_valid_until) = app.accounts.rotate_webhook_secret(caller.id(), app.clock.now()).await?;
     Ok(Json(RotatedSecret { secret, previous_valid_until }))
 }

@@ -1,5 +1,5 @@
-//! A file that a request gives, as base64 or by the URL where it lies (contract 7.2, 8.1). Which error a fault becomes
-//! is the endpoint's.
+//! Files in a request, as base64 or by URL (contract 7.2, 8.1). Endpoints map [`FileFault`] to error codes of
+//! their own.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,39 +15,39 @@ use crate::http::files::{self, OwnFile};
 use crate::http::memory::RequestMemory;
 use crate::net::egress::{Allowance, FILE_LIMITS, FetchError, Fetched, Target, fetch_file_within};
 
-/// The largest file, and all files of one message together (contract 1.9).
+/// The largest file, and the sum of all files of one message, in octets (contract 1.9).
 pub(crate) const MAX_BYTES: usize = 26_214_400;
-/// Base64 is decoded in pieces of so many characters, a multiple of four.
+/// Base64 is decoded in pieces of this many characters, a multiple of four.
 const PIECE: usize = 64 * 1024;
 
-/// Why there is no file.
+/// Reason why there is no file.
 #[derive(Debug)]
 pub(crate) enum FileFault {
-    /// The text is no base64.
+    /// The text is not base64.
     Base64,
-    /// The URL is refused by its form.
+    /// The URL is not allowed.
     Url,
-    /// It is larger than [`MAX_BYTES`], or all are together.
+    /// The file or the sum of all files exceeds [`MAX_BYTES`].
     TooLarge,
-    /// It could not be fetched; why.
+    /// The file could not be fetched; holds the reason.
     Fetch(String),
     /// There is no memory for it.
     NoMemory(ApiError),
 }
 
-/// A file as base64, decoded while its field is read: text and octets never stand side by side, beyond a piece.
+/// A base64 file, decoded while its field is deserialized: only one piece is in memory as both text and octets.
 #[derive(Debug)]
 pub(crate) struct Base64File(pub(crate) Result<Vec<u8>, FileFault>);
 
 impl Base64File {
-    /// Whether it is a file without content.
+    /// Returns true for a file without content.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.as_ref().is_ok_and(Vec::is_empty)
     }
 }
 
 impl<'de> Deserialize<'de> for Base64File {
-    /// What is no text is no base64 either.
+    /// A value that is no string is reported as bad base64.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Text;
         impl Visitor<'_> for Text {
@@ -67,8 +67,8 @@ impl<'de> Deserialize<'de> for Base64File {
     }
 }
 
-/// The octets of a base64 text. It may be broken into lines and indented, for encoders of mail and people do so (RFC 2045
-/// §6.8), be of the alphabet for URLs (RFC 4648 §5), lack its padding, and have the head of a `data:` URL (RFC 2397).
+/// Decodes base64. Line breaks and indentation are allowed, as mail encoders and people add them (RFC 2045 §6.8); so
+/// are the alphabet for URLs (RFC 4648 §5), missing padding, and the head of a `data:` URL (RFC 2397).
 fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     let text = without_data_head(text.trim())?;
     let is_blank = |byte: u8| matches!(byte, b'\r' | b'\n' | b'\t' | b' ');
@@ -81,7 +81,7 @@ fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     let mut piece = Vec::with_capacity(PIECE.min(text.len()));
     let mut ended = false;
     let mut decode = |piece: &mut Vec<u8>, bytes: &mut Vec<u8>| {
-        // Padding ends the text, and so does its lack.
+        // Nothing may follow padding, or an incomplete group.
         if ended {
             return Err(FileFault::Base64);
         }
@@ -107,7 +107,7 @@ fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     if bytes.len() > MAX_BYTES { Err(FileFault::TooLarge) } else { Ok(bytes) }
 }
 
-/// What stands behind `data:<type>;base64,`; all of a text that does not begin so.
+/// Removes the head `data:<type>;base64,` of a `data:` URL.
 fn without_data_head(text: &str) -> Result<&str, FileFault> {
     if !text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("data:")) {
         return Ok(text);
@@ -117,38 +117,38 @@ fn without_data_head(text: &str) -> Result<&str, FileFault> {
     if coding.eq_ignore_ascii_case("base64") { Ok(data) } else { Err(FileFault::Base64) }
 }
 
-/// What the files of one request may have together, and hold of the memory budget while they are loaded.
-pub(crate) struct Together {
+/// The total size of the files of one request, and its reservation of the memory budget.
+pub(crate) struct FileTotal {
     memory: RequestMemory,
-    /// Octets of them so far.
+    /// Octets so far.
     octets: AtomicUsize,
 }
 
-impl Together {
-    /// Beside files of `octets`, which are in memory.
+impl FileTotal {
+    /// Starts with files of `octets` in total, which are in memory.
     pub(crate) const fn new(memory: RequestMemory, octets: usize) -> Self {
         Self { memory, octets: AtomicUsize::new(octets) }
     }
 
-    /// Takes room for so many octets more, before they are loaded.
+    /// Reserves memory for a file before it is loaded.
     ///
     /// # Errors
-    /// All together are too large, or there is no memory.
+    /// The sum is too large, or there is no memory.
     pub(crate) async fn add(&self, octets: usize) -> Result<(), FileFault> {
         let all = self.octets.fetch_add(octets, Ordering::Relaxed).saturating_add(octets);
         if all > MAX_BYTES {
             return Err(FileFault::TooLarge);
         }
-        self.memory.hold(written(all)).await.map_err(FileFault::NoMemory)
+        self.memory.hold(encoded_memory(all)).await.map_err(FileFault::NoMemory)
     }
 }
 
-/// What files of so many octets take while a message with them is written: each stands in base64 beside its octets.
-pub(crate) const fn written(octets: usize) -> usize {
+/// Returns the memory for files of this size while a message with them is written: base64 in addition to the octets.
+pub(crate) const fn encoded_memory(octets: usize) -> usize {
     octets + octets / 3 * 4 + octets / 24
 }
 
-impl Allowance for Together {
+impl Allowance for FileTotal {
     async fn take(&self, octets: usize) -> Result<(), FetchError> {
         self.add(octets).await.map_err(|fault| match fault {
             FileFault::TooLarge => FetchError::TooLarge,
@@ -157,7 +157,7 @@ impl Allowance for Together {
     }
 }
 
-/// Whether a URL may be fetched, as far as its form tells.
+/// Checks a URL by its form, before any look-up.
 pub(crate) fn check_url(app: &AppState, url: &str) -> Result<(), FileFault> {
     if files::is_own_link(app, url) {
         return Ok(());
@@ -165,30 +165,30 @@ pub(crate) fn check_url(app: &AppState, url: &str) -> Result<(), FileFault> {
     Target::parse(url, &app.webhooks.policy).map(|_| ()).map_err(|_| FileFault::Url)
 }
 
-/// Where a file is to come from, once it is known how large it is if that can be known.
+/// Source of a file whose size is accounted for, if it is known.
 pub(crate) enum Located {
     /// A file of this server.
     Own(OwnFile),
-    /// Somewhere else.
+    /// A file of another server.
     Remote(String),
 }
 
-/// Where the file behind a URL is; a link of this server is looked up, and its size taken of what the files may have.
+/// Finds the file behind a URL; the size of a file of this server is reserved.
 ///
 /// # Errors
-/// The link is not valid, or all are too large together. Nothing was read.
-pub(crate) async fn locate(app: &AppState, url: String, together: &Together) -> Result<Located, FileFault> {
+/// The link is not valid, or the sum is too large. Nothing was read.
+pub(crate) async fn locate(app: &AppState, url: String, total: &FileTotal) -> Result<Located, FileFault> {
     let Some(found) = files::find_own_link(app, &url).await else { return Ok(Located::Remote(url)) };
     let file = found.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()))?;
-    together.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
+    total.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
     Ok(Located::Own(file))
 }
 
 /// Loads a file.
 ///
 /// # Errors
-/// It cannot be had.
-pub(crate) async fn load(app: &AppState, located: Located, together: &Together) -> Result<Fetched, FileFault> {
+/// The file cannot be loaded.
+pub(crate) async fn load(app: &AppState, located: Located, total: &FileTotal) -> Result<Fetched, FileFault> {
     let url = match located {
         Located::Own(file) => {
             let read = file.read(app).await;
@@ -197,7 +197,7 @@ pub(crate) async fn load(app: &AppState, located: Located, together: &Together) 
         Located::Remote(url) => url,
     };
     let (egress, policy) = (&app.webhooks.egress, &app.webhooks.policy);
-    fetch_file_within(egress, policy, &url, FILE_LIMITS, together).await.map_err(|error| match error {
+    fetch_file_within(egress, policy, &url, FILE_LIMITS, total).await.map_err(|error| match error {
         FetchError::Url(_) => FileFault::Url,
         FetchError::TooLarge => FileFault::TooLarge,
         FetchError::NoMemory => FileFault::NoMemory(ApiError::new(Code::Unavailable, error.to_string())),

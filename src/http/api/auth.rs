@@ -1,4 +1,4 @@
-//! Signing up, in and out; passwords; the proof of an e-mail address (contract 2.2–2.6).
+//! Sign-up, login and logout, passwords, e-mail verification (contract 2.2–2.6).
 
 use axum::Json;
 use axum::extract::State;
@@ -12,11 +12,11 @@ use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, Typed, missing, required, text};
+use crate::http::body::{AllowEmpty, Body, Lenient, OK, OkView, missing, required, text};
 use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::http::pages::{notice, question};
+use crate::http::pages::{confirmation_page, result_page};
 use crate::mail::address::Mailbox;
 use crate::rate_limit::{Attempt, AttemptLimiter};
 use crate::secrets::passwords;
@@ -26,10 +26,9 @@ use crate::store::accounts::Account;
 use crate::store::accounts::sessions;
 use data_encoding::HEXLOWER;
 
-/// The longest e-mail of an account.
 const MAX_EMAIL: usize = 254;
 
-/// An account, as itself sees it (contract 2.5).
+/// The caller's account (contract 2.5).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct User {
@@ -37,7 +36,7 @@ pub(crate) struct User {
     id: String,
     #[schema(example = "ada@acme.dev")]
     email: String,
-    /// Whether the account owns the installation.
+    /// True for the owner of the installation.
     is_admin: bool,
     email_verified: bool,
     avatar_url: Option<String>,
@@ -100,13 +99,13 @@ pub(crate) struct SignUp {
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     password: Lenient<String>,
-    /// Proves that who signs up first runs the server; not needed on this machine in dev mode.
+    /// Proves that the first account's owner runs the server; not needed on this machine in dev mode.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     setup_token: Lenient<String>,
 }
 
-/// One address, normalised.
+/// Reads one e-mail address, normalized.
 fn email(field: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let given = field.required(bad)?;
@@ -126,7 +125,7 @@ fn proof(setup_token: Lenient<String>, client: &ClientAddress) -> Result<Proof, 
     Ok(Proof { token: text(setup_token, "setupToken")?, over_loopback: client.over_loopback })
 }
 
-/// Makes an account.
+/// `POST /api/auth/signup`
 pub(crate) async fn sign_up(
     State(app): State<AppState>,
     client: ClientAddress,
@@ -141,7 +140,7 @@ pub(crate) async fn sign_up(
     Ok((StatusCode::CREATED, Json(signed_in.into())))
 }
 
-/// Counts a sign-up of the client address before its body is read (contract 1.7).
+/// Counts a sign-up of the client address before the body is read (contract 1.7).
 pub(crate) struct SignUpLimit;
 
 impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
@@ -150,9 +149,9 @@ impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
     async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &AppState) -> Result<Self, ApiError> {
         let client = ClientAddress::from_request_parts(parts, app).await?;
         let now = app.clock.now();
-        app.limits.signups.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
+        app.limits.signups_per_client.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
         if client.claimed.is_some() {
-            app.limits.signups_by_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            app.limits.signups_per_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
         }
         Ok(Self)
     }
@@ -163,24 +162,24 @@ impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
 pub(crate) struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
-    email: Typed,
+    email: AllowEmpty,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    password: Typed,
-    /// Instead of both: a ticket that `mailkite dev` printed, good for one sign-in.
+    password: AllowEmpty,
+    /// Instead of both: a single-use ticket printed by `mailkite dev`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    ticket: Typed,
+    ticket: AllowEmpty,
 }
 
-/// Signs in by e-mail and password, or by a ticket.
+/// `POST /api/auth/login`: by e-mail and password, or by a ticket.
 pub(crate) async fn log_in(
     State(app): State<AppState>,
     client: ClientAddress,
     body: Body,
 ) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
-    // An empty ticket beside an e-mail is none.
+    // With an e-mail, an empty ticket counts as absent.
     let has_email = matches!(fields.email.0, Lenient::Given(_));
     if let Lenient::Given(ticket) = fields.ticket.0
         && !(ticket.is_empty() && has_email)
@@ -191,7 +190,7 @@ pub(crate) async fn log_in(
         return Ok(Json(result?.into()));
     }
     let email = required(fields.email.0, "email")?;
-    // What is no address is looked for as it is, and not found.
+    // A malformed address is looked up as given, and not found.
     let email =
         Mailbox::parse(email.trim()).map_or_else(|_| email.trim().to_lowercase(), |mailbox| mailbox.canonical());
     let password = required(fields.password.0, "password")?;
@@ -201,38 +200,38 @@ pub(crate) async fn log_in(
     Ok(Json(result?.into()))
 }
 
-/// A try to sign in (contract 2.3). It holds the place of a failure wherever its failure counts, until it is forgiven.
+/// A login attempt (contract 2.3). It counts as a failure in every limit from the start, until it is forgiven.
 struct LoginAttempt<'a> {
     tries: Vec<Attempt<'a>>,
-    /// Whose failures its success makes forgotten.
+    /// Limits that a success resets.
     pairs: Vec<(&'a AttemptLimiter, String)>,
 }
 
 impl<'a> LoginAttempt<'a> {
-    /// One for an e-mail.
+    /// Begins an attempt for an e-mail.
     async fn begin(app: &'a AppState, client: &ClientAddress, email: &str) -> Result<Self, ApiError> {
-        // What is given as an e-mail may be long; its hash is not.
+        // The given e-mail may be long; its hash is not.
         let email = HEXLOWER.encode(&token_hash(email));
-        let mut pairs = vec![(&app.limits.logins_of_pair, format!("{} {email}", client.narrow_key()))];
+        let mut pairs = vec![(&app.limits.logins_per_client_and_email, format!("{} {email}", client.narrow_key()))];
         if client.claimed.is_some() {
-            pairs.push((&app.limits.logins_by_proxy, format!("{} {email}", client.key())));
+            pairs.push((&app.limits.logins_per_proxy_and_email, format!("{} {email}", client.key())));
         }
         Self::begin_at(app, client, pairs).await
     }
 
-    /// One of which nobody knows yet who it is for, unless that is among `pairs`.
+    /// Begins an attempt whose account is unknown, unless `pairs` names it.
     async fn begin_at(
         app: &'a AppState,
         client: &ClientAddress,
         pairs: Vec<(&'a AttemptLimiter, String)>,
     ) -> Result<Self, ApiError> {
-        let mut places = pairs.clone();
-        places.push((&app.limits.logins_of_address, client.narrow_key()));
+        let mut counters = pairs.clone();
+        counters.push((&app.limits.logins_per_client, client.narrow_key()));
         if client.claimed.is_some() {
-            places.push((&app.limits.logins_of_proxy, client.key()));
+            counters.push((&app.limits.logins_per_proxy, client.key()));
         }
-        let mut attempt = Self { tries: Vec::with_capacity(places.len()), pairs };
-        for (limit, key) in places {
+        let mut attempt = Self { tries: Vec::with_capacity(counters.len()), pairs };
+        for (limit, key) in counters {
             match limit.begin(&key, &app.clock).await {
                 Ok(one) => attempt.tries.push(one),
                 Err(wait) => {
@@ -254,7 +253,7 @@ impl<'a> LoginAttempt<'a> {
         }
     }
 
-    /// It was no failure.
+    /// Takes the failure back.
     fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
         self.tries.into_iter().for_each(Attempt::forgive);
         self.pairs
@@ -265,15 +264,15 @@ impl<'a> LoginAttempt<'a> {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GoogleSignIn {
-    /// The authorization code that Google gave the browser.
+    /// Authorization code that Google gave the browser.
     #[serde(default)]
     #[schema(value_type = String)]
     code: Lenient<String>,
-    /// As the code was asked for with; by default that of the configuration.
+    /// The redirect URI with which the code was requested; by default the configured one.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     redirect_uri: Lenient<String>,
-    /// If the code was asked for with a `code_challenge`: 43 to 128 characters.
+    /// Required if the code was requested with a `code_challenge`: 43 to 128 characters.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     code_verifier: Lenient<String>,
@@ -283,7 +282,7 @@ pub(crate) struct GoogleSignIn {
     setup_token: Lenient<String>,
 }
 
-/// Signs in with Google; makes an account if there is none.
+/// `POST /api/auth/google`: creates an account if there is none.
 pub(crate) async fn google(
     State(app): State<AppState>,
     client: ClientAddress,
@@ -320,9 +319,9 @@ pub(crate) async fn google(
     Ok(Json(signed_in.into()))
 }
 
-/// Ends this session.
-pub(crate) async fn log_out(State(app): State<AppState>, caller: Caller) -> Result<Json<Done>, ApiError> {
-    let jti = caller.require_session()?.to_owned();
+/// `POST /api/auth/logout`
+pub(crate) async fn log_out(State(app): State<AppState>, caller: Caller) -> Result<Json<OkView>, ApiError> {
+    let jti = caller.session_id()?.to_owned();
     app.db.write_removal(move |tx| sessions::delete(tx, &jti)).await?;
     Ok(OK)
 }
@@ -334,7 +333,7 @@ pub(crate) struct ChangePassword {
     /// Required if the account has a password.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    current_password: Typed,
+    current_password: AllowEmpty,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     new_password: Lenient<String>,
@@ -345,18 +344,17 @@ pub(crate) struct ChangePassword {
 pub(crate) struct PasswordChanged {
     #[schema(example = true)]
     ok: bool,
-    /// The token of a new session; every earlier one has ended.
+    /// Token of a new session; every earlier session has ended.
     token: String,
 }
 
-/// Changes the password.
+/// `POST /api/auth/password`
 pub(crate) async fn change_password(
     State(app): State<AppState>,
     caller: Caller,
     client: ClientAddress,
     body: Body,
 ) -> Result<Json<PasswordChanged>, ApiError> {
-    caller.require_session()?;
     let fields: ChangePassword = body.fields()?;
     let current = text(fields.current_password.0, "currentPassword")?;
     if current.is_none() && app.accounts.has_password(caller.id()).await? {
@@ -370,7 +368,7 @@ pub(crate) async fn change_password(
     Ok(Json(PasswordChanged { ok: true, token: result?.token }))
 }
 
-/// What became of a wish for a verification mail.
+/// `POST /api/auth/verify/send`
 #[derive(Serialize, ToSchema)]
 pub(crate) struct VerificationStatus {
     /// `verified`, or `sent`: a link that is valid for 24 hours.
@@ -378,12 +376,11 @@ pub(crate) struct VerificationStatus {
     status: &'static str,
 }
 
-/// Mails a link that proves the account's e-mail.
+/// `POST /api/auth/verify/send`
 pub(crate) async fn send_verification(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<VerificationStatus>, ApiError> {
-    caller.require_account()?;
     let now = app.clock.now();
     if !caller.account.email_verified {
         app.limits.verifications.take(&caller.id().to_string(), now).map_err(ApiError::rate_limited)?;
@@ -395,7 +392,6 @@ pub(crate) async fn send_verification(
     Ok(Json(VerificationStatus { status }))
 }
 
-/// The token of a verification link.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct VerifyQuery {
     /// As mailed.
@@ -404,7 +400,7 @@ pub(crate) struct VerifyQuery {
     token: String,
 }
 
-/// The page behind a verification link: it asks, and changes nothing.
+/// `GET /api/auth/verify`: shows a page that asks for confirmation and changes nothing.
 pub(crate) async fn verify_page(
     State(app): State<AppState>,
     Query(query): Query<VerifyQuery>,
@@ -413,14 +409,14 @@ pub(crate) async fn verify_page(
         return Ok(unknown_link());
     };
     let text = format!(
-        "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, close \
-         this page: whoever made the account knows its password.",
+        "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, \
+         close this page: whoever made the account knows its password.",
         account.email, app.config.hostname
     );
-    Ok(question("Confirm your address", &text, "Confirm"))
+    Ok(confirmation_page("Confirm your address", &text, "Confirm"))
 }
 
-/// Proves the address; posted by that page.
+/// `POST /api/auth/verify`: verifies the address; posted by that page.
 pub(crate) async fn verify(
     State(app): State<AppState>,
     Query(query): Query<VerifyQuery>,
@@ -428,10 +424,10 @@ pub(crate) async fn verify(
     if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
         return Ok(unknown_link());
     }
-    Ok(notice(StatusCode::OK, "Your address is confirmed", "You can close this page."))
+    Ok(result_page(StatusCode::OK, "Your address is confirmed", "You can close this page."))
 }
 
 fn unknown_link() -> Response {
     let text = "It is older than a day, or was not copied whole. Sign in and ask for a new one.";
-    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
+    result_page(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }

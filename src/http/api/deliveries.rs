@@ -28,7 +28,7 @@ use crate::webhook::attempt::payload::Payload;
 use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
 use crate::webhook::manual::retry_now::{Manual, Refused};
 
-/// Payloads in an answer that is made in one piece.
+/// Payload octets up to which an answer is built in one piece.
 const AT_ONCE: usize = 1 << 20;
 
 /// A delivery as contract 6.1 shows it.
@@ -46,14 +46,14 @@ pub(crate) struct DeliveryView {
     last_status_code: Option<u16>,
     last_error: Option<String>,
     next_attempt_at: Option<Timestamp>,
-    /// While it waits because its endpoint failed five times in a row: when that is tried again at the earliest.
+    /// Earliest time of the next attempt while its endpoint pauses, after five failures in a row.
     paused_until: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl DeliveryView {
-    /// The view of a row that belongs to a message.
+    /// Creates the view of a delivery of a message.
     pub(crate) fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
         let waits = row.status == "pending";
         let paused_until = webhooks.paused_until(&row.url, row.account_id, now).filter(|_| waits);
@@ -123,11 +123,11 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// What came of one attempt, or why there was none (contract 6.3).
+/// Result of one attempt, or the reason why there was none (contract 6.3).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ResultView {
-    /// The id that was asked for.
+    /// The requested id.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
     /// The delivery that was attempted.
@@ -139,21 +139,21 @@ pub(crate) struct ResultView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<u16>,
-    /// Why there is no status: `not_found`, `no_delivery`, `message_expired`, `content_damaged`, `route_gone`, `attempt_in_progress`
-    /// or `delivery_failed`.
+    /// Reason why there is no status: `not_found`, `no_delivery`, `message_expired`, `content_damaged`, `route_gone`,
+    /// `attempt_in_progress` or `delivery_failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<&'static str>,
 }
 
-/// The results of several attempts, in the order asked for.
+/// The results of several attempts, in the order of the request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Results {
     results: Vec<ResultView>,
 }
 
 impl Results {
-    /// The view of what came of a bulk call.
+    /// Creates the view of the results of a bulk call.
     pub(crate) fn new(results: Vec<BulkResult>) -> Self {
         let view = |one: BulkResult| ResultView {
             id: one.id,
@@ -175,7 +175,7 @@ impl From<BulkError> for ApiError {
     }
 }
 
-/// What an endpoint answered to one attempt.
+/// The endpoint's answer to one attempt.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AnswerView {
     /// Success by the route's ack mode.
@@ -232,11 +232,11 @@ pub(crate) struct BulkRetry {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     delivery_ids: Lenient<Vec<String>>,
-    /// A message stands for its latest delivery to each route.
+    /// A message selects its latest delivery to each route.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     message_ids: Lenient<Vec<String>>,
-    /// A thread stands for all its messages.
+    /// A thread selects all its messages.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     thread_ids: Lenient<Vec<String>>,
@@ -258,7 +258,7 @@ pub(crate) async fn retry_many(
     Ok(Json(Results::new(results)))
 }
 
-/// A list of ids that may be left out.
+/// Reads an optional list of ids.
 ///
 /// # Errors
 /// 400 `bad_request` for anything else.
@@ -288,20 +288,20 @@ pub(crate) async fn attempts(
         Ok(Ok((delivery, rows)))
     });
     let (delivery, rows) = found.await??;
-    // What was answered stands beside its JSON, in which an octet may be six.
+    // Each answer is in memory together with its JSON, in which an octet may take six.
     let answered = rows.iter().filter_map(|row| row.response_body.as_ref()).map(Vec::len).sum::<usize>();
     memory.hold(answered.saturating_mul(4)).await?;
-    // The payload is not stored with the attempts: it is the same bytes whenever it is rebuilt.
+    // The payload is not stored with the attempts: rebuilding it yields the same bytes.
     let body = app.webhooks.request_body(&delivery).await.unwrap_or_else(|error| {
         tracing::warn!(%error, delivery = %delivery.public_id, "what was posted cannot be shown");
         None
     });
-    Ok(written(rows, delivery.public_id, body, &hangup))
+    Ok(render_attempts(rows, delivery.public_id, body, &hangup))
 }
 
-/// The array of a delivery's attempts. Each holds the whole payload, which may be as large as a mail, and there may be many:
-/// then it is written anew in each while it is sent.
-fn written(
+/// Renders a delivery's attempts. Each contains the whole payload, which may be as large as a mail, and there may be
+/// many: then the payload is rendered anew for each while it is sent.
+fn render_attempts(
     rows: Vec<Attempt>,
     delivery: DeliveryId,
     body: Option<(Payload, Option<Reservation>)>,

@@ -23,7 +23,7 @@ use crate::webhook::attempt::deliver::Webhooks;
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;
 
-/// What the list is asked for.
+/// `GET /api/deliveries`
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase")]
@@ -40,7 +40,7 @@ pub(crate) struct ListQuery {
     /// Only of events before this time, in milliseconds.
     #[param(value_type = Option<i64>)]
     until: Option<String>,
-    /// The `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     before: Option<String>,
     /// 1 to 200, by default 100; clamped.
     #[param(value_type = Option<i64>)]
@@ -52,21 +52,21 @@ pub(crate) struct ListQuery {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DeliveryPage {
     deliveries: Vec<ListedView>,
-    /// What `before` is for the next page; null at the end. A page may be short, or empty, before that.
+    /// `before` of the next page; null at the end. Earlier pages may be short, or empty.
     next_cursor: Option<String>,
 }
 
-/// A delivery and what it tells of.
+/// A delivery with its message.
 #[derive(Serialize, ToSchema)]
 struct ListedView {
     #[serde(flatten)]
     delivery: DeliveryView,
-    /// These four are null once the message is not stored any more.
+    /// These four are null once the message is no longer stored.
     subject: Option<String>,
     from_addr: Option<String>,
     to_addr: Option<String>,
     received_at: Option<Timestamp>,
-    /// Name of the domain; null when it was removed.
+    /// Name of the domain; null if it was removed.
     domain: Option<String>,
 }
 

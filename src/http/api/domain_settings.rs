@@ -1,5 +1,5 @@
-//! What is set for a domain beside its webhook: where sending events go, which of them its webhook gets, how long its
-//! messages are kept (contract 3.7, 3.8).
+//! Settings of a domain other than its webhook: the tracking webhook, the webhook's sending events, and the retention
+//! of messages (contract 3.7, 3.8).
 
 use axum::Json;
 use axum::extract::State;
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::domains::{DomainView, Events, the_domain, view};
-use super::routes::webhook_url;
+use super::domains::{DomainView, Events, find_own_domain, view};
+use super::route_fields::webhook_url;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::store::accounts::domains;
 
-/// Every sending event that can be opted in (contract 3.7).
+/// Sending events that can be opted in (contract 3.7).
 const EVENTS: [&str; 5] = ["email.sent", "email.bounced", "email.complained", "email.opened", "email.clicked"];
 
 /// `PUT /api/domains/:id/tracking-webhook`
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct TrackingFields {
-    /// Where sending events go.
+    /// URL for sending events.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/events")]
     url: Lenient<String>,
 }
 
-/// Where a domain's sending events go.
+/// The tracking webhook of a domain.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TrackingView {
@@ -45,7 +45,7 @@ pub(crate) async fn put_tracking(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<TrackingView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let fields: TrackingFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
     let (id, stored) = (row.public_id, url.clone());
@@ -63,8 +63,8 @@ pub(crate) async fn delete_tracking(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
     Ok(OK)
 }
@@ -78,7 +78,7 @@ pub(crate) struct EventsFields {
     events: Option<Value>,
 }
 
-/// Which sending events the domain's webhook gets.
+/// Sending events of the domain's webhook.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EventsView {
     domain: DomainView,
@@ -110,7 +110,7 @@ pub(crate) async fn put_events(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<EventsView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let fields: EventsFields = body.fields()?;
     let events = events(fields.events)?;
     let json = serde_json::to_string(&events).unwrap_or_default();
@@ -124,8 +124,8 @@ pub(crate) async fn delete_events(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
     Ok(OK)
 }
@@ -134,7 +134,7 @@ pub(crate) async fn delete_events(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RetentionFields {
-    /// Whether nothing of the domain's mail is stored.
+    /// True to store nothing of the domain's mail.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     zero_retention: Lenient<bool>,
@@ -144,7 +144,7 @@ pub(crate) struct RetentionFields {
     retention_days: Lenient<u32>,
 }
 
-/// How long a domain's messages are kept.
+/// Retention of a domain's messages.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RetentionView {
@@ -160,8 +160,8 @@ pub(crate) async fn put_retention(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<RetentionView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
-    // Null is a value here: it takes the domain's own days away.
+    let row = find_own_domain(&app, &caller, &id).await?;
+    // Null is a value here: it restores the server's default.
     let gives_days = body.has("retentionDays");
     let fields: RetentionFields = body.fields()?;
     let bad = |field, message| ApiError::field(Code::BadRetention, field, message);
@@ -175,14 +175,14 @@ pub(crate) async fn put_retention(
         return Err(bad("zeroRetention", "zeroRetention or retentionDays is required"));
     }
     let id = row.public_id;
-    let kept = app.db.write(move |tx| {
-        // As it is now, so that two requests for one field each both count.
+    let updated = app.db.write(move |tx| {
+        // Read again in the transaction, so that concurrent requests for different fields both take effect.
         let Some(row) = domains::find(tx, &id)? else { return Ok(false) };
         let days = if gives_days { days } else { row.retention_days };
         domains::set_retention(tx, &id, zero.unwrap_or(row.zero_retention), days)?;
         Ok(true)
     });
-    if !kept.await? {
+    if !updated.await? {
         return Err(ApiError::not_found());
     }
     app.db.domain_changed(caller.id());

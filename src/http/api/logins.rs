@@ -1,4 +1,4 @@
-//! The sessions of an account: where it is signed in, and ending them (ours).
+//! Sessions of an account: list and end them (ours).
 
 use axum::Json;
 use axum::extract::State;
@@ -8,19 +8,19 @@ use utoipa::ToSchema;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Done, OK};
+use crate::http::body::{OK, OkView};
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::store::accounts::sessions;
 
-/// Where an account is signed in.
+/// The sessions of an account.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Logins {
     /// Newest first, at most a hundred.
     sessions: Vec<LoginView>,
 }
 
-/// A session; its id is no credential.
+/// A session; its id is not a credential.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct LoginView {
@@ -28,15 +28,15 @@ struct LoginView {
     created_at: Timestamp,
     expires_at: Timestamp,
     user_agent: Option<String>,
-    /// Where the sign-in came from.
+    /// Client address of the sign-in.
     ip: String,
-    /// Whether it is the one that asks.
+    /// True for the session of this request.
     current: bool,
 }
 
 /// `GET /api/auth/sessions`
 pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Logins>, ApiError> {
-    let own = caller.require_session()?.to_owned();
+    let own = caller.session_id()?.to_owned();
     let (account, now) = (caller.id(), app.clock.now());
     let rows = app.db.read(move |connection| sessions::list(connection, account, now)).await?;
     let view = |row: sessions::SessionRow| LoginView {
@@ -55,8 +55,7 @@ pub(crate) async fn end(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    caller.require_session()?;
+) -> Result<Json<OkView>, ApiError> {
     let account = caller.id();
     let ended = app.db.write_removal(move |tx| sessions::delete_own(tx, account, &id)).await?;
     if ended { Ok(OK) } else { Err(ApiError::not_found()) }

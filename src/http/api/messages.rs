@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::content::{self, StoredContent};
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Done, OK};
+use crate::http::body::{OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::http::listener::Hangup;
@@ -41,7 +41,7 @@ use crate::webhook::attempt::deliver::LINK_SECS;
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;
 
-/// What the list is asked for; numbers come as text so that a bad one gets the contract's error.
+/// `GET /api/messages`. Numbers are text so that a malformed one gets the contract's error.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct ListQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
@@ -53,7 +53,7 @@ pub(crate) struct ListQuery {
     /// 1 to 200, by default 100; clamped.
     #[param(value_type = Option<i64>)]
     limit: Option<String>,
-    /// Substring of sender, recipient or subject, in any case.
+    /// Substring of sender, recipient or subject; case-insensitive.
     search: Option<String>,
     /// Id or name of a domain.
     domain: Option<String>,
@@ -99,7 +99,7 @@ pub(crate) struct MessageView {
     status: String,
     scheduled_id: Option<String>,
     scheduled_at: Option<Timestamp>,
-    /// As given when it was sent.
+    /// As given in the send request.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
     delivery_count: u64,
@@ -110,7 +110,7 @@ pub(crate) struct MessageView {
     pending_count: u64,
 }
 
-/// A message on its own (contract 5.4).
+/// A single message (contract 5.4).
 #[derive(Serialize, ToSchema)]
 struct DetailView {
     #[serde(flatten)]
@@ -124,11 +124,11 @@ struct DetailView {
     actor_team_id: Option<String>,
     message_id_header: Option<String>,
     raw_available: bool,
-    /// What was stored of the message is missing or damaged, so its bodies and headers are null.
+    /// The stored content is missing or damaged, so bodies and headers are null.
     content_damaged: bool,
 }
 
-/// What became of one recipient.
+/// Delivery status of one recipient.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RecipientView {
@@ -175,10 +175,10 @@ struct AttachmentView {
 }
 
 impl MessageView {
-    /// The view of a row; `beside` is what an outbound message has besides.
-    pub(crate) fn new(row: &MessageRow, beside: Option<Submission>, tally: Tally, user_id: &str) -> Self {
-        let beside = beside.unwrap_or_default();
-        let listed = beside.header_to.and_then(|json| serde_json::from_str(&json).ok());
+    /// Creates the view of a message; `outbound` holds the details of an outbound one.
+    pub(crate) fn new(row: &MessageRow, outbound: Option<Submission>, tally: Tally, user_id: &str) -> Self {
+        let outbound = outbound.unwrap_or_default();
+        let listed = outbound.header_to.and_then(|json| serde_json::from_str(&json).ok());
         let to = listed.unwrap_or_else(|| vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }]);
         Self {
             id: row.public_id.clone(),
@@ -202,9 +202,9 @@ impl MessageView {
             enc_key_fp: None,
             send_status: if row.outbound { row.status.clone() } else { "sent".to_owned() },
             status: row.status.clone(),
-            scheduled_id: beside.scheduled_id.map(|id| id.to_string()),
-            scheduled_at: beside.scheduled_at,
-            metadata: beside.metadata.and_then(|json| serde_json::from_str(&json).ok()),
+            scheduled_id: outbound.scheduled_id.map(|id| id.to_string()),
+            scheduled_at: outbound.scheduled_at,
+            metadata: outbound.metadata.and_then(|json| serde_json::from_str(&json).ok()),
             delivery_count: tally.delivered + tally.failed + tally.pending,
             attempts: tally.latest_attempts,
             last_status_code: tally.latest_status_code,
@@ -264,18 +264,15 @@ pub(crate) async fn list(
     Ok(Json(views.await?))
 }
 
-/// What an outbound message has beside its row.
-///
-/// # Errors
-/// Storage trouble.
+/// Finds the details of an outbound message.
 pub(crate) fn details(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
     if row.outbound { outbound_details::find(connection, row.id) } else { Ok(None) }
 }
 
-/// A message that the caller may see.
+/// Finds a message that the caller may see.
 ///
 /// # Errors
-/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+/// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
 pub(crate) fn find_message(
     connection: &Connection,
     caller: &Caller,
@@ -294,12 +291,12 @@ pub(crate) async fn detail(
     Extension(hangup): Extension<Hangup>,
 ) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let (asked, named) = (caller.clone(), id.clone());
-    let row = app.db.read(move |connection| find_message(connection, &asked, &named)).await??;
+    let (reader, message_id) = (caller.clone(), id.clone());
+    let row = app.db.read(move |connection| find_message(connection, &reader, &message_id)).await??;
     let size = usize::try_from(row.size).unwrap_or(usize::MAX);
     let mut share = None;
     if size > LARGE {
-        // The mail, and its texts, which may be twice as long in UTF-8.
+        // The mail and its texts, which may be twice as long in UTF-8.
         share = Some(memory::reserve(&app, row.account_id, size.saturating_mul(3)).await?);
     }
     let (objects, links) = (app.objects.clone(), app.links.clone());
@@ -359,7 +356,7 @@ pub(crate) async fn detail(
     Ok(json.answer(Some(share), &hangup))
 }
 
-/// How the recipients of an outbound message stand.
+/// Lists the recipients of an outbound message with their status.
 fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec<RecipientView>> {
     if !row.outbound {
         return Ok(Vec::new());
@@ -417,7 +414,7 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
     if is_in_queue(&row) {

@@ -1,4 +1,8 @@
-//! The API: one file per resource.
+//! Handlers of the API, one file per resource. They may use everything below `http`, and shared parts of it such as
+//! `body`, `extract` and `error`.
+//!
+//! A handler checks in the contract's order (1.7): the resource is the caller's (404), the key's domain (403), fields
+//! (400), preconditions (409). The credential's class is checked before it runs, by `authorize`.
 
 pub(crate) mod account;
 mod attachment_url;
@@ -14,6 +18,7 @@ pub(crate) mod logins;
 pub(crate) mod messages;
 pub(crate) mod overview;
 pub(crate) mod replay;
+mod route_fields;
 pub(crate) mod route_match;
 pub(crate) mod routes;
 pub(crate) mod send;

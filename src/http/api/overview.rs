@@ -1,7 +1,7 @@
-//! How an account's mail goes: counts over time, how webhooks fare, what needs somebody (ours).
+//! Overview of an account's mail: counts over time, state of its endpoints, problems that need attention (ours).
 //!
-//! Counts are kept by minute, the rest comes from a sample of the newest deliveries; an answer serves for a moment, so that a
-//! screen that asks at every event costs no more than one that does not.
+//! Counts are stored per minute, the rest comes from a sample of the newest deliveries. Answers are cached for a
+//! moment, so that a dashboard that asks at every event costs no more than one that does not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,81 +28,79 @@ use crate::store::accounts::stats::Steps;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::delivery_list;
 
-/// How long an answer serves.
-const SERVES: Duration = Duration::from_secs(2);
-/// Answers kept.
-const MAX_KEPT: usize = 1_000;
+/// Lifetime of a cached answer.
+const CACHE_LIFETIME: Duration = Duration::from_secs(2);
+const MAX_CACHED: usize = 1_000;
 const MAX_ENDPOINTS: usize = 20;
-/// A certificate that ends sooner is worth a word.
+/// A certificate that expires sooner needs attention.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Account and range.
 type Key = (AccountRowId, &'static str);
 
-/// Answers that still serve, and when each was made.
+/// Cached answers, with their creation times.
 #[derive(Default)]
 pub(crate) struct OverviewCache(Mutex<HashMap<Key, (Timestamp, Value)>>);
 
 impl OverviewCache {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (made, answer) = kept.get(&key)?;
-        (*made <= now && now.since(*made) < SERVES).then(|| answer.clone())
+        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, answer) = cached.get(&key)?;
+        (*made <= now && now.since(*made) < CACHE_LIFETIME).then(|| answer.clone())
     }
 
     fn keep(&self, key: Key, now: Timestamp, answer: Value) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MAX_KEPT {
-            kept.clear();
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= MAX_CACHED {
+            cached.clear();
         }
-        kept.insert(key, (now, answer));
+        cached.insert(key, (now, answer));
     }
 }
 
-/// Of which time.
+/// `GET /api/overview`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct OverviewQuery {
     /// `hour`, `day` (default) or `week`.
     range: Option<String>,
 }
 
-/// How it goes.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Overview {
     /// `hour`, `day` or `week`.
     range: &'static str,
-    /// Milliseconds of a bucket: a minute, an hour or six.
+    /// Length of a bucket: a minute, an hour or six.
     bucket_ms: i64,
     /// Oldest first, empty ones too.
     buckets: Vec<Bucket>,
     totals: Totals,
-    /// Of the deliveries that ended, how many were delivered; null when none ended.
+    /// Share of finished deliveries that were delivered; null if none finished.
     success_rate: Option<f64>,
     latency_ms: Latency,
     queue: QueueView,
-    /// Of the newest 2,000 deliveries: at most twenty, those that fail first.
+    /// From the newest 2,000 deliveries: at most twenty, failing ones first.
     endpoints: Vec<EndpointView>,
-    /// What needs somebody.
+    /// Problems that need attention.
     attention: Vec<Attention>,
 }
 
-/// A step of time.
+/// A time interval.
 #[derive(Serialize, ToSchema)]
 struct Bucket {
-    /// Its beginning.
+    /// Start of the interval.
     at: Timestamp,
     /// Messages that arrived.
     received: u64,
-    /// Messages that were taken to be sent.
+    /// Messages accepted for sending.
     sent: u64,
-    /// Deliveries of its events that were acknowledged.
+    /// Deliveries of events in this interval that were acknowledged.
     delivered: u64,
-    /// Deliveries of its events that failed for good.
+    /// Deliveries of events in this interval that failed permanently.
     failed: u64,
 }
 
-/// Sums of all buckets.
+/// Sums over all buckets.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
 struct Totals {
     received: u64,
@@ -111,14 +109,14 @@ struct Totals {
     failed: u64,
 }
 
-/// From the event to its acknowledgement, of the newest 2,000 deliveries.
+/// Time from event to acknowledgement, of the newest 2,000 deliveries.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
 struct Latency {
     p50: Option<i64>,
     p99: Option<i64>,
 }
 
-/// How an endpoint fares.
+/// State of an endpoint.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EndpointView {
@@ -128,16 +126,16 @@ struct EndpointView {
     delivered: u64,
     failed: u64,
     waiting: u64,
-    /// Of its latest attempt; null when none was answered.
+    /// Of the latest attempt; null if no attempt got an answer.
     last_status_code: Option<u16>,
     last_attempt_at: Option<Timestamp>,
-    /// While it fails and is left alone: when it is tried again at the earliest.
+    /// Earliest time of the next attempt while the endpoint pauses after failures.
     paused_until: Option<Timestamp>,
 }
 
 impl EndpointView {
-    /// Whether it lately took nothing: it pauses, or its latest attempt was not answered well and more than one delivery
-    /// is behind.
+    /// Returns true if the endpoint pauses, or its latest attempt failed and more than one delivery is waiting or
+    /// failed.
     fn is_failing(&self) -> bool {
         let well = self.last_status_code.is_some_and(|code| (200..300).contains(&code));
         let behind = self.last_attempt_at.is_some() && self.failed + self.waiting > 1;
@@ -145,15 +143,15 @@ impl EndpointView {
     }
 }
 
-/// Something that needs somebody.
+/// A problem that needs attention.
 #[derive(Serialize, ToSchema)]
 struct Attention {
-    /// `domain_unverified`, `endpoint_failing`, `deliveries_failed`, `bounces`, `certificate`, `disk`, `objects_damaged`
-    /// or `objects_orphaned`.
+    /// `domain_unverified`, `endpoint_failing`, `deliveries_failed`, `bounces`, `certificate`, `disk`,
+    /// `objects_damaged` or `objects_orphaned`.
     kind: &'static str,
     title: String,
     detail: String,
-    /// The dashboard's screen for it.
+    /// Path of the dashboard's screen for it.
     link: Option<String>,
 }
 
@@ -163,7 +161,6 @@ pub(crate) async fn overview(
     caller: Caller,
     Query(query): Query<OverviewQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.require_account()?;
     let (range, step_ms, count) = match query.range.as_deref().unwrap_or("day") {
         "hour" => ("hour", 60_000, 60),
         "day" | "" => ("day", 3_600_000, 24),
@@ -175,7 +172,7 @@ pub(crate) async fn overview(
     if let Some(answer) = app.overviews.find(key, now) {
         return Ok(Json(answer));
     }
-    // Steps begin at whole minutes and hours; the last one is the present.
+    // Buckets begin at whole minutes and hours; the last one contains the present.
     let last = now.as_millis() - now.as_millis().rem_euclid(step_ms);
     let from = Timestamp::from_millis(last - step_ms * (count - 1));
     let steps = Steps { from, step_ms, count: usize::try_from(count).unwrap_or(0) };
@@ -184,7 +181,7 @@ pub(crate) async fn overview(
     let pause = move |url: &str| webhooks.paused_until(url, account, now);
     let mut overview = app.db.read(move |connection| gather(connection, account, range, steps, pause)).await?;
     if caller.account.is_admin {
-        overview.attention.extend(of_server(&app, now));
+        overview.attention.extend(server_problems(&app, now));
     }
     let answer = serde_json::to_value(overview).map_err(|_| Code::Internal)?;
     app.overviews.keep(key, now, answer.clone());
@@ -301,14 +298,14 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
     };
     let mut found = Vec::new();
     for endpoint in endpoints.iter().filter(|one| one.is_failing()).take(3) {
-        let said = endpoint.last_status_code.map_or_else(
+        let last_status = endpoint.last_status_code.map_or_else(
             || "It gives no answer.".to_owned(),
             |code| format!("It answered with HTTP status {code} last."),
         );
         let title = format!("{} is failing", endpoint.url);
         let pauses =
             if endpoint.paused_until.is_some() { " Its deliveries wait; one at a time tries it." } else { "" };
-        found.push(one("endpoint_failing", title, &format!("{said}{pauses}"), "deliveries"));
+        found.push(one("endpoint_failing", title, &format!("{last_status}{pauses}"), "deliveries"));
     }
     if totals.failed > 0 {
         let (title, detail) = (
@@ -333,8 +330,8 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
     found
 }
 
-/// What only the operator can do something about.
-fn of_server(app: &AppState, now: Timestamp) -> Vec<Attention> {
+/// Lists problems that only the operator can solve.
+fn server_problems(app: &AppState, now: Timestamp) -> Vec<Attention> {
     let mut found = Vec::new();
     if let Some(facts) = app.tls.facts().filter(|facts| facts.not_after < now.plus(CERTIFICATE_SOON)) {
         let title = if facts.not_after < now { "The certificate has ended" } else { "The certificate ends soon" };

@@ -1,4 +1,4 @@
-//! Stored messages for a webhook route: which it covers, and posting them to it (contract 6.4).
+//! Replay of stored messages to a webhook route: list candidates, post them (contract 6.4).
 
 use axum::Json;
 use axum::extract::State;
@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::deliveries::{Results, ids};
 use super::messages::MessageView;
-use super::routes::the_route;
+use super::routes::find_own_route;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -24,7 +24,7 @@ use crate::webhook::manual::replay::{BULK_MAX, Scope};
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 100;
 
-/// Where to look for candidates.
+/// `GET /api/routes/:id/candidates`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct CandidatesQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
@@ -40,16 +40,16 @@ pub(crate) struct CandidatesQuery {
 pub(crate) struct CandidateView {
     #[serde(flatten)]
     row: MessageView,
-    /// Whether it was delivered to this route.
+    /// True if it was delivered to this route.
     delivered_here: bool,
 }
 
-/// One step through the messages that a route covers.
+/// A page of the messages that a route covers.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CandidatesView {
     messages: Vec<CandidateView>,
-    /// The cursor to go on with; null at the end. A page may be short although it is set.
+    /// `before` of the next page; null at the end. A page may be short although it is set.
     next_before: Option<Timestamp>,
 }
 
@@ -60,13 +60,13 @@ pub(crate) async fn candidates(
     Path(id): Path<String>,
     Query(query): Query<CandidatesQuery>,
 ) -> Result<Json<CandidatesView>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+    let route = find_own_route(&app, &caller, &id).await?;
     let before = integer("before", query.before.as_deref())?.map(Timestamp::from_millis);
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     if route.action != Action::Webhook {
         return Err(Code::RouteAction.into());
     }
-    let asked = replay_candidates::Query {
+    let criteria = replay_candidates::Query {
         account: caller.id(),
         domain: route.domain_id,
         route: route.public_id,
@@ -75,10 +75,10 @@ pub(crate) async fn candidates(
     };
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| {
-        // A stored match that this version cannot read covers nothing.
+        // A stored match that this version cannot parse covers nothing.
         let pattern = Pattern::parse(&route.match_pattern).ok();
         let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
-        let step = replay_candidates::list(connection, &asked, covers)?;
+        let step = replay_candidates::list(connection, &criteria, covers)?;
         let view = |one: replay_candidates::Candidate| {
             let tally = deliveries::tally(connection, one.message.id)?;
             Ok(CandidateView {
@@ -109,7 +109,7 @@ pub(crate) async fn deliver(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Results>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+    let route = find_own_route(&app, &caller, &id).await?;
     let fields: Replay = body.fields()?;
     let ids = ids(fields.message_ids, "messageIds")?;
     if ids.is_empty() || ids.len() > BULK_MAX {

@@ -1,4 +1,4 @@
-//! Which routes an address reaches (ours): the same table that mail goes by.
+//! Preview of the routes that an address reaches (ours), from the table that received mail uses.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use crate::store::accounts::domains;
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::Action;
 
-/// The address.
+/// `GET /api/routes/match`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct MatchQuery {
     /// A recipient's address.
@@ -23,16 +23,16 @@ pub(crate) struct MatchQuery {
     address: Option<String>,
 }
 
-/// What mail to an address would reach.
+/// Routes that mail to an address would reach.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MatchView {
-    /// The address as routes compare it.
+    /// The address in the form that routes compare.
     address: String,
-    /// Whether it lies on a verified domain of the account; others reach no route.
+    /// True for addresses of the account's verified domains; others reach no route.
     known: bool,
     /// Active routes, oldest first.
     matches: Vec<RouteView>,
-    /// Whether one of them drops the mail, so that nothing else of it happens.
+    /// True if one of them drops the mail, so that the others have no effect.
     drop: bool,
 }
 
@@ -58,13 +58,13 @@ pub(crate) async fn find(
         true => app.inbound.directory().matching(account, &address).await?,
         false => (Vec::new(), 0),
     };
-    // A scoped key sees nothing of routes that belong to no domain.
+    // Routes without a domain are invisible to scoped keys.
     matching.retain(|route| scope.is_none() || route.row.domain_id == scope);
     let drop = matching.iter().any(|route| route.row.action == Action::Drop);
-    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let (state, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
         let rows = matching.iter().map(|route| routes::RouteRow::clone(&route.row));
-        rows.map(|row| RouteView::new(&asked, connection, row, &user)).collect::<crate::store::Result<_>>()
+        rows.map(|row| RouteView::new(&state, connection, row, &user)).collect::<crate::store::Result<_>>()
     });
     let matches = views.await?;
     Ok(Json(MatchView { address, known, matches, drop }))

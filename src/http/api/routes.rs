@@ -1,4 +1,4 @@
-//! Routes (contract 4.4); their replay is `replay`'s.
+//! Handlers of routes (contract 4.4); for their replay see `replay`.
 
 use std::sync::Arc;
 
@@ -10,26 +10,24 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::account::RotatedSecret;
+use super::route_fields::{Match, ack_mode, action, destination, on_auth_fail};
 use crate::accounts::SECRET_ROTATION_OVERLAP;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::{AccountRowId, DomainRowId, RouteId};
-use crate::inbound::directory::RegexTurn;
-use crate::inbound::route::{Pattern, is_regex};
+use crate::inbound::route::Pattern;
 use crate::limits::Kind;
-use crate::mail::address::{Domain, Mailbox};
-use crate::net::egress::{Policy, Target};
+use crate::mail::address::Mailbox;
 use crate::secrets;
 use crate::store;
-use crate::store::accounts::domains;
 use crate::store::sending::destinations;
 use crate::store::webhooks::former_webhooks;
 use crate::store::webhooks::routes;
-use crate::store::webhooks::routes::{Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
+use crate::store::webhooks::routes::{Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
@@ -49,47 +47,44 @@ pub(crate) struct RouteView {
     #[schema(example = "lenient")]
     ack_mode: Option<String>,
     active: bool,
-    /// Whether it is the one that `PUT /api/domains/:id/webhook` keeps.
+    /// True for the route of `PUT /api/domains/:id/webhook`.
     is_domain_webhook: bool,
     agent_prompt: Option<String>,
     agent_forward_to: Option<String>,
     agent_context: Option<String>,
-    /// The latest outcome.
+    /// Status of the latest attempt.
     last_status: Option<String>,
-    /// Its HTTP or SMTP code.
+    /// HTTP or SMTP code of the latest attempt.
     last_status_code: Option<u16>,
-    /// What becomes of mail whose author is not authenticated: `refuse` or `rewrite`; null unless the action is `forward`.
+    /// Handling of mail from unauthenticated authors: `refuse` or `rewrite`; null unless the action is `forward`.
     on_auth_fail: Option<&'static str>,
-    /// Whether the destination is proven; null unless the action is `forward`.
+    /// True once the destination confirmed; null unless the action is `forward`.
     destination_proven: Option<bool>,
-    /// When the link that proves it was mailed last; null if it never was.
+    /// Time at which the confirmation link was last mailed; null if never.
     destination_asked_at: Option<Timestamp>,
-    /// When somebody there declined; null if nobody did.
+    /// Time at which the destination declined; null if it did not.
     destination_declined_at: Option<Timestamp>,
-    /// While its endpoint fails: when that is tried again at the earliest; null unless the action is `webhook`.
+    /// Earliest time of the next attempt while the endpoint pauses after failures; null unless the action is `webhook`.
     paused_until: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl RouteView {
-    /// A route with what is known of its destination.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Creates the view of a route, with the state of its destination.
     pub(super) fn new(app: &AppState, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
         let url = row.destination.as_deref().filter(|_| row.action == Action::Webhook);
         let paused_until = url.and_then(|url| app.webhooks.paused_until(url, row.account_id, app.clock.now()));
-        let (mut destination_proven, mut asked) = (None, None);
+        let (mut destination_proven, mut request) = (None, None);
         if let Some(Ok(to)) = row.destination.as_deref().map(Mailbox::parse)
             && row.action == Action::Forward
         {
             destination_proven = Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?);
-            asked = destinations::find_asked(connection, row.account_id, &to)?;
+            request = destinations::find_asked(connection, row.account_id, &to)?;
         }
         Ok(Self {
-            destination_asked_at: asked.map(|asked| asked.at),
-            destination_declined_at: asked.and_then(|asked| asked.declined_at),
+            destination_asked_at: request.map(|request| request.at),
+            destination_declined_at: request.and_then(|request| request.declined_at),
             paused_until,
             on_auth_fail: (row.action == Action::Forward).then(|| row.on_auth_fail.as_str()),
             destination_proven,
@@ -125,10 +120,10 @@ pub(crate) struct CreatedRoute {
 /// `GET /api/routes`
 pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
     let (account, scope) = (caller.id(), caller.scope());
-    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let (state, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
         let rows = routes::list(connection, account, scope)?;
-        rows.into_iter().map(|row| RouteView::new(&asked, connection, row, &user)).collect()
+        rows.into_iter().map(|row| RouteView::new(&state, connection, row, &user)).collect()
     });
     Ok(Json(views.await?))
 }
@@ -159,143 +154,7 @@ pub(crate) struct NewRouteFields {
     on_auth_fail: Lenient<String>,
 }
 
-fn bad_match(message: String) -> ApiError {
-    ApiError::field(Code::BadMatch, "match", message)
-}
-
-/// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
-struct Match {
-    text: String,
-    /// None for a regex.
-    domain: Option<String>,
-}
-
-impl Match {
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        let bad = bad_match;
-        let trimmed = text.trim();
-        if trimmed.is_empty() {
-            return Err(ApiError::at(Code::MatchRequired, "match"));
-        }
-        let text = match trimmed.rsplit_once('@') {
-            Some((local, domain)) if !trimmed.starts_with('/') => {
-                let domain = Domain::parse(domain).map_err(|_| bad(format!("{domain:?} is no domain name")))?;
-                // What stands for one address has to be one, with any text for its star.
-                let probe = format!("{}@{domain}", local.replacen('*', "x", 1));
-                let probe = Mailbox::parse_received(&probe).map_err(|error| bad(error.to_string()))?;
-                if probe.has_invisible_characters() {
-                    return Err(bad("the address holds characters that nobody sees".to_owned()));
-                }
-                format!("{}@{domain}", local.to_lowercase())
-            }
-            _ => trimmed.to_owned(),
-        };
-        let domain = match is_regex(&text) {
-            true => None,
-            false => Pattern::parse(&text).map_err(|error| bad(error.to_string()))?.domain().map(str::to_owned),
-        };
-        Ok(Self { text, domain })
-    }
-
-    /// Checks a regex beside the account's others, but that of the route `except`. Hold what it gives until the route is
-    /// stored: nobody else stores a regex of the account meanwhile.
-    async fn check(
-        &self,
-        app: &AppState,
-        account: AccountRowId,
-        except: Option<RouteId>,
-    ) -> Result<Option<RegexTurn>, ApiError> {
-        if !is_regex(&self.text) {
-            return Ok(None);
-        }
-        let checked = app.inbound.directory().check_regex(account, &self.text, except).await?;
-        checked.map(Some).map_err(|error| bad_match(error.to_string()))
-    }
-
-    /// The domain that it lies on, if the caller may have a route there; none for a regex.
-    fn domain(
-        &self,
-        connection: &Connection,
-        caller: &Caller,
-    ) -> store::Result<Result<Option<DomainRowId>, ApiError>> {
-        let Some(name) = self.domain.as_deref() else { return Ok(caller.require_domain(None).map(|()| None)) };
-        let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
-            return Ok(Err(Code::DomainNotOwned.into()));
-        };
-        Ok(caller
-            .require_domain(Some(domain.id))
-            .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
-    }
-}
-
-fn action(given: Lenient<String>) -> Result<Action, ApiError> {
-    let bad = || ApiError::field(Code::BadRequest, "action", "action must be webhook, forward, store or drop");
-    match given.optional(bad)?.as_deref() {
-        None => Ok(Action::Webhook),
-        Some("agent") => Err(ApiError::at(Code::AgentNotSupported, "action")),
-        Some(word) => Action::from_word(word).ok_or_else(bad),
-    }
-}
-
-/// What an action's destination has to be.
-fn destination(app: &AppState, action: Action, given: Lenient<String>) -> Result<Option<String>, ApiError> {
-    match action {
-        Action::Webhook => webhook_url(app, given, "destination").map(Some),
-        Action::Forward => {
-            let bad = || ApiError::at(Code::BadAddress, "destination");
-            let text = given.required(bad)?;
-            Mailbox::parse(text.trim()).map(|mailbox| Some(mailbox.to_string())).map_err(|_| bad())
-        }
-        Action::Store | Action::Drop => {
-            let unwanted = || {
-                let message = format!("a route with the action {} has no destination", action.as_str());
-                ApiError::field(Code::BadRequest, "destination", message)
-            };
-            match given.optional(unwanted)?.as_deref() {
-                None | Some("") => Ok(None),
-                Some(_) => Err(unwanted()),
-            }
-        }
-    }
-}
-
-/// Begins as the sentence of `bad_url` does (contract 1.6).
-const PLAIN_LOCALHOST: &str =
-    "a valid https url is required; http to this host needs the setting webhook.allow_localhost";
-
-/// A URL that webhooks may be posted to (contract 9.1).
-pub(crate) fn webhook_url(app: &AppState, given: Lenient<String>, field: &'static str) -> Result<String, ApiError> {
-    let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
-    let url = url.trim();
-    match Target::parse(url, &app.webhooks.policy) {
-        Ok(_) => Ok(url.to_owned()),
-        Err(_) if is_plain_localhost(app, url) => Err(ApiError::field(Code::BadUrl, field, PLAIN_LOCALHOST)),
-        Err(_) => Err(ApiError::at(Code::BadUrl, field)),
-    }
-}
-
-/// Whether a setting of the operator's is all that a URL lacks (contract 9.1).
-fn is_plain_localhost(app: &AppState, url: &str) -> bool {
-    let policy = Policy { allow_localhost: true, ..app.webhooks.policy.clone() };
-    !app.webhooks.policy.allow_localhost && Target::parse(url, &policy).is_ok()
-}
-
-/// An acknowledgement mode.
-pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiError> {
-    let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
-    match given.optional(bad)? {
-        Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
-        mode => Ok(mode),
-    }
-}
-
-/// What becomes of mail whose author is not authenticated.
-fn on_auth_fail(given: Lenient<String>) -> Result<Option<OnAuthFail>, ApiError> {
-    let bad = || ApiError::field(Code::BadRequest, "onAuthFail", "onAuthFail must be refuse or rewrite");
-    given.optional(bad)?.map(|word| OnAuthFail::from_word(&word).ok_or_else(bad)).transpose()
-}
-
-/// Asks a forward route's destination whether it wants the mail, if that is still to be asked (contract 4.6).
+/// Mails the confirmation request to a forward route's destination, unless that was done (contract 4.6).
 async fn ask_destination(app: &AppState, caller: &Caller, route: &RouteRow) -> Result<(), ApiError> {
     let to = route.destination.as_deref().map(Mailbox::parse);
     let Some(Ok(to)) = to.filter(|_| route.action == Action::Forward) else { return Ok(()) };
@@ -313,7 +172,7 @@ pub(crate) async fn create(
     let fields: NewRouteFields = body.fields()?;
     let text = fields.match_pattern.required(|| ApiError::at(Code::MatchRequired, "match"))?;
     let matched = Match::parse(&text)?;
-    let _turn = matched.check(&app, caller.id(), None).await?;
+    let _guard = matched.check(&app, caller.id(), None).await?;
     let action = action(fields.action)?;
     let destination = destination(&app, action, fields.destination)?;
     let mode = ack_mode(fields.ack_mode)?;
@@ -323,7 +182,7 @@ pub(crate) async fn create(
     let sealed = secret.as_ref().map(|secret| app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()));
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
-    let asking = caller.clone();
+    let owner = caller.clone();
     let created = app.db.write(move |tx| {
         let domain_id = match matched.domain(tx, &caller)? {
             Ok(domain) => domain,
@@ -354,20 +213,20 @@ pub(crate) async fn create(
     });
     let row = created.await??;
     app.db.routes_changed(row.account_id);
-    ask_destination(&app, &asking, &row).await?;
+    ask_destination(&app, &owner, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
 }
 
 async fn view(app: &AppState, row: RouteRow, user: String) -> Result<RouteView, ApiError> {
-    let asked = app.clone();
-    Ok(app.db.read(move |connection| RouteView::new(&asked, connection, row, &user)).await?)
+    let state = app.clone();
+    Ok(app.db.read(move |connection| RouteView::new(&state, connection, row, &user)).await?)
 }
 
-/// A route that the caller may use.
+/// Finds a route that the caller may use.
 ///
 /// # Errors
-/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+/// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
 fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::Result<Result<RouteRow, ApiError>> {
     let found = routes::find(connection, id)?.filter(|row| row.account_id == caller.id());
     let found = found.ok_or_else(ApiError::not_found);
@@ -378,14 +237,14 @@ fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::
 ///
 /// # Errors
 /// 404 or 403, as there.
-pub(crate) async fn the_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+pub(crate) async fn find_own_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
     app.db.read(move |connection| find_route(connection, &caller, &id)).await?
 }
 
-async fn the_webhook(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
-    let route = the_route(app, caller, id).await?;
+async fn find_own_webhook_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+    let route = find_own_route(app, caller, id).await?;
     if route.action == Action::Webhook { Ok(route) } else { Err(Code::RouteAction.into()) }
 }
 
@@ -417,7 +276,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<RouteView>, ApiError> {
-    let old = the_route(&app, &caller, &id).await?;
+    let old = find_own_route(&app, &caller, &id).await?;
     let fields: RouteChange = body.fields()?;
     let active =
         fields.active.optional(|| ApiError::field(Code::BadRequest, "active", "active must be true or false"))?;
@@ -428,16 +287,16 @@ pub(crate) async fn change(
     let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
     let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
     let matched = text.as_deref().map(Match::parse).transpose()?;
-    let _turn = match &matched {
+    let _guard = match &matched {
         Some(matched) => matched.check(&app, caller.id(), Some(old.public_id.clone())).await?,
         None => None,
     };
     let policy = on_auth_fail(fields.on_auth_fail)?.filter(|_| old.action == Action::Forward);
-    let (asking, aims) = (caller.clone(), new_destination.is_some());
+    let (owner, changes_destination) = (caller.clone(), new_destination.is_some());
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
     let changed = app.db.write(move |tx| {
-        // As it is now: somebody else may have changed or removed it meanwhile.
+        // Read again: a concurrent request may have changed or removed it.
         let row = match find_route(tx, &caller, &old.public_id)? {
             Ok(row) => row,
             Err(refused) => return Ok(Err(refused)),
@@ -479,8 +338,8 @@ pub(crate) async fn change(
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
-    if aims {
-        ask_destination(&app, &asking, &row).await?;
+    if changes_destination {
+        ask_destination(&app, &owner, &row).await?;
     }
     Ok(Json(view(&app, row, user).await?))
 }
@@ -490,16 +349,13 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
+) -> Result<Json<OkView>, ApiError> {
+    let route = find_own_route(&app, &caller, &id).await?;
     remove(&app, caller.id(), route.public_id).await?;
     Ok(OK)
 }
 
-/// Removes a route; what it still owes ends.
-///
-/// # Errors
-/// Storage trouble.
+/// Removes a route and ends its pending deliveries.
 pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
@@ -521,14 +377,11 @@ pub(crate) async fn rotate_secret(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    let route = the_webhook(&app, &caller, &id).await?;
+    let route = find_own_webhook_route(&app, &caller, &id).await?;
     rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 
 /// Gives a webhook route a new secret; for a day both sign.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) async fn rotate(app: &AppState, account: AccountRowId, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));

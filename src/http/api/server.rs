@@ -1,4 +1,4 @@
-//! Facts about this server, for who runs it (ours).
+//! Facts about this server (ours); some of them for its owner only.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::process::data_dir::DataDir;
 use crate::store;
 use crate::store::accounts::stats;
 
-/// What the server is and how it stands.
+/// Facts and state of the server.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServerView {
@@ -26,28 +26,28 @@ pub(crate) struct ServerView {
     hostname: String,
     started_at: Timestamp,
     uptime_seconds: i64,
-    /// Whether it is `mailkite dev`.
+    /// True in `mailkite dev`.
     dev: bool,
-    /// Addresses that mail is received on.
+    /// Addresses on which mail is received.
     smtp: Vec<String>,
-    /// Addresses that mail programs hand in on.
+    /// Addresses for submission by mail clients.
     submission: Vec<String>,
-    /// What of the account's waits.
+    /// Queued work of the account.
     queue: QueueView,
-    /// Null for accounts that do not own the server, like the certificate.
+    /// Null, like the certificate, for accounts that do not own the server.
     disk: Option<DiskView>,
     certificate: Option<CertificateView>,
 }
 
-/// What waits.
+/// Queued work.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct QueueView {
     /// Deliveries of webhooks.
     webhooks: u64,
-    /// Messages that are being sent.
+    /// Outbound messages.
     outbound: u64,
-    /// Since when the oldest of them waits.
+    /// Time since which the oldest of them waits.
     oldest_at: Option<Timestamp>,
 }
 
@@ -61,16 +61,16 @@ impl From<stats::QueueCounts> for QueueView {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DiskView {
-    /// Its size, in octets.
+    /// Size in octets.
     pub(crate) total_bytes: u64,
-    /// What mail may still fill.
+    /// Octets that mail may still use.
     pub(crate) free_bytes: u64,
-    /// The database with its log.
+    /// The database and its WAL.
     pub(crate) database_bytes: u64,
 }
 
 impl DiskView {
-    /// How the disk stands; nothing when it cannot be asked.
+    /// Reads the disk usage; `None` if it is not available.
     pub(crate) fn read(data_dir: &Path) -> Option<Self> {
         let size = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
         let database_bytes = size(store::FILE_NAME) + size(&format!("{}-wal", store::FILE_NAME));
@@ -79,13 +79,13 @@ impl DiskView {
         Some(Self { total_bytes, free_bytes, database_bytes })
     }
 
-    /// Less than a GiB, or a twentieth of it, is free.
+    /// Returns true if less than a GiB, or a twentieth of the disk, is free.
     pub(crate) const fn is_nearly_full(&self) -> bool {
         self.free_bytes < 1 << 30 || self.free_bytes < self.total_bytes / 20
     }
 }
 
-/// The certificate that this server shows.
+/// The server's TLS certificate.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CertificateView {
@@ -102,7 +102,6 @@ impl From<CertificateFacts> for CertificateView {
 
 /// `GET /api/server`
 pub(crate) async fn facts(State(app): State<AppState>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
-    caller.require_account()?;
     let account = caller.id();
     let waiting = app.db.read(move |connection| stats::waiting(connection, account)).await?;
     let now = app.clock.now();

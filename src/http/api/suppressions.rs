@@ -1,4 +1,4 @@
-//! Whom nothing is sent to, and whose mail calls no webhook (contract 8.4).
+//! Suppressed recipients and blocked senders (contract 8.4).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK, text};
+use crate::http::body::{Body, Lenient, OK, OkView, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
@@ -28,7 +28,7 @@ const REASONS: &[&str] = &["manual", "unsubscribe", "bounce", "complaint"];
 /// `GET /api/contacts/suppressions`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct ListQuery {
-    /// Only those with a smaller `created_at`, in milliseconds.
+    /// Only entries with a smaller `created_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
     /// 1 to 1,000, which is the default; clamped.
@@ -107,14 +107,14 @@ pub(crate) struct BlockedFields {
     email: Lenient<String>,
 }
 
-/// The bare address of a field, in canonical form.
+/// Reads the address of a field, in canonical form.
 fn address(given: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let text = given.required(bad)?;
     normalized(&text).ok_or_else(bad)
 }
 
-/// An address as it is kept.
+/// Returns the stored form of an address.
 fn normalized(text: &str) -> Option<String> {
     Mailbox::parse_received(text.trim()).ok().map(|mailbox| mailbox.canonical())
 }
@@ -125,7 +125,6 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SuppressionList>, ApiError> {
-    caller.require_account()?;
     let before = integer("before", query.before.as_deref())?;
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
     let limit = u32::try_from(limit).unwrap_or(1);
@@ -139,7 +138,6 @@ pub(crate) async fn add(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<SuppressionAdded>), ApiError> {
-    caller.require_account()?;
     let fields: SuppressionFields = body.fields()?;
     let email = address(fields.email)?;
     let reason = match &fields.reason {
@@ -168,8 +166,7 @@ pub(crate) async fn remove(
     State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    caller.require_account()?;
+) -> Result<Json<OkView>, ApiError> {
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
     Ok(OK)
@@ -180,7 +177,6 @@ pub(crate) async fn list_blocked(
     State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<Vec<BlockedView>>, ApiError> {
-    caller.require_account()?;
     let rows = app.db.read(move |connection| blocked_senders::list(connection, caller.id())).await?;
     Ok(Json(rows.into_iter().map(Into::into).collect()))
 }
@@ -191,7 +187,6 @@ pub(crate) async fn block(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<BlockedView>), ApiError> {
-    caller.require_account()?;
     let fields: BlockedFields = body.fields()?;
     let email = address(fields.email)?;
     let (now, limits) = (app.clock.now(), Arc::clone(&app.account_limits));
@@ -213,8 +208,7 @@ pub(crate) async fn unblock(
     State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
-) -> Result<Json<Done>, ApiError> {
-    caller.require_account()?;
+) -> Result<Json<OkView>, ApiError> {
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| blocked_senders::delete(tx, caller.id(), &email)).await?;
     Ok(OK)

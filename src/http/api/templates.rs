@@ -1,4 +1,4 @@
-//! Templates (contract 11): an account's own, and those that are built in.
+//! Templates (contract 11): an account's own and the built-in ones.
 
 use std::sync::Arc;
 
@@ -8,11 +8,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::send::{self, SentView};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Done, Lenient, OK};
+use crate::http::body::{Body, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
@@ -23,7 +22,7 @@ use crate::store::sending::templates::{TemplateContent, TemplateRow};
 
 const MAX_NAME_CHARS: usize = 200;
 const MAX_SUBJECT_CHARS: usize = 998;
-/// Built-in templates are as old as the program; their rows need some time.
+/// Creation time of built-in templates.
 const BASE_TIME: Timestamp = Timestamp::from_millis(0);
 
 /// A template without its bodies.
@@ -47,9 +46,9 @@ pub(crate) struct FullView {
     meta: MetaView,
     html: Option<String>,
     text: Option<String>,
-    /// An editor's own, given back as it was.
+    /// Data of an editor, returned unchanged.
     json: Option<String>,
-    /// An editor's own, given back as it was.
+    /// Data of an editor, returned unchanged.
     theme: Option<String>,
     /// Null for a built-in template.
     user_id: Option<String>,
@@ -60,7 +59,7 @@ pub(crate) struct FullView {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TemplateFields {
-    /// A template to begin with; only when it is made.
+    /// Template to copy; only on creation.
     base_id: Option<String>,
     /// 1 to 200 characters; required without `baseId`.
     name: Option<String>,
@@ -69,25 +68,8 @@ pub(crate) struct TemplateFields {
     text: Option<String>,
     json: Option<String>,
     theme: Option<String>,
-    /// Only when it is changed.
+    /// Only on update.
     category: Option<String>,
-}
-
-/// `POST /api/templates/test`
-#[derive(Deserialize, ToSchema)]
-pub(crate) struct TestFields {
-    /// One mailbox.
-    #[serde(default)]
-    #[schema(value_type = String, required = true, example = "you@example.com")]
-    pub(super) to: Lenient<String>,
-    /// This or `text`.
-    pub(super) html: Option<String>,
-    pub(super) text: Option<String>,
-    pub(super) subject: Option<String>,
-    /// By default `preview@` the oldest domain that is verified for sending.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    pub(super) from: Lenient<String>,
 }
 
 impl From<&TemplateRow> for MetaView {
@@ -117,7 +99,7 @@ impl From<&BuiltIn> for MetaView {
 }
 
 impl FullView {
-    fn own(row: TemplateRow, caller: &Caller) -> Self {
+    fn from_row(row: TemplateRow, caller: &Caller) -> Self {
         Self {
             meta: MetaView::from(&row),
             html: row.content.html,
@@ -129,7 +111,7 @@ impl FullView {
         }
     }
 
-    fn base(base: &BuiltIn) -> Self {
+    fn from_built_in(base: &BuiltIn) -> Self {
         Self {
             meta: MetaView::from(base),
             html: Some(base.html.to_owned()),
@@ -149,7 +131,7 @@ pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<
 }
 
 /// `GET /api/templates/base`
-pub(crate) async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
+pub(crate) async fn list_base() -> Json<Vec<MetaView>> {
     Json(BUILT_IN.iter().map(Into::into).collect())
 }
 
@@ -160,10 +142,10 @@ pub(crate) async fn detail(
     Path(id): Path<String>,
 ) -> Result<Json<FullView>, ApiError> {
     if let Some(base) = find_built_in(&id) {
-        return Ok(Json(FullView::base(base)));
+        return Ok(Json(FullView::from_built_in(base)));
     }
     let row = find(&app, &caller, &id).await?;
-    Ok(Json(FullView::own(row, &caller)))
+    Ok(Json(FullView::from_row(row, &caller)))
 }
 
 async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, ApiError> {
@@ -172,14 +154,20 @@ async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, 
     found.ok_or_else(ApiError::not_found)
 }
 
+/// Looks up the template of a path.
+///
+/// # Errors
+/// 404.
+pub(crate) async fn exists(app: AppState, caller: Caller, id: String) -> Result<(), ApiError> {
+    find(&app, &caller, &id).await.map(drop)
+}
+
 /// `POST /api/templates`
 pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
-    caller.require_account()?;
-    caller.require_verified()?;
     let fields = TemplateFields { category: None, ..body.fields()? }.without_empty();
     let base = match fields.base_id.as_deref() {
         None => None,
@@ -188,7 +176,7 @@ pub(crate) async fn create(
     if base.is_none() && fields.name.is_none() {
         return Err(ApiError::field(Code::BadRequest, "name", "name is required"));
     }
-    let content = fields.over(base.unwrap_or_default())?;
+    let content = fields.merged_over(base.unwrap_or_default())?;
     let (account, now) = (caller.id(), app.clock.now());
     let limits = Arc::clone(&app.account_limits);
     let added = app.db.write(move |tx| {
@@ -197,10 +185,10 @@ pub(crate) async fn create(
         templates::insert(tx, account, content, now)
     });
     let row = added.await?;
-    Ok((StatusCode::CREATED, Json(FullView::own(row, &caller))))
+    Ok((StatusCode::CREATED, Json(FullView::from_row(row, &caller))))
 }
 
-/// What a new template begins with.
+/// Finds the content that a new template is copied from.
 async fn base_content(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateContent, ApiError> {
     if let Some(base) = find_built_in(id) {
         return Ok(TemplateContent {
@@ -221,7 +209,7 @@ async fn base_content(app: &AppState, caller: &Caller, id: &str) -> Result<Templ
 }
 
 impl TemplateFields {
-    /// These fields without those that are empty. What is stored already is emptied by them.
+    /// Drops empty fields. On update they are kept, and empty the stored field.
     fn without_empty(self) -> Self {
         let given = |field: Option<String>| field.filter(|text| !text.is_empty());
         Self {
@@ -236,8 +224,8 @@ impl TemplateFields {
         }
     }
 
-    /// These fields over what was there.
-    fn over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
+    /// Merges these fields over existing content.
+    fn merged_over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
         let content = TemplateContent {
             name: self.name.filter(|name| !name.is_empty()).map_or(content.name, |name| name.trim().to_owned()),
             category: self.category.or(content.category),
@@ -270,22 +258,20 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Json<FullView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.require_account()?;
-    caller.require_verified()?;
     let fields: TemplateFields = body.fields()?;
     let old_len = row.content.len();
-    let content = fields.over(row.content)?;
+    let content = fields.merged_over(row.content)?;
     let (account, now) = (caller.id(), app.clock.now());
     let limits = Arc::clone(&app.account_limits);
     let updated = app.db.write(move |tx| {
-        // One that gets smaller is always let in.
+        // Shrinking is always allowed.
         if content.len() > old_len {
             limits.admit_bytes(tx, account, content.len().saturating_sub(old_len) as u64)?;
         }
         templates::update(tx, account, &row.public_id, &content, now)
     });
     let updated = updated.await?;
-    Ok(Json(FullView::own(updated.ok_or_else(ApiError::not_found)?, &caller)))
+    Ok(Json(FullView::from_row(updated.ok_or_else(ApiError::not_found)?, &caller)))
 }
 
 /// `DELETE /api/templates/:id`
@@ -293,20 +279,8 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<OkView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.require_account()?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
     Ok(OK)
-}
-
-/// `POST /api/templates/test`
-pub(crate) async fn test(
-    State(app): State<AppState>,
-    caller: Caller,
-    body: Body,
-) -> Result<(StatusCode, Json<SentView>), ApiError> {
-    caller.require_account()?;
-    let view = send::send_test(&app, &caller, body.fields()?).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
 }

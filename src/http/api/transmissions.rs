@@ -1,4 +1,4 @@
-//! Transmissions: what of a message went to which remote host, and the dialog of the last attempt (ours).
+//! Transmissions of an outbound message: remote host and SMTP dialog of the last attempt per destination (ours).
 
 use crate::store::Connection;
 use axum::Json;
@@ -19,30 +19,30 @@ use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
 
-/// What of a message goes to one destination.
+/// Transmission of a message to one destination.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TransmissionView {
     /// Envelope recipients, in the message's order.
     recipients: Vec<RecipientView>,
-    /// The route that forwards it; null when it was submitted.
+    /// The route that forwards it; null if it was submitted.
     #[schema(value_type = Option<String>)]
     route_id: Option<RouteId>,
     /// Attempts made.
     attempts: u32,
-    /// When the last one was made.
+    /// Time of the last attempt.
     attempted_at: Option<Timestamp>,
-    /// The remote host that decided it; null when none was reached.
+    /// The remote host that decided the result; null if none was reached.
     host: Option<String>,
-    /// Its TLS version and cipher suite, and how its name was verified; null is plain text.
+    /// TLS version, cipher suite, and the way the host's name was verified; null for plain text.
     tls: Option<String>,
-    /// Its SMTP dialog, without credentials and mail data.
+    /// The SMTP dialog, without credentials and mail data.
     transcript: Option<String>,
-    /// Whether no recipient waits any more.
+    /// True once no recipient is waiting.
     settled: bool,
-    /// While the destination's hosts take nothing: when one message tries them next; else null.
+    /// Time of the next try while the destination's hosts accept nothing; else null.
     paused_until: Option<Timestamp>,
-    /// What they said, or that they did not answer; else null.
+    /// Their reply, or that they did not answer; null unless paused.
     pause_reason: Option<String>,
 }
 

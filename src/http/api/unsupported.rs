@@ -1,17 +1,16 @@
-//! What clients ask that this server answers in one way only (contract 12).
+//! Endpoints for compatibility, with constant answers (contract 12).
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 
-/// A domain that somebody would buy.
+/// `GET /api/domains/register/check`
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct RegisterQuery {
-    /// Its name.
+    /// Name of the domain.
     #[param(required = true)]
     domain: Option<String>,
 }
@@ -26,10 +25,7 @@ pub(crate) struct RegisterView {
 }
 
 /// `GET /api/domains/register/check`
-pub(crate) async fn register_check(
-    _: Caller,
-    Query(query): Query<RegisterQuery>,
-) -> Result<Json<RegisterView>, ApiError> {
+pub(crate) async fn register_check(Query(query): Query<RegisterQuery>) -> Result<Json<RegisterView>, ApiError> {
     let domain = query.domain.filter(|domain| !domain.is_empty());
     let domain = domain.ok_or_else(|| ApiError::field(Code::BadRequest, "domain", "domain is required"))?;
     Ok(Json(RegisterView { configured: false, domain, available: false }))
@@ -38,12 +34,12 @@ pub(crate) async fn register_check(
 /// A search of the documentation.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct DocsQuery {
-    /// What to look for.
+    /// Search text.
     #[serde(default)]
     query: String,
 }
 
-/// This server carries no searchable documentation.
+/// This server has no searchable documentation.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DocsView {
     query: String,

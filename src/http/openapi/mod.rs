@@ -1,7 +1,7 @@
-//! The OpenAPI 3.1 document (contract 2.1), made of the router's table and the handlers' types.
+//! The OpenAPI 3.1 document (contract 2.1), built from the endpoint table and the handlers' types.
 //!
-//! Clients are generated of it: names are stable and told apart from Rust's, whatever stands twice stands once as a
-//! component, and what a body needs is said.
+//! Clients are generated from it: names are stable and independent of Rust's, repeated parts are components, and
+//! required fields are listed.
 
 mod names;
 mod responses;
@@ -15,27 +15,26 @@ use super::endpoint::{Class, Endpoint, Header};
 
 const ABOUT: &str = "Mail in over SMTP, out as signed webhooks. Send the credential as `Authorization: Bearer …`: a \
     session token, the account's API key, or a key that is limited to one domain. Times are integers, milliseconds \
-    since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` when one field is at \
-    fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
+    since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` if one field is \
+    at fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
 
-/// The chapters.
 const TAGS: &[(&str, &str)] = &[
-    ("Service", "The server itself: whether it is up, and how it goes."),
-    ("Signing in", "Accounts, their sessions and passwords."),
-    ("Account", "The account that asks, its keys and secrets."),
+    ("Service", "Health, readiness and facts of the server."),
+    ("Signing in", "Sign-up, sessions and passwords."),
+    ("Account", "The caller's account, its keys and secrets."),
     ("Domains", "Domains, their DNS records and their settings."),
-    ("Routes", "What becomes of mail to an address."),
+    ("Routes", "Rules for mail to an address."),
     ("Messages", "Stored mail, received and sent."),
-    ("Deliveries", "Webhooks that were posted or are to be."),
+    ("Deliveries", "Webhook deliveries, done and pending."),
     ("Realtime", "Events as they happen."),
-    ("Attachments", "Files of messages, up and down."),
-    ("Sending", "Mail that goes out, now or later."),
-    ("Suppressions and blocked senders", "Whom nothing is sent to, and whose mail is spam."),
-    ("Templates", "Texts with merge tags."),
-    ("For compatibility", "What clients ask and this server has one answer to."),
+    ("Attachments", "Uploads, and downloads of attachments."),
+    ("Sending", "Outbound mail, now or scheduled."),
+    ("Suppressions and blocked senders", "Recipients that nothing is sent to, and senders whose mail is spam."),
+    ("Templates", "Message templates with merge tags."),
+    ("For compatibility", "Endpoints with a constant answer."),
 ];
 
-/// The document of a table.
+/// Builds the document of a table.
 pub(crate) fn document(table: &[Endpoint], public_url: &str) -> Value {
     let table: Vec<&Endpoint> = table.iter().filter(|endpoint| !endpoint.tag.is_empty()).collect();
     let mut paths: Map<String, Value> = Map::new();
@@ -90,7 +89,7 @@ fn to_value(schema: &RefOr<Schema>) -> Value {
     serde_json::to_value(schema).unwrap_or_default()
 }
 
-/// Fields that have to be there; null counts as absent.
+/// Marks fields as required; null counts as absent.
 fn require(schema: &mut Value, fields: &[&str]) {
     let Value::Object(object) = schema else { return };
     let mut required: Vec<Value> = object.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -106,7 +105,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = path_parameters(endpoint.path);
     parameters.extend(endpoint.query.iter().cloned());
     parameters.extend(endpoint.headers.iter().map(header));
-    let description = [endpoint.description, who(endpoint.class)].join(" ");
+    let description = [endpoint.description, accepted_credentials(endpoint.class)].join(" ");
     let mut operation = json!({
         "operationId": endpoint.id,
         "tags": [endpoint.tag],
@@ -122,10 +121,10 @@ fn operation(endpoint: &Endpoint) -> Value {
     operation
 }
 
-const fn who(class: Class) -> &'static str {
+const fn accepted_credentials(class: Class) -> &'static str {
     match class {
         Class::Public => "No credential is needed.",
-        Class::Any => "Takes a session, the account key, or a scoped key within its domain.",
+        Class::Any | Class::Stream => "Takes a session, the account key, or a scoped key within its domain.",
         Class::Account => "Takes a session or the account key; a scoped key gets 403 `key_scope`.",
         Class::Session => "Takes a session alone; a key gets 403 `session_required`.",
     }
@@ -144,8 +143,8 @@ fn header(header: &Header) -> Value {
     })
 }
 
-/// In answers a field that may be null is always there (contract: `T|null`); only a field that is neither required nor
-/// nullable may be absent (`T?`).
+/// Marks nullable fields of responses as required: they are always present (contract: `T|null`); only a field that is
+/// neither required nor nullable may be absent (`T?`).
 fn always_present(mut schema: Value) -> Value {
     let Value::Object(object) = &mut schema else { return schema };
     if let Some(Value::Array(parts)) = object.get_mut("allOf") {

@@ -1,12 +1,12 @@
-//! Names of the document's schemas, and so of the types in clients that are generated of it.
+//! Names of the document's schemas, and so of the types in generated clients.
 //!
-//! They stay when a type of the handlers is called otherwise. A schema that stands in no row keeps the name of its type.
+//! They stay if a handler's type is renamed. A schema that is not listed keeps the name of its type.
 
 use serde_json::{Map, Value, json};
 
 const PREFIX: &str = "#/components/schemas/";
 
-/// Types of the handlers, and what they are called in the document.
+/// Types of the handlers and their names in the document.
 const NAMES: &[(&str, &str)] = &[
     ("AnswerView", "EndpointAnswer"),
     ("AttachmentFields", "AttachmentInput"),
@@ -47,6 +47,7 @@ const NAMES: &[(&str, &str)] = &[
     ("MatchView", "RouteMatches"),
     ("Me", "CurrentAccount"),
     ("MessageView", "Message"),
+    ("OkView", "Done"),
     ("MetaView", "TemplateSummary"),
     ("NewDomain", "CreateDomainRequest"),
     ("NewRouteFields", "CreateRouteRequest"),
@@ -83,10 +84,9 @@ const NAMES: &[(&str, &str)] = &[
     ("VerifiedView", "DomainVerification"),
     ("WebhookFields", "WebhookRequest"),
     ("WebhookView", "DomainWebhook"),
-    ("When", "SendTime"),
 ];
 
-/// Fields that hold an object with any keys, what such objects are called, and what the values may be.
+/// Fields that hold an object with any keys: field, name of the schema, types of the values.
 const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("headers", "HeaderFields", &["string", "number", "boolean"]),
     ("templateData", "TemplateData", &["string", "number", "boolean", "null"]),
@@ -95,7 +95,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("response_headers", "CapturedHeaders", &["string"]),
 ];
 
-/// Gives every schema of a document its name.
+/// Renames the schemas of a document.
 pub(crate) fn publish(document: &mut Value) {
     name_objects(document);
     rename(document);
@@ -131,7 +131,7 @@ fn rename(value: &mut Value) {
     }
 }
 
-/// Makes a reference of every object with any keys, so that no client has a type without a name.
+/// Turns objects with any keys into references, so that no client has an unnamed type.
 fn name_objects(value: &mut Value) {
     match value {
         Value::Object(object) => {

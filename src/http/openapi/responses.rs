@@ -1,4 +1,4 @@
-//! What an endpoint answers: its success, and its errors by status. What many answer alike is a component.
+//! Responses of an endpoint: its success, and its errors by status. Responses of many endpoints are components.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::http::endpoint::{Class, Endpoint};
 use crate::http::error::Code;
 
-/// Every endpoint may refuse a request as ambiguous.
+/// Every endpoint may refuse an ambiguous request.
 const BAD_REQUEST: &[Code] = &[Code::BadRequest];
 const BAD_QUERY: &[Code] = &[Code::BadQuery, Code::BadRequest];
 const BAD_BODY: &[Code] = &[Code::BadJson, Code::BadRequest];
@@ -16,7 +16,7 @@ const FORBIDDEN: &[Code] = &[Code::HttpsRequired, Code::ForeignHost, Code::Forei
 const OUT_OF_SCOPE: &[Code] = &[Code::KeyScope, Code::HttpsRequired, Code::ForeignHost, Code::ForeignOrigin];
 const NO_SESSION: &[Code] = &[Code::SessionRequired, Code::HttpsRequired, Code::ForeignHost, Code::ForeignOrigin];
 
-/// Answers that many endpoints have alike, by the name that they have in the document.
+/// Responses that many endpoints share, by their names in the document.
 const SHARED: &[(&str, &[Code])] = &[
     ("BadRequest", BAD_REQUEST),
     ("BadQuery", BAD_QUERY),
@@ -33,13 +33,16 @@ const SHARED: &[(&str, &[Code])] = &[
     ("Unavailable", &[Code::Unavailable]),
 ];
 
-/// Every code that an endpoint may answer with.
+/// Returns every code that an endpoint may answer with.
 fn codes(endpoint: &Endpoint) -> Vec<Code> {
     let mut codes = [BAD_REQUEST, FORBIDDEN, &[Code::Internal, Code::Unavailable]].concat();
     if endpoint.class != Class::Public {
         codes.extend(UNAUTHORIZED);
         codes.push(Code::RateLimited);
         codes.push(if endpoint.class == Class::Session { Code::SessionRequired } else { Code::KeyScope });
+    }
+    if endpoint.needs_verified_email {
+        codes.push(Code::EmailNotVerified);
     }
     if endpoint.path.contains('{') {
         codes.push(Code::NotFound);
@@ -50,18 +53,18 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
     if endpoint.body.is_some() {
         codes.extend([Code::BadJson, Code::BodyTooLarge]);
     }
-    codes.extend(endpoint.errors);
+    codes.extend(&endpoint.errors);
     codes.sort_unstable();
     codes.dedup();
     codes
 }
 
-/// The components.
+/// Returns the shared responses.
 pub(crate) fn shared() -> BTreeMap<&'static str, Value> {
     SHARED.iter().map(|(name, codes)| (*name, refusal(codes, "Error"))).collect()
 }
 
-/// The one form of errors; and that of one who is not ready, which says more.
+/// Returns the schema of errors, and that of a failed readiness check.
 pub(crate) fn error_schemas() -> impl Iterator<Item = (&'static str, Value)> {
     let fields = json!({
         "error": {"type": "string", "description": "A sentence for people; it may change."},
@@ -85,7 +88,7 @@ pub(crate) fn error_schemas() -> impl Iterator<Item = (&'static str, Value)> {
     [("Error", error), ("NotReady", not_ready)].into_iter()
 }
 
-/// All answers of an endpoint, by status.
+/// Returns all responses of an endpoint, by status.
 pub(crate) fn of(endpoint: &Endpoint) -> Value {
     let mut all = Map::new();
     let success = success(endpoint);
@@ -96,7 +99,7 @@ pub(crate) fn of(endpoint: &Endpoint) -> Value {
         by_status.entry(code.status()).or_default().push(code);
     }
     if let Some(page) = endpoint.response.get("text/html") {
-        // A page for people tells them itself what is wrong.
+        // An HTML page reports its own error.
         let mut refused = refusal(&by_status.remove(&400).unwrap_or_default(), "Error");
         if let Some(Value::Object(content)) = refused.get_mut("content") {
             content.insert("text/html".to_owned(), page.clone());
@@ -119,7 +122,7 @@ fn success(endpoint: &Endpoint) -> Value {
     Value::Object(success)
 }
 
-/// The component that has just these codes, or an answer of its own.
+/// Returns a reference to the component with exactly these codes, or an inline response.
 fn refused(codes: &[Code]) -> Value {
     let alike = |(_, shared): &&(&str, &[Code])| {
         shared.len() == codes.len() && shared.iter().all(|code| codes.contains(code))
@@ -131,7 +134,7 @@ fn refused(codes: &[Code]) -> Value {
     }
 }
 
-/// An answer with one of these codes, which have one status.
+/// Returns a response with one of these codes, which share a status.
 fn refusal(codes: &[Code], schema: &str) -> Value {
     let sentences: Vec<String> =
         codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.sentence())).collect();

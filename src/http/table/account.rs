@@ -1,7 +1,7 @@
 //! Signing in, the account, its keys and secrets.
 
 use crate::http::api::{account, auth, logins};
-use crate::http::body::Done;
+use crate::http::body::OkView;
 use crate::http::endpoint::Class::{Account, Public, Session};
 use crate::http::endpoint::Endpoint;
 use crate::http::error::Code;
@@ -11,7 +11,7 @@ pub(super) fn sign_in() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/api/auth/signup", auth::sign_up)
             .auth(Public)
-            .summary(TAG, "signUp", "Make an account")
+            .summary(TAG, "signUp", "Create an account")
             .description("With `signup = \"first\"` the first account needs the setup token, except in dev mode.")
             .request::<auth::SignUp>()
             .needs(&["email", "password"])
@@ -48,17 +48,17 @@ pub(super) fn sign_in() -> Vec<Endpoint> {
             ]),
         Endpoint::get("/api/auth/sessions", logins::list)
             .auth(Session)
-            .summary(TAG, "listSessions", "Where the account is signed in")
+            .summary(TAG, "listSessions", "List the account's sessions")
             .response::<logins::Logins>(200),
         Endpoint::delete("/api/auth/sessions/{id}", logins::end)
             .auth(Session)
             .summary(TAG, "endSession", "End one of the account's sessions")
-            .response::<Done>(200)
+            .response::<OkView>(200)
             .errors(&[Code::NotFound]),
         Endpoint::post("/api/auth/logout", auth::log_out)
             .auth(Session)
             .summary(TAG, "logOut", "End this session")
-            .response::<Done>(200),
+            .response::<OkView>(200),
         Endpoint::post("/api/auth/password", auth::change_password)
             .auth(Session)
             .summary(TAG, "changePassword", "Change the password")
@@ -69,17 +69,17 @@ pub(super) fn sign_in() -> Vec<Endpoint> {
             .errors(&[Code::WeakPassword, Code::WrongPassword]),
         Endpoint::post("/api/auth/verify/send", auth::send_verification)
             .auth(Account)
-            .summary(TAG, "sendVerification", "Mail a link that proves the account's e-mail")
+            .summary(TAG, "sendVerification", "Mail a link to verify the account's e-mail")
             .response::<auth::VerificationStatus>(200),
         Endpoint::get("/api/auth/verify", auth::verify_page)
             .auth(Public)
             .summary(TAG, "showVerification", "The page behind that link")
-            .description("It asks for a button to be pressed and changes nothing.")
+            .description("It asks for confirmation and changes nothing.")
             .query::<auth::VerifyQuery>()
             .gives_media("text/html"),
         Endpoint::post("/api/auth/verify", auth::verify)
             .auth(Public)
-            .summary(TAG, "verifyEmail", "Prove the account's e-mail")
+            .summary(TAG, "verifyEmail", "Verify the account's e-mail")
             .description("Posted by the page behind the link, which it answers with a page.")
             .query::<auth::VerifyQuery>()
             .gives_media("text/html"),
@@ -89,37 +89,40 @@ pub(super) fn sign_in() -> Vec<Endpoint> {
 pub(super) fn account() -> Vec<Endpoint> {
     const TAG: &str = "Account";
     vec![
-        Endpoint::get("/v1/me", account::me).summary(TAG, "me", "Who am I?").response::<account::Me>(200),
+        Endpoint::get("/v1/me", account::me)
+            .summary(TAG, "me", "Get the caller's account")
+            .response::<account::Me>(200),
         Endpoint::get("/api/billing/usage", account::usage)
             .summary(TAG, "getUsage", "Messages sent this month")
             .response::<account::Usage>(200),
         Endpoint::get("/api/keys", account::key)
             .auth(Account)
-            .summary(TAG, "getApiKey", "The account's API key, made if there is none")
+            .summary(TAG, "getApiKey", "Get the account's API key; creates it if there is none")
             .response::<account::Key>(200),
         Endpoint::post("/api/keys/rotate", account::rotate_key)
             .auth(Account)
             .summary(TAG, "rotateApiKey", "Replace the account's API key")
-            .description("The old key is dead at once.")
+            .description("The old key stops working at once.")
             .response::<account::Key>(200),
         Endpoint::get("/api/keys/scoped", account::scoped_keys)
             .auth(Account)
-            .summary(TAG, "listScopedKeys", "Keys that are limited to one domain, newest first")
+            .summary(TAG, "listScopedKeys", "List keys limited to one domain, newest first")
             .gives_list::<account::ScopedKey>(),
         Endpoint::post("/api/keys/scoped", account::new_scoped_key)
             .auth(Account)
-            .summary(TAG, "createScopedKey", "Make a key for one domain")
+            .summary(TAG, "createScopedKey", "Create a key for one domain")
             .request::<account::NewScopedKey>()
             .needs(&["domainId"])
             .response::<account::ScopedKey>(201)
             .errors(&[Code::LimitReached, Code::DomainNotOwned]),
         Endpoint::delete("/api/keys/scoped/{id}", account::delete_scoped_key)
             .auth(Account)
-            .summary(TAG, "deleteScopedKey", "End a scoped key")
-            .response::<Done>(200),
+            .resource(account::scoped_key_exists)
+            .summary(TAG, "deleteScopedKey", "Revoke a scoped key")
+            .response::<OkView>(200),
         Endpoint::get("/api/webhooks/secret", account::webhook_secret)
             .auth(Account)
-            .summary(TAG, "getTrackingSecret", "The secret of tracking webhooks, made if there is none")
+            .summary(TAG, "getTrackingSecret", "Get the secret of tracking webhooks; creates it if there is none")
             .response::<account::Secret>(200),
         Endpoint::post("/api/webhooks/secret/rotate", account::rotate_webhook_secret)
             .auth(Account)

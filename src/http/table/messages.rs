@@ -1,16 +1,16 @@
-//! Messages, deliveries of webhooks, and events as they happen.
+//! Messages, webhook deliveries, and the event stream.
 
 use crate::http::api::{deliveries, delivery_list, inject, messages, transmissions};
-use crate::http::body::Done;
-use crate::http::endpoint::Endpoint;
-use crate::http::endpoint::Header;
+use crate::http::body::OkView;
+use crate::http::endpoint::Class::Stream;
+use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 use crate::http::realtime;
 
-/// Every status that a message may have.
+/// Values of a message's `status`.
 const STATUSES: &[&str] =
     &["received", "dropped", "scheduled", "canceled", "queued", "deferred", "sent", "bounced", "failed"];
-/// Where a stream goes on.
+/// Position from which a stream continues.
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
     about: "The id of the last event that was seen; those after it come first.",
@@ -35,26 +35,21 @@ pub(super) fn messages() -> Vec<Endpoint> {
             .gives_file(&["message/rfc822"])
             .errors(&[Code::RawExpired, Code::ContentDamaged]),
         Endpoint::get("/api/messages/{id}/transmissions", transmissions::list)
-            .summary(TAG, "listTransmissions", "Which remote hosts took it, with the SMTP dialog of the last attempt")
-            .description("One entry for each destination; empty for mail that nobody was sent.")
+            .summary(TAG, "listTransmissions", "List remote hosts, with the SMTP dialog of the last attempt")
+            .description("One entry per destination; empty for mail that was not sent.")
             .gives_list::<transmissions::TransmissionView>(),
         Endpoint::delete("/api/messages/{id}", messages::delete)
-            .summary(TAG, "deleteMessage", "Remove a message with everything of it")
-            .response::<Done>(200)
+            .summary(TAG, "deleteMessage", "Delete a message and everything that belongs to it")
+            .response::<OkView>(200)
             .errors(&[Code::MessageInQueue]),
         Endpoint::post("/v1/route", inject::inject)
-            .summary(TAG, "route", "Hand a message to a route as if it had arrived by mail")
+            .summary(TAG, "route", "Process a message by a route as if it had arrived by mail")
             .request::<inject::InjectFields>()
+            .large()
+            .verified_email()
             .needs(&["from"])
             .response::<inject::InjectedView>(202)
-            .errors(&[
-                Code::LimitReached,
-                Code::NotFound,
-                Code::EmailNotVerified,
-                Code::DomainNotOwned,
-                Code::KeyScope,
-                Code::FromDomain,
-            ]),
+            .errors(&[Code::LimitReached, Code::NotFound, Code::DomainNotOwned, Code::KeyScope, Code::FromDomain]),
     ]
 }
 
@@ -96,16 +91,19 @@ pub(super) fn realtime() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/v1/realtime/token", realtime::token)
             .summary(TAG, "createRealtimeToken", "A token that opens one stream")
-            .description("For five minutes and one use, with the rights of the credential that asks.")
+            .description("Valid for five minutes and one use, with the rights of the caller's credential.")
             .response::<realtime::StreamToken>(200),
         Endpoint::get("/v1/realtime", realtime::stream)
+            .auth(Stream)
             .summary(TAG, "streamEvents", "The account's events as they happen, as server-sent events")
             .description(
                 "`email.received`, `email.sent`, `email.bounced` and `delivery.updated`, each with its id. With \
-                 `Last-Event-ID` those after it come first, of the last 1,000; `stream.gap` says that it is not known any \
-                 more. At most 20 streams for an account.",
+                 `Last-Event-ID` those after it come first, of the last 1,000; `stream.gap` says that it is not \
+                 known any more. At most 20 streams for an account.",
             )
-            .query::<realtime::StreamQuery>().header(LAST_EVENT_ID)
-            .gives_media("text/event-stream").errors(&[Code::NotFound]),
+            .query::<realtime::StreamQuery>()
+            .header(LAST_EVENT_ID)
+            .gives_media("text/event-stream")
+            .errors(&[Code::NotFound]),
     ]
 }

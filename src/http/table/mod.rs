@@ -1,17 +1,26 @@
-//! The router's whole table: every path, method and credential class of the API, chapter by chapter.
+//! The endpoint table: every path, method and credential class of the API, one file per group of chapters. It uses the
+//! handlers in `api` and the sibling files; nothing but `http` itself and `openapi`'s tests uses it.
+//!
+//! A new endpoint is a row here; a new property of rows belongs to `endpoint`, and its enforcement to `authorize`.
 
 mod account;
 mod domains;
 mod messages;
 mod sending;
 
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::AppState;
 use super::api::{overview, server, unsupported};
 use super::endpoint::Class::{Account, Public};
 use super::endpoint::{Endpoint, FILES, Header};
 use super::error::Code;
-use super::{dashboard, files, pages, service};
+use super::{dashboard, files, openapi, pages, service};
 
-/// Every endpoint.
+/// Returns every endpoint.
 pub fn table() -> Vec<Endpoint> {
     [
         service(),
@@ -35,9 +44,18 @@ pub fn table() -> Vec<Endpoint> {
     .collect()
 }
 
-/// A part of a file.
+/// `GET /api/openapi.json`
+async fn openapi_document(State(app): State<AppState>) -> Response {
+    let document = async {
+        let document = openapi::document(&table(), &app.config.public_url);
+        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+    };
+    let document = app.openapi.get_or_init(|| document).await.clone();
+    ([(CONTENT_TYPE, "application/json")], document).into_response()
+}
+
 const RANGE: Header =
-    Header { name: "Range", about: "One range of octets; several get the whole.", example: "bytes=0-1023" };
+    Header { name: "Range", about: "One byte range; several ranges get the whole file.", example: "bytes=0-1023" };
 
 fn service() -> Vec<Endpoint> {
     vec![
@@ -59,9 +77,9 @@ fn service() -> Vec<Endpoint> {
             .summary(
                 "Service",
                 "getOverview",
-                "How the account's mail goes: counts over time, latency, endpoints, what needs somebody",
+                "Overview of the account's mail: counts over time, latency, endpoints, problems",
             )
-            .description("An answer serves for two seconds.")
+            .description("Answers are cached for two seconds.")
             .query::<overview::OverviewQuery>()
             .choice("range", &["hour", "day", "week"])
             .response::<overview::Overview>(200),
@@ -69,7 +87,7 @@ fn service() -> Vec<Endpoint> {
             .auth(Account)
             .summary("Service", "getServer", "Facts about this server")
             .response::<server::ServerView>(200),
-        Endpoint::get("/api/openapi.json", service::openapi)
+        Endpoint::get("/api/openapi.json", openapi_document)
             .auth(Public)
             .summary("Service", "getOpenApi", "This document")
             .gives_document(),

@@ -1,17 +1,15 @@
-//! Sending, files to send, templates, and whom nothing is sent to.
+//! Sending, uploads, templates, suppressions and blocked senders.
 
 use crate::http::api::{send, suppressions, templates, uploads};
-use crate::http::body::Done;
+use crate::http::body::OkView;
 use crate::http::endpoint::Class::Account;
-use crate::http::endpoint::Endpoint;
-use crate::http::endpoint::Header;
+use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 
-/// By which a repeated request is known.
 const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
-    about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen within 24 \
-            hours is answered as the first.",
+    about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen \
+            within 24 hours is answered as the first.",
     example: "order-1017",
 };
 
@@ -41,16 +39,22 @@ pub(super) fn sending() -> Vec<Endpoint> {
         Endpoint::post("/v1/send", send::send)
             .summary(TAG, "send", "Send a message")
             .description(
-                "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the request \
-                 may be repeated for 24 hours.",
+                "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the \
+                 request may be repeated for 24 hours.",
             )
-            .header(IDEMPOTENCY_KEY).request::<send::SendFields>().needs(&["from", "to"])
+            .header(IDEMPOTENCY_KEY)
+            .request::<send::SendFields>()
+            .large()
+            .needs(&["from", "to"])
             .response::<send::SentView>(202)
             .replays()
             .errors(GATES),
         Endpoint::post("/v1/send/batch", send::send_batch)
             .summary(TAG, "sendBatch", "Send a message to each of up to 50 recipients")
-            .header(IDEMPOTENCY_KEY).request::<send::BatchFields>().needs(&["from", "recipients"])
+            .header(IDEMPOTENCY_KEY)
+            .request::<send::BatchFields>()
+            .large()
+            .needs(&["from", "recipients"])
             .response::<send::BatchView>(200)
             .replays()
             .errors(GATES),
@@ -64,6 +68,7 @@ pub(super) fn sending() -> Vec<Endpoint> {
 pub(super) fn uploads() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/v1/attachments", uploads::create)
+            .verified_email()
             .summary("Attachments", "uploadAttachment", "Upload a file, or have it fetched")
             .description("As JSON, or with the file as the body and its name in the query.")
             .query::<uploads::UploadQuery>()
@@ -73,7 +78,6 @@ pub(super) fn uploads() -> Vec<Endpoint> {
             .takes_bytes()
             .response::<uploads::UploadView>(201)
             .errors(&[
-                Code::EmailNotVerified,
                 Code::LimitReached,
                 Code::BadAttachment,
                 Code::AttachmentTooLarge,
@@ -105,7 +109,7 @@ pub(super) fn recipients_lists() -> Vec<Endpoint> {
         Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
             .auth(Account)
             .summary(TAG, "removeSuppression", "Send to an address again")
-            .response::<Done>(200),
+            .response::<OkView>(200),
         Endpoint::get("/api/blocked-senders", suppressions::list_blocked)
             .auth(Account)
             .summary(TAG, "listBlockedSenders", "Senders whose mail is stored as spam and calls no webhook")
@@ -122,7 +126,7 @@ pub(super) fn recipients_lists() -> Vec<Endpoint> {
         Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
             .auth(Account)
             .summary(TAG, "unblockSender", "Unblock a sender")
-            .response::<Done>(200),
+            .response::<OkView>(200),
     ]
 }
 
@@ -130,36 +134,40 @@ pub(super) fn templates() -> Vec<Endpoint> {
     const TAG: &str = "Templates";
     vec![
         Endpoint::get("/api/templates", templates::list)
-            .summary(TAG, "listTemplates", "Your templates, newest first")
+            .summary(TAG, "listTemplates", "List your templates, newest first")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/base", templates::list_base)
-            .summary(TAG, "listBaseTemplates", "Templates that are built in")
+            .summary(TAG, "listBaseTemplates", "List built-in templates")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/{id}", templates::detail)
             .summary(TAG, "getTemplate", "One template")
             .response::<templates::FullView>(200),
         Endpoint::post("/api/templates", templates::create)
             .auth(Account)
-            .summary(TAG, "createTemplate", "Make a template")
-            .description("With `baseId` it begins as a copy of that; given fields win.")
+            .verified_email()
+            .summary(TAG, "createTemplate", "Create a template")
+            .description("With `baseId` it is a copy of that template; given fields take precedence.")
             .request::<templates::TemplateFields>()
             .needs(&[])
             .response::<templates::FullView>(201)
-            .errors(&[Code::EmailNotVerified, Code::LimitReached, Code::TemplateNotFound]),
+            .errors(&[Code::LimitReached, Code::TemplateNotFound]),
         Endpoint::put("/api/templates/{id}", templates::update)
             .auth(Account)
+            .verified_email()
+            .resource(templates::exists)
             .summary(TAG, "updateTemplate", "Change a template")
             .request::<templates::TemplateFields>()
             .response::<templates::FullView>(200)
-            .errors(&[Code::EmailNotVerified, Code::LimitReached]),
+            .errors(&[Code::LimitReached]),
         Endpoint::delete("/api/templates/{id}", templates::delete)
             .auth(Account)
+            .resource(templates::exists)
             .summary(TAG, "deleteTemplate", "Remove a template")
-            .response::<Done>(200),
-        Endpoint::post("/api/templates/test", templates::test)
+            .response::<OkView>(200),
+        Endpoint::post("/api/templates/test", send::send_test)
             .auth(Account)
             .summary(TAG, "testTemplate", "Send a template to yourself")
-            .request::<templates::TestFields>()
+            .request::<send::TestFields>()
             .needs(&["to"])
             .response::<send::SentView>(202)
             .errors(&[

@@ -51,7 +51,7 @@ async fn the_document_resolves_says_who_may_ask_and_names_every_error() {
         assert!(!endpoint.summary.is_empty(), "{name}");
         assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{name}");
         assert_eq!(operation["security"].as_array().unwrap().is_empty(), endpoint.class == Class::Public, "{name}");
-        for code in endpoint.errors {
+        for code in &endpoint.errors {
             let response = resolved(&document, &operation["responses"][code.status().to_string()]);
             let examples = &response["content"]["application/json"]["examples"];
             assert_eq!(examples[code.as_str()]["value"]["code"], code.as_str(), "{name}");

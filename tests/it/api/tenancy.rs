@@ -270,10 +270,31 @@ async fn every_endpoint_takes_the_credentials_of_its_class_alone() {
                     assert_eq!((refused.status, refused.code()), (403, "session_required"), "{name}");
                 }
             }
-            Class::Public | Class::Any => {}
+            Class::Public | Class::Any | Class::Stream => {}
         }
     }
     server.stop_with_jobs(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_body_and_of_the_id_come_before_the_class() {
+    let server = Server::start().await;
+    let owner = tenant(&server, "owner@inbox.invalid", "inbox.test").await;
+    let scoped = &owner.scoped;
+    let refused = async |method: &str, path: &str, body: &'static [u8]| {
+        let answer = scoped.send(method, path, &[], Some(body)).await;
+        (answer.status, answer.code().to_owned())
+    };
+    let expected = |status: u16, code: &str| (status, code.to_owned());
+    for path in ["/api/domains", "/api/keys/scoped", "/api/blocked-senders", "/api/templates"] {
+        assert_eq!(refused("POST", path, b"[").await, expected(400, "bad_json"), "{path}");
+        assert_eq!(refused("POST", path, b"{}").await, expected(403, "key_scope"), "{path}");
+    }
+    assert_eq!(refused("POST", "/api/auth/password", b"[").await, expected(400, "bad_json"));
+    let unknown = "/api/templates/tpl_0000000000000000";
+    assert_eq!(refused("PUT", unknown, b"[").await, expected(400, "bad_json"));
+    assert_eq!(refused("PUT", unknown, b"{}").await, expected(404, "not_found"));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,16 +10,15 @@ use utoipa::ToSchema;
 use crate::content::uploads::given_name;
 use crate::http::AppState;
 use crate::http::api::attachment_url;
-use crate::http::api::attachment_url::{Base64File, FileFault, Located, MAX_BYTES, Together};
+use crate::http::api::attachment_url::{Base64File, FileFault, FileTotal, Located, MAX_BYTES};
 use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
 use crate::outbound::message::compose::Attachment;
 
 const MAX_NAME_CHARS: usize = 255;
-/// All files of one message together; the answer comes within 15 s (contract 8.1).
+/// For all files of one message; the answer comes within 15 s (contract 8.1).
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
-/// Files of one message.
 const MAX_ENTRIES: usize = 100;
 
 /// One attachment: exactly one of `url` and `content`.
@@ -29,7 +28,7 @@ pub(crate) struct AttachmentFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "po.pdf")]
     filename: Lenient<String>,
-    /// Where to fetch the file: https, or a link of this server.
+    /// URL of the file: https, or a link of this server.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     url: Lenient<String>,
@@ -41,8 +40,8 @@ pub(crate) struct AttachmentFields {
     content_type: Lenient<String>,
 }
 
-/// An attachment whose fields are right.
-pub(crate) struct Wanted {
+/// An attachment with valid fields.
+pub(crate) struct PendingAttachment {
     filename: String,
     content_type: Option<String>,
     source: AttachmentSource,
@@ -57,7 +56,7 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::field(Code::BadAttachment, "attachments", message.into())
 }
 
-/// The error of a file.
+/// Maps the fault of a file.
 fn fault(fault: FileFault, filename: &str) -> ApiError {
     match fault {
         FileFault::Base64 => bad(format!("{filename}: content is no base64")),
@@ -70,8 +69,11 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
     }
 }
 
-/// What the request gives, decoded; nothing is fetched yet.
-pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+/// Checks the attachments of a request; nothing is fetched yet.
+pub(crate) fn check(
+    app: &AppState,
+    given: Lenient<Vec<AttachmentFields>>,
+) -> Result<Vec<PendingAttachment>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
         .unwrap_or_default();
@@ -93,7 +95,7 @@ pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Re
             let message = "a file's name and type must not hold control characters";
             return Err(ApiError::field(Code::BadHeader, "attachments", message));
         }
-        // Forms send both fields, and nothing in the one that was not filled in.
+        // Forms send both fields, the one that was not filled in empty.
         let content = entry.content.filter(|content| url.is_none() || !content.is_empty());
         let source = match (url, content) {
             (Some(url), None) => {
@@ -112,7 +114,7 @@ pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Re
         if size > MAX_BYTES {
             return Err(too_large());
         }
-        wanted.push(Wanted { filename: given_name(&filename), content_type, source });
+        wanted.push(PendingAttachment { filename: given_name(&filename), content_type, source });
     }
     Ok(wanted)
 }
@@ -122,25 +124,25 @@ fn too_large() -> ApiError {
     ApiError::field(Code::AttachmentTooLarge, "attachments", message)
 }
 
-/// Loads what has a URL, all at once; how large it all is together is known, as far as it can be, before anything is read.
+/// Loads attachments with a URL concurrently. Known sizes are added up before anything is read.
 /// Afterwards the request holds memory to write the message, whose other texts have `texts` octets.
 pub(crate) async fn load(
     app: &AppState,
     memory: &RequestMemory,
-    wanted: Vec<Wanted>,
+    wanted: Vec<PendingAttachment>,
     texts: usize,
 ) -> Result<Vec<Attachment>, ApiError> {
-    let given = |one: &Wanted| match &one.source {
+    let given = |one: &PendingAttachment| match &one.source {
         AttachmentSource::Bytes(bytes) => bytes.len(),
         AttachmentSource::Url(_) => 0,
     };
-    let together = Together::new(memory.clone(), wanted.iter().map(given).sum());
+    let total = FileTotal::new(memory.clone(), wanted.iter().map(given).sum());
     let loading = async {
         let mut located = Vec::with_capacity(wanted.len());
         for one in wanted {
-            located.push(one.locate(app, &together).await?);
+            located.push(one.locate(app, &total).await?);
         }
-        try_join_all(located.into_iter().map(|one| one.load(app, &together))).await
+        try_join_all(located.into_iter().map(|one| one.load(app, &total))).await
     };
     let late = |_| {
         let message = "the attachments could not be fetched in 10 s";
@@ -151,12 +153,12 @@ pub(crate) async fn load(
     if files > MAX_BYTES {
         return Err(too_large());
     }
-    // Each text stands in quoted-printable beside itself.
-    memory.hold_exactly(attachment_url::written(files) + 3 * texts).await?;
+    // Each text is in memory together with its quoted-printable form.
+    memory.hold_exactly(attachment_url::encoded_memory(files) + 3 * texts).await?;
     Ok(loaded)
 }
 
-/// An attachment whose file is found.
+/// An attachment whose file is located.
 struct FoundAttachment {
     filename: String,
     content_type: Option<String>,
@@ -168,13 +170,13 @@ enum FoundSource {
     File(Located),
 }
 
-impl Wanted {
-    async fn locate(self, app: &AppState, together: &Together) -> Result<FoundAttachment, ApiError> {
+impl PendingAttachment {
+    async fn locate(self, app: &AppState, total: &FileTotal) -> Result<FoundAttachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let source = match source {
             AttachmentSource::Bytes(content) => FoundSource::Bytes(content),
             AttachmentSource::Url(url) => {
-                let located = attachment_url::locate(app, url, together).await;
+                let located = attachment_url::locate(app, url, total).await;
                 FoundSource::File(located.map_err(|error| fault(error, &filename))?)
             }
         };
@@ -183,13 +185,13 @@ impl Wanted {
 }
 
 impl FoundAttachment {
-    async fn load(self, app: &AppState, together: &Together) -> Result<Attachment, ApiError> {
+    async fn load(self, app: &AppState, total: &FileTotal) -> Result<Attachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let located = match source {
             FoundSource::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
             FoundSource::File(located) => located,
         };
-        let fetched = attachment_url::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
+        let fetched = attachment_url::load(app, located, total).await.map_err(|error| fault(error, &filename))?;
         let content_type = content_type.or(fetched.content_type);
         Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
     }

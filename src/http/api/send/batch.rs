@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
-use super::fields::{self, ContentFields, Mailboxes, When};
-use super::{SharedFields, answer, check_sender_field, gate, in_reply_to};
+use super::content::{ContentFields, SharedFields};
+use super::fields::{self, Mailboxes, SendTime};
+use super::{authorize_sender, check_sender_field, in_reply_to, serialize_answer};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, Begun};
+use crate::http::idempotency::{self, BeginOutcome};
 use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::message::compose::Attachment;
@@ -81,8 +82,8 @@ pub(crate) struct BatchFields {
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
     attachments: Lenient<Vec<AttachmentFields>>,
     #[serde(default)]
-    #[schema(value_type = Option<When>)]
-    scheduled_at: Lenient<When>,
+    #[schema(value_type = Option<SendTime>)]
+    scheduled_at: Lenient<SendTime>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
@@ -93,7 +94,7 @@ pub(crate) struct BatchFields {
     track_clicks: Lenient<bool>,
 }
 
-/// What became of one entry.
+/// Result of one entry.
 #[derive(Serialize, ToSchema)]
 struct BatchResultView {
     /// The bare address.
@@ -126,7 +127,7 @@ pub(crate) struct BatchView {
     failed: usize,
 }
 
-/// Why one entry fails, alone.
+/// Error of one entry.
 struct Failure {
     code: Code,
     message: String,
@@ -138,13 +139,13 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// What every entry shares.
+/// Data shared by all entries.
 struct Batch {
     shared: SharedFields,
     attachments: Vec<Attachment>,
     sender: Sender,
     suppressed: Vec<String>,
-    /// Octets of the memory budget for what they share.
+    /// Octets of the memory budget held for the shared data.
     held: usize,
     now: Timestamp,
 }
@@ -160,8 +161,8 @@ pub(crate) async fn send_batch(
     let now = app.clock.now();
     let begun = idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await?;
     let running = match begun {
-        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(Begun::First(running)) => Some(running),
+        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(BeginOutcome::First(running)) => Some(running),
         None => None,
     };
     let given: BatchFields = body.fields().await?;
@@ -182,18 +183,18 @@ pub(crate) async fn send_batch(
     content.check()?;
     content.data = fields::template_data(given.template_data)?;
     let mut own_headers = fields::headers(given.headers)?;
-    // RFC 5322 §3.6.4: one message has it; an entry may have its own.
+    // RFC 5322 §3.6.4: a Message-ID belongs to one message; an entry may have its own.
     own_headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Message-ID"));
     let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
-    fields::flag(given.track_opens, "trackOpens")?;
-    fields::flag(given.track_clicks, "trackClicks")?;
+    fields::check_flag(given.track_opens, "trackOpens")?;
+    fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = gate(&app, &caller, &from, now).await?;
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
     check_sender_field(&app, &caller, &own_headers, now).await?;
     let content = content.with_template(&app, &caller).await?;
-    // The entries stay in memory beside the files and the message that is being written.
+    // The entries stay in memory with the files and the message being written.
     let beside = memory.held().await / 2;
     let attachments = attachments::load(&app, &memory, wanted, beside).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
@@ -218,7 +219,7 @@ pub(crate) async fn send_batch(
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
     let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
-    let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
+    let (body, remember) = serialize_answer(StatusCode::OK, &view, running.as_ref());
     app.outbound.submit_persisted(staged, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
 }
@@ -231,7 +232,7 @@ impl BatchEntry {
         }
     }
 
-    /// What stands for the recipient in the answer when it is no mailbox.
+    /// Returns the recipient as given, for the answer about a malformed one.
     fn written(&self) -> String {
         match &self.to {
             Lenient::Given(text) => text.clone(),
@@ -260,9 +261,9 @@ impl Batch {
         let texts = self.shared.content.length(own.as_ref())?;
         memory.hold(self.held.saturating_add(3 * texts)).await?;
         let filled = self.shared.content.fill(own.as_ref())?;
-        let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
+        let content = self.shared.message(vec![to], Vec::new(), filled, headers, self.attachments.clone());
         let draft = Submission {
-            letter,
+            letter: content,
             bcc: Vec::new(),
             suppressed: self.suppressed.clone(),
             metadata: None,

@@ -27,33 +27,24 @@ const MAX_METADATA: usize = 20;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_TEXT: usize = 512;
 
-/// Mailboxes: one text, which may hold several, or a list of texts.
+/// Mailboxes: a string with one or more of them, or a list of such strings.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Mailboxes {
-    /// `a@b`, `Name <a@b>`, several with commas between.
+    /// `a@b`, `Name <a@b>`, several separated by commas.
     One(String),
-    /// The same in a list.
+    /// A list of such strings.
     Many(Vec<String>),
 }
 
-/// A time: milliseconds, or a text that names one.
+/// A time: milliseconds or a string.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum When {
-    /// Since the epoch; a fraction does not count.
+pub(crate) enum SendTime {
+    /// Milliseconds since the epoch; fractions are ignored.
     Millis(f64),
-    /// ISO 8601, `now`, `tomorrow`, `in 2 hours`, or the milliseconds as text.
+    /// ISO 8601, `now`, `tomorrow`, `in 2 hours`, or milliseconds as text.
     Text(String),
-}
-
-/// A message as far as its fields tell.
-pub(crate) struct ContentFields {
-    pub(crate) subject: Option<String>,
-    pub(crate) html: Option<String>,
-    pub(crate) text: Option<String>,
-    pub(crate) template_id: Option<String>,
-    pub(crate) data: Option<MergeData>,
 }
 
 fn bad(code: Code, field: &'static str) -> ApiError {
@@ -69,7 +60,7 @@ fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
     ApiError::field(code, field, format!("{field}: {error}"))
 }
 
-/// The one mailbox of From.
+/// Reads the mailbox of From.
 pub(crate) fn sender(from: Lenient<String>) -> Result<NamedMailbox, ApiError> {
     let text = from.required(|| bad(Code::BadAddress, "from"))?;
     let from = parse_one(&text).map_err(|error| list_error(error, "from"))?;
@@ -91,7 +82,7 @@ pub(crate) fn mailbox(text: &str, field: &'static str) -> Result<NamedMailbox, A
     parse_one(text).map_err(|error| list_error(error, field))
 }
 
-/// The mailboxes of a field that may be left out.
+/// Reads the mailboxes of an optional field.
 pub(crate) fn mailboxes(given: Lenient<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
     let texts = match given.optional(|| bad(Code::BadAddress, field))? {
         None => return Ok(Vec::new()),
@@ -108,7 +99,7 @@ pub(crate) fn mailboxes(given: Lenient<Mailboxes>, field: &'static str) -> Resul
     Ok(all)
 }
 
-/// A list, or what can be read as one mailbox alone.
+/// Parses a list, or else a single mailbox.
 fn some_mailboxes(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     parse_list(text).or_else(|error| match error {
         MailboxListError::Malformed => parse_one(text).map(|one| vec![one]),
@@ -116,7 +107,7 @@ fn some_mailboxes(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     })
 }
 
-/// To, Cc and Bcc together; each recipient once, whatever its case, in the first field that names it.
+/// Reads To, Cc and Bcc; each recipient is kept once, case-insensitively, in the first field that names it.
 pub(crate) fn recipients(
     to: Lenient<Mailboxes>,
     cc: Lenient<Mailboxes>,
@@ -137,17 +128,17 @@ pub(crate) fn recipients(
     Ok([once(to), once(cc), once(bcc)])
 }
 
-/// A text that names something; nothing but blanks names nothing.
+/// Reads an optional name or id; blanks count as absent.
 pub(crate) fn name(given: Lenient<String>, field: &'static str) -> Result<Option<String>, ApiError> {
     Ok(text(given, field)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
-/// Something that only its type is asked of.
-pub(crate) fn flag(given: Lenient<bool>, field: &'static str) -> Result<(), ApiError> {
+/// Checks the type of a flag without effect.
+pub(crate) fn check_flag(given: Lenient<bool>, field: &'static str) -> Result<(), ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be true or false"))).map(|_| ())
 }
 
-/// A subject that goes into a header.
+/// Checks a subject.
 pub(crate) fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
     let Some(subject) = subject else { return Ok(()) };
     if subject.chars().any(char::is_control) {
@@ -159,34 +150,11 @@ pub(crate) fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
     Ok(())
 }
 
-impl ContentFields {
-    /// Octets of the values of tags.
-    pub(crate) fn data_size(&self) -> usize {
-        self.data.as_ref().map_or(0, MergeData::size)
-    }
-
-    /// Refuses a message without subject or body, unless a template may give them.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
-        check_subject(self.subject.as_deref())?;
-        let empty = |text: &Option<String>| text.as_deref().is_none_or(|text| text.trim().is_empty());
-        if self.template_id.is_some() {
-            return Ok(());
-        }
-        if empty(&self.subject) {
-            return Err(ApiError::field(Code::MissingContent, "subject", "subject is required"));
-        }
-        if empty(&self.html) && empty(&self.text) {
-            return Err(ApiError::field(Code::MissingContent, "text", "text or html is required"));
-        }
-        Ok(())
-    }
-}
-
 fn bad_header(message: String) -> ApiError {
     ApiError::field(Code::BadHeader, "headers", message)
 }
 
-/// Whether one message may have so many header fields of the caller's own (contract 1.9).
+/// Refuses too many custom header fields (contract 1.9).
 pub(crate) fn check_header_count(headers: usize) -> Result<(), ApiError> {
     if headers <= MAX_HEADERS {
         return Ok(());
@@ -194,7 +162,7 @@ pub(crate) fn check_header_count(headers: usize) -> Result<(), ApiError> {
     Err(bad_header(format!("a message has at most {MAX_HEADERS} headers of your own")))
 }
 
-/// The text of a header's value, which may be a number or a bool; a list of one is that one. Null and nothing are absent.
+/// Converts a header's value: a string, number or bool, or a list of one. Null and an empty string count as absent.
 fn header_text(value: Value) -> Result<Option<String>, Value> {
     match value {
         Value::Null => Ok(None),
@@ -209,7 +177,7 @@ fn header_text(value: Value) -> Result<Option<String>, Value> {
     }
 }
 
-/// Header fields of the caller's own, those left out that say how the message is made.
+/// Reads custom header fields; fields that describe the MIME structure are dropped.
 pub(crate) fn headers(given: Lenient<Texts>) -> Result<Vec<(String, String)>, ApiError> {
     let object = given.optional(|| bad_header("headers must be an object of strings".to_owned()))?;
     let object = object.unwrap_or_default().0;
@@ -234,7 +202,7 @@ pub(crate) fn headers(given: Lenient<Texts>) -> Result<Vec<(String, String)>, Ap
     Ok(headers)
 }
 
-/// The values of merge tags.
+/// Reads the values of merge tags.
 pub(crate) fn template_data(given: Lenient<Texts>) -> Result<Option<MergeData>, ApiError> {
     let Some(Texts(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
         return Ok(None);
@@ -244,18 +212,18 @@ pub(crate) fn template_data(given: Lenient<Texts>) -> Result<Option<MergeData>, 
         .map_err(|error| ApiError::field(Code::BadTemplateData, "templateData", error.to_string()))
 }
 
-/// When to send; none: now.
-pub(crate) fn scheduled_at(given: Lenient<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+/// Reads the time to send; `None` is now.
+pub(crate) fn scheduled_at(given: Lenient<SendTime>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
-        Some(When::Millis(millis)) => send_at::from_millis(millis, now),
-        Some(When::Text(text)) if text.trim().is_empty() => return Ok(None),
-        Some(When::Text(text)) => send_at::from_text(&text, now),
+        Some(SendTime::Millis(millis)) => send_at::from_millis(millis, now),
+        Some(SendTime::Text(text)) if text.trim().is_empty() => return Ok(None),
+        Some(SendTime::Text(text)) => send_at::from_text(&text, now),
     };
     at.map_err(|error: BadSchedule| ApiError::field(Code::BadSchedule, "scheduledAt", error.to_string()))
 }
 
-/// What is kept beside the message, as JSON.
+/// Reads metadata, as JSON.
 pub(crate) fn metadata(given: Lenient<Members>) -> Result<Option<String>, ApiError> {
     let Some(Members(object)) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
     let fits = |(key, value): (&String, &Value)| {

@@ -1,11 +1,11 @@
-//! Sending one message (contract 8.1): fields, gates, template, attachments, the promise.
+//! Sending one message (contract 8.1): fields, permission to send, template, attachments, submission.
 
 mod attachments;
 mod batch;
+mod content;
 mod fields;
 mod scheduled;
-
-use std::borrow::Cow;
+mod template_test;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,34 +13,28 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::templates::TestFields;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, Begun};
+use crate::http::idempotency::{self, BeginOutcome};
 use crate::http::memory::RequestMemory;
-use crate::id::{MessageId, ScheduledId, TemplateId};
+use crate::id::{MessageId, ScheduledId};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::message::compose::{Attachment, Content, sender_field, thread_header};
-use crate::outbound::message::template;
-use crate::outbound::message::template::MergeData;
+use crate::outbound::message::compose::{sender_field, thread_header};
 use crate::outbound::submit::Remember;
 use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::{Refusal, Sender};
-use crate::store::accounts::domains;
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
-use crate::store::sending::templates;
 use attachments::AttachmentFields;
-use fields::{ContentFields, Mailboxes, When};
+use content::{ContentFields, SharedFields};
+use fields::{Mailboxes, SendTime};
 
 pub(crate) use batch::{BatchFields, BatchView, send_batch};
 pub(crate) use scheduled::{CanceledView, cancel};
-
-/// Subject, html and text of one message together, tags filled in (contract 1.9).
-const MAX_TEXT_BYTES: usize = 26_214_400;
+pub(crate) use template_test::{TestFields, send_test};
 
 /// `POST /v1/send`
 #[derive(Deserialize, ToSchema)]
@@ -57,7 +51,7 @@ pub(crate) struct SendFields {
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
     cc: Lenient<Mailboxes>,
-    /// Recipients that no header names.
+    /// Recipients that no header field names.
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
     bcc: Lenient<Mailboxes>,
@@ -80,8 +74,8 @@ pub(crate) struct SendFields {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     in_reply_to: Lenient<String>,
-    /// Header fields of your own, at most 50; numbers, as written, and booleans count as text. What says how the message
-    /// is made (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
+    /// Custom header fields, at most 50; numbers, as written, and booleans count as text. Fields of the MIME structure
+    /// (MIME-Version, Content-*) are dropped; Date and Message-ID are used if they are valid.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     headers: Lenient<Texts>,
@@ -97,8 +91,8 @@ pub(crate) struct SendFields {
     #[schema(value_type = Option<Object>)]
     template_data: Lenient<Texts>,
     #[serde(default)]
-    #[schema(value_type = Option<When>)]
-    scheduled_at: Lenient<When>,
+    #[schema(value_type = Option<SendTime>)]
+    scheduled_at: Lenient<SendTime>,
     /// Stored with the message and shown on reads, never mailed.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -113,31 +107,30 @@ pub(crate) struct SendFields {
     track_clicks: Lenient<bool>,
 }
 
-/// A message that will be sent.
+/// An accepted message.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SentView {
-    /// The message's id; the scheduled send's, if it is scheduled.
+    /// Id of the message, or of the scheduled send.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
     /// `queued` or `scheduled`.
     #[schema(example = "queued")]
     status: &'static str,
-    /// Only of a scheduled send.
+    /// Only for scheduled sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     scheduled_at: Option<Timestamp>,
-    /// Only of a scheduled send.
+    /// Only for scheduled sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message_id: Option<String>,
-    /// Recipients that nothing is sent to; only if there are any.
+    /// Suppressed recipients, if there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     suppressed: Vec<String>,
 }
 
 impl SentView {
-    /// The answer for a message.
     pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
             None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
@@ -177,116 +170,7 @@ impl From<SubmissionError> for ApiError {
     }
 }
 
-/// What the messages of one request share, checked.
-struct SharedFields {
-    from: NamedMailbox,
-    content: ContentFields,
-    reply_to: Vec<NamedMailbox>,
-    in_reply_to: Option<String>,
-    headers: Vec<(String, String)>,
-    scheduled_at: Option<Timestamp>,
-}
-
-impl SharedFields {
-    /// A message of it.
-    fn letter(
-        &self,
-        to: Vec<NamedMailbox>,
-        cc: Vec<NamedMailbox>,
-        (subject, html, text): Filled,
-        headers: Vec<(String, String)>,
-        attachments: Vec<Attachment>,
-    ) -> Content {
-        Content {
-            from: self.from.clone(),
-            to,
-            cc,
-            reply_to: self.reply_to.clone(),
-            subject,
-            text,
-            html,
-            in_reply_to: self.in_reply_to.clone(),
-            headers,
-            attachments,
-            message_id: String::new(),
-            date: Timestamp::from_millis(0),
-        }
-    }
-}
-
-/// Subject, html and text, ready to be mailed.
-type Filled = (String, Option<String>, Option<String>);
-
-impl ContentFields {
-    /// Takes from a template what the request does not give.
-    async fn with_template(mut self, app: &AppState, caller: &Caller) -> Result<Self, ApiError> {
-        let Some(id) = self.template_id.clone() else { return Ok(self) };
-        let not_found = || ApiError::at(Code::TemplateNotFound, "templateId");
-        let (subject, html, text) = if let Some(base) = template::find_built_in(&id) {
-            (Some(base.subject.to_owned()), Some(base.html.to_owned()), Some(base.text.to_owned()))
-        } else {
-            let (account, id) = (caller.id(), TemplateId::parse(&id).ok_or_else(not_found)?);
-            let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
-            let row = found.ok_or_else(not_found)?.content;
-            (row.subject, row.html, row.text)
-        };
-        self.subject = self.subject.filter(|subject| !subject.trim().is_empty()).or(subject);
-        self.html = self.html.or(html);
-        self.text = self.text.or(text);
-        Ok(self)
-    }
-
-    /// How many octets the texts have once `data` over the shared data is filled in.
-    ///
-    /// # Errors
-    /// More than a message may have.
-    fn length(&self, data: Option<&MergeData>) -> Result<usize, ApiError> {
-        let data = self.data_with(data);
-        let data = data.as_deref();
-        let mut length: usize = 0;
-        for text in [&self.subject, &self.html, &self.text].into_iter().flatten() {
-            let filled = match data {
-                Some(data) => template::filled_length(text, data, MAX_TEXT_BYTES),
-                None => Some(text.len()),
-            };
-            length = filled.map_or(usize::MAX, |filled| length.saturating_add(filled));
-        }
-        if length <= MAX_TEXT_BYTES {
-            return Ok(length);
-        }
-        let message = "subject, html and text of a message have at most 25 MiB together, their tags filled in";
-        Err(ApiError::new(Code::BodyTooLarge, message))
-    }
-
-    /// The values of tags, if there are tags.
-    fn data_with<'d>(&'d self, own: Option<&'d MergeData>) -> Option<Cow<'d, MergeData>> {
-        let data = match (&self.data, own) {
-            (Some(shared), Some(own)) => Some(Cow::Owned(shared.merged_with(own))),
-            (shared, own) => own.or(shared.as_ref()).map(Cow::Borrowed),
-        };
-        data.or_else(|| self.template_id.as_ref().map(|_| Cow::Owned(MergeData::default())))
-    }
-
-    /// The texts with their tags filled in, as `data` over the shared data has it.
-    fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
-        let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
-        let data = self.data_with(data);
-        let subject = self.subject.as_deref().filter(|subject| !subject.trim().is_empty());
-        let subject = subject.ok_or_else(|| missing("subject", "subject is required"))?;
-        let body = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (html, text) = (body(&self.html), body(&self.text));
-        if html.is_none() && text.is_none() {
-            return Err(missing("text", "text or html is required"));
-        }
-        let Some(data) = data else { return Ok((subject.to_owned(), html, text)) };
-        let subject = template::fill_subject(subject, &data);
-        fields::check_subject(Some(&subject))?;
-        let html = html.map(|html| template::fill_html(&html, &data));
-        Ok((subject, html, text.map(|text| template::fill_text(&text, &data))))
-    }
-}
-
-/// `inReplyTo` as a header has it; a message's id becomes its Message-ID.
+/// Returns `inReplyTo` as a header value; the id of a stored message becomes its Message-ID.
 async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let Some(given) = fields::text(given, "inReplyTo")?.filter(|text| !text.trim().is_empty()) else {
         return Ok(None);
@@ -307,11 +191,11 @@ async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) ->
     thread_header(&given).map(Some).map_err(bad)
 }
 
-/// An answer as bytes, with what remembers it if the request has a key.
-fn answer(
+/// Serializes an answer, and the record that remembers it if the request has a key.
+fn serialize_answer(
     status: StatusCode,
     view: &impl Serialize,
-    running: Option<&idempotency::Running<'_>>,
+    running: Option<&idempotency::RunningRequest<'_>>,
 ) -> (Vec<u8>, Option<Remember>) {
     // Views always serialize.
     let body = serde_json::to_vec(view).unwrap_or_default();
@@ -333,8 +217,8 @@ pub(crate) async fn send(
     let now = app.clock.now();
     let begun = idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await?;
     let running = match begun {
-        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(Begun::First(running)) => Some(running),
+        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(BeginOutcome::First(running)) => Some(running),
         None => None,
     };
     let given: SendFields = body.fields().await?;
@@ -354,82 +238,33 @@ pub(crate) async fn send(
     content.data = fields::template_data(given.template_data)?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     let metadata = fields::metadata(given.metadata)?;
-    fields::flag(given.track_opens, "trackOpens")?;
-    fields::flag(given.track_clicks, "trackClicks")?;
+    fields::check_flag(given.track_opens, "trackOpens")?;
+    fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = gate(&app, &caller, &from, now).await?;
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
     check_sender_field(&app, &caller, &own_headers, now).await?;
     let mut content = content.with_template(&app, &caller).await?;
     let texts = content.length(None)?;
     memory.hold(2 * texts).await?;
     let filled = content.fill(None)?;
-    // They may be large, and the letter has its own.
+    // They may be large, and the message has its own copies.
     (content.html, content.text) = (None, None);
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
-    let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Submission { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let message = shared.message(to, cc, filled, shared.headers.clone(), attachments);
+    let mut draft = Submission { letter: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let skipped = draft.skipped();
     let outgoing = app.outbound.compose(&sender, draft, now).await?;
     let view = SentView::new(&outgoing.id, outgoing.scheduled.as_ref(), skipped);
-    let (body, remember) = answer(StatusCode::ACCEPTED, &view, running.as_ref());
+    let (body, remember) = serialize_answer(StatusCode::ACCEPTED, &view, running.as_ref());
     app.outbound.submit(vec![outgoing], remember, now).await?;
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
 
-/// A message that shows how a template looks: one recipient, nothing filled in.
-///
-/// # Errors
-/// As `POST /v1/send`.
-pub(crate) async fn send_test(app: &AppState, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
-    let now = app.clock.now();
-    let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
-    let subject = given.subject.filter(|subject| !subject.trim().is_empty());
-    let content = ContentFields {
-        subject: Some(subject.unwrap_or_else(|| "Template preview".to_owned())),
-        html: given.html,
-        text: given.text,
-        template_id: None,
-        data: None,
-    };
-    content.check()?;
-    let from = match given.from {
-        Lenient::Absent => preview_sender(app, caller).await?,
-        from => fields::sender(from)?,
-    };
-    let sender = gate(app, caller, &from, now).await?;
-    let filled = content.fill(None)?;
-    let shared = SharedFields {
-        from,
-        content,
-        reply_to: Vec::new(),
-        in_reply_to: None,
-        headers: Vec::new(),
-        scheduled_at: None,
-    };
-    let letter = shared.letter(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
-    let mut draft =
-        Submission { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
-    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
-    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let outgoing = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&outgoing.id, None, Vec::new());
-    app.outbound.submit(vec![outgoing], None, now).await?;
-    Ok(view)
-}
-
-/// `preview@` the account's oldest domain that can send (contract 11).
-async fn preview_sender(app: &AppState, caller: &Caller) -> Result<NamedMailbox, ApiError> {
-    let account = caller.id();
-    let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
-    let oldest = names.first().ok_or(Code::DomainNotVerified)?;
-    fields::mailbox(&format!("preview@{oldest}"), "from")
-}
-
-/// Whether a Sender of the caller's own lies at a domain that the account may send from (contract 8.1): programs show it
-/// beside the author.
+/// Refuses a custom Sender field whose domain the account may not send from (contract 8.1): mail clients show it next
+/// to the author.
 async fn check_sender_field(
     app: &AppState,
     caller: &Caller,
@@ -441,13 +276,18 @@ async fn check_sender_field(
     };
     let bad = |message: &str| ApiError::field(Code::BadHeader, "headers", format!("Sender: {message}"));
     let one = sender_field(value).map_err(|error| bad(&error.to_string()))?;
-    match gate(app, caller, &one, now).await {
+    match authorize_sender(app, caller, &one, now).await {
         Err(error) if error.code().status() < 500 => Err(bad("its domain is none that you may send from")),
         asked => asked.map(|_| ()),
     }
 }
 
-/// The gates, in the contract's order.
-async fn gate(app: &AppState, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
+/// Checks the permission to send from an address, in the contract's order.
+async fn authorize_sender(
+    app: &AppState,
+    caller: &Caller,
+    from: &NamedMailbox,
+    now: Timestamp,
+) -> Result<Sender, ApiError> {
     Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
 }

@@ -1,4 +1,4 @@
-//! Canceling a scheduled send (contract 8.3).
+//! Cancellation of a scheduled send (contract 8.3).
 
 use axum::Json;
 use axum::extract::State;

@@ -1,0 +1,88 @@
+//! Sending a template as a test (contract 11): one recipient, tags not filled in.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::content::{ContentFields, SharedFields};
+use super::{SentView, authorize_sender, fields};
+use crate::http::AppState;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, Lenient};
+use crate::http::error::{ApiError, Code};
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::outbound::submit::draft::Submission;
+use crate::store::accounts::domains;
+
+/// `POST /api/templates/test`
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TestFields {
+    /// One mailbox.
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "you@example.com")]
+    to: Lenient<String>,
+    /// This or `text`.
+    html: Option<String>,
+    text: Option<String>,
+    subject: Option<String>,
+    /// By default `preview@` the oldest domain that is verified for sending.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    from: Lenient<String>,
+}
+
+/// `POST /api/templates/test`
+///
+/// # Errors
+/// As `POST /v1/send`.
+pub(crate) async fn send_test(
+    State(app): State<AppState>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<SentView>), ApiError> {
+    let given: TestFields = body.fields()?;
+    let now = app.clock.now();
+    let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
+    let subject = given.subject.filter(|subject| !subject.trim().is_empty());
+    let content = ContentFields {
+        subject: Some(subject.unwrap_or_else(|| "Template preview".to_owned())),
+        html: given.html,
+        text: given.text,
+        template_id: None,
+        data: None,
+    };
+    content.check()?;
+    let from = match given.from {
+        Lenient::Absent => preview_sender(&app, &caller).await?,
+        from => fields::sender(from)?,
+    };
+    let sender = authorize_sender(&app, &caller, &from, now).await?;
+    let filled = content.fill(None)?;
+    let shared = SharedFields {
+        from,
+        content,
+        reply_to: Vec::new(),
+        in_reply_to: None,
+        headers: Vec::new(),
+        scheduled_at: None,
+    };
+    let content = shared.message(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
+    let mut draft =
+        Submission { letter: content, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
+    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
+    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
+    let outgoing = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&outgoing.id, None, Vec::new());
+    app.outbound.submit(vec![outgoing], None, now).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Returns `preview@` the account's oldest domain that can send (contract 11).
+async fn preview_sender(app: &AppState, caller: &Caller) -> Result<NamedMailbox, ApiError> {
+    let account = caller.id();
+    let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
+    let oldest = names.first().ok_or(Code::DomainNotVerified)?;
+    fields::mailbox(&format!("preview@{oldest}"), "from")
+}
