@@ -47,7 +47,7 @@ impl Post {
         );
         let folder = tempfile::tempdir().unwrap();
         let mut served = Served::start_with(folder.path(), &sections).await;
-        let token = served.said("nobody owns this server yet").await["setup_token"].clone();
+        let token = served.said("this server has no owner yet").await["setup_token"].clone();
         let account = json!({"email": "ada@acme.test", "password": "correct horse battery", "setupToken": token});
         let made = Api::anonymous(served.http).post("/api/auth/signup", account).await.expect(201);
         let session = Api::anonymous(served.http).with(made["token"].as_str().unwrap());

@@ -57,7 +57,7 @@ impl Served {
         served.smtp = address(served.said("receiving mail").await);
         served.http = address(served.said("serving the API").await);
         if sections.contains("[submission]") {
-            served.submission = address(served.said("taking mail from mail programs").await);
+            served.submission = address(served.said("taking submissions").await);
         }
         served
     }
