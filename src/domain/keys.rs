@@ -69,7 +69,7 @@ impl KeyMaker {
     /// # Errors
     /// The libraries could not make one, or too many wait.
     pub async fn make(&self, secrets: &Secrets, who: &str) -> Result<Vec<NewDkimKey>, KeyError> {
-        let turn = self.gate.enter(who).await?;
+        let turn = self.gate.acquire(who).await?;
         let ready = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // The work ends when it is done, not when whoever asked goes away; so long it has its turn.
         let made = tokio::task::spawn_blocking(move || {
@@ -90,7 +90,7 @@ impl KeyMaker {
 
     /// How many wait for their turn, and how many were refused since the start.
     pub(crate) fn figures(&self) -> (usize, u64) {
-        self.gate.figures()
+        self.gate.queue_stats()
     }
 
     /// Makes RSA pairs ahead, one after the other and only while nobody wants one, until there are enough.

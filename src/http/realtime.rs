@@ -271,7 +271,7 @@ impl Writer {
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => return,
-                () = self.stream.lost() => return,
+                () = self.stream.lagged() => return,
                 _ = self.recheck.tick() => if !self.is_allowed().await { return },
             }
         }
@@ -305,7 +305,7 @@ impl Writer {
     /// An event as it is written; nothing when its message is not stored any more.
     async fn frame(&mut self, event: &Arc<Event>) -> Option<Frame> {
         match &event.body {
-            Body::Told { event_type, json } => {
+            Body::Json { event_type, json } => {
                 Some(Frame::Whole(format!("id: {}\nevent: {event_type}\ndata: {json}\n\n", event.id).into()))
             }
             Body::Received(message) => match self.app.webhooks.received(*message, &event.id).await {

@@ -109,7 +109,7 @@ impl Inbound {
 
     /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
     async fn check_room(&self, account: i64) -> Result<(), RecipientRefusal> {
-        if self.shared.limits.was_roomy(account) {
+        if self.shared.limits.recently_had_room(account) {
             return Ok(());
         }
         let limits = Arc::clone(&self.shared.limits);
