@@ -1,10 +1,10 @@
 //! Prepares the dashboard's files for the binary, and compiles the one setting of the C library's allocator.
 //!
-//! The dashboard's files: each as it is, and smaller by gzip and brotli where that pays. Nothing
-//! is bundled or rewritten; what `assets` holds is what a browser gets.
+//! Each file is embedded as it is, and compressed with gzip and brotli where that pays. Nothing is bundled or
+//! rewritten: a browser gets the content of `assets`.
 //!
-//! All files are served below one path that holds a hash of them all, so that they may be cached for ever and never mix
-//! with those of another version; their imports are relative and need no rewriting.
+//! All files are served below one path that contains a hash of them all, so that they may be cached for ever and
+//! never mix with those of another version; their imports are relative and need no rewriting.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Smaller files gain nothing by compression.
+/// Compressing smaller files gains nothing.
 const WORTH_COMPRESSING: usize = 512;
 
 fn main() -> io::Result<()> {
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Every file that pages are made of, by its path below `assets`. Templates of mail are the sender's, not the pages'.
+/// Collects the files of the pages by their path below `assets`; mail templates are not among them.
 fn collect(folder: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -59,7 +59,7 @@ fn write(out: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(&path, bytes)?;
-    // Pages are filled in when they are asked for.
+    // Pages are filled in per request.
     if bytes.len() < WORTH_COMPRESSING || name.ends_with(".html") {
         return Ok(());
     }

@@ -1,6 +1,6 @@
-//! Things that must exist before mail can flow: the owner, its key, a domain, a domain's webhook.
+//! Creates what mail needs to flow: the owner, its key, a domain, a domain's webhook. For `mailkite dev` and `bench`.
 //!
-//! Each function finds what is there or makes it, inside the caller's transaction. Call
+//! Each function finds or creates its rows inside the caller's transaction. Call
 //! [`crate::store::Db::directory_changed`] after the commit.
 
 use crate::store::Connection;
@@ -16,10 +16,10 @@ use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
 use crate::store::{Error, Result};
 
-/// The account that owns the installation and its API key.
+/// Finds or creates the account that owns the installation, and its API key.
 ///
 /// # Errors
-/// Storage trouble, or a stored key that this master key does not open.
+/// Storage failed, or this master key does not open the stored key.
 pub fn owner(tx: &Connection, secrets: &Secrets, email: &str, now: Timestamp) -> Result<(Account, String)> {
     let account = match accounts::find_owner(tx)? {
         Some(account) => account,
@@ -38,10 +38,10 @@ pub fn owner(tx: &Connection, secrets: &Secrets, email: &str, now: Timestamp) ->
     Ok((account, key))
 }
 
-/// A domain of the account, verified from the start if it is new.
+/// Finds a domain of the account, or creates it as verified.
 ///
 /// # Errors
-/// Storage trouble, or another account holds the name.
+/// Storage failed, or another account holds the name.
 pub fn verified_domain(tx: &Connection, account: AccountRowId, name: &str, now: Timestamp) -> Result<DomainRow> {
     match domains::find_of_account(tx, account, name)? {
         Some(domain) => Ok(domain),
@@ -49,10 +49,11 @@ pub fn verified_domain(tx: &Connection, account: AccountRowId, name: &str, now: 
     }
 }
 
-/// The webhook of a domain, set to `url`, and its signing secret; its id and secret stay when it exists.
+/// Sets the webhook of a domain to `url` and returns it with its signing secret; an existing one keeps its id and
+/// secret.
 ///
 /// # Errors
-/// Storage trouble, or a stored secret that this master key does not open.
+/// Storage failed, or this master key does not open the stored secret.
 pub fn domain_webhook(
     tx: &Connection,
     secrets: &Secrets,
@@ -78,10 +79,7 @@ pub fn domain_webhook(
     webhook_route(tx, secrets, new, now)
 }
 
-/// A new webhook route with a new signing secret.
-///
-/// # Errors
-/// Storage trouble.
+/// Creates a webhook route with a new signing secret.
 pub fn webhook_route(tx: &Connection, secrets: &Secrets, new: NewRoute, now: Timestamp) -> Result<(RouteId, String)> {
     let secret = secrets::new_webhook_secret();
     let sealed = secrets.seal(SECRET_PURPOSE, secret.as_bytes());

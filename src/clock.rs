@@ -1,7 +1,7 @@
 //! Points in time as values: milliseconds since the Unix epoch.
 //!
-//! Only `app`, the doors and the worker hold a [`Clock`]; everything below them takes `now` as an
-//! argument, so a three-day retry can be tested in milliseconds. The one file that reads the system clock.
+//! Only `app`, `smtp_server`, `http` and the worker hold a [`Clock`]; everything below takes `now` as an argument, so
+//! a three-day retry can be tested in milliseconds. This is the only file that reads the system clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,51 +10,51 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time in milliseconds since the Unix epoch, as the contract writes it (section 1.2).
+/// A point in time in milliseconds since the Unix epoch, as in the contract (section 1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(example = 1_785_196_800_000_i64)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The point `millis` milliseconds after the Unix epoch.
+    /// Creates the time `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded down.
+    /// Returns whole seconds since the Unix epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// This point moved forward by `by`, saturating at the end of time.
+    /// Returns the time `by` later, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This point moved back by `by`, saturating.
+    /// Returns the time `by` earlier, saturating.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero when the clock stepped back between the two.
+    /// Returns the duration since `earlier`; zero if the clock stepped back in between.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC with milliseconds: `2026-07-28T00:00:00.000Z`.
+    /// Formats as RFC 3339 in UTC with milliseconds: `2026-07-28T00:00:00.000Z`.
     pub fn iso(self) -> String {
         self.zoned().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
-    /// The date-time of RFC 5322 §3.3 in UTC: `Tue, 28 Jul 2026 00:00:00 +0000`.
+    /// Formats as the date-time of RFC 5322 §3.3 in UTC: `Tue, 28 Jul 2026 00:00:00 +0000`.
     pub(crate) fn rfc5322(self) -> String {
         self.zoned().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
@@ -70,10 +70,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where "now" comes from.
+/// The source of the current time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The clock of the machine.
+    /// The system clock.
     #[default]
     System,
     /// A clock that a test sets and moves; clones share it.
@@ -81,12 +81,12 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// A clock that stands at `start` until it is moved.
+    /// Creates a clock that stands at `start` until it is moved.
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))
     }
 
-    /// The present time.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => {
@@ -97,12 +97,12 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the system's clock is left alone.
+    /// Moves a manual clock forward; has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         self.set(self.now().plus(by));
     }
 
-    /// Sets a manual clock, back too; the system's clock is left alone.
+    /// Sets a manual clock, also back; has no effect on the system clock.
     pub fn set(&self, to: Timestamp) {
         if let Self::Manual(millis) = self {
             millis.store(to.as_millis(), Ordering::SeqCst);

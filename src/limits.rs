@@ -1,8 +1,8 @@
-//! What one account may have: the one place that says whether it may have one more of something.
+//! Limits per account: the one place that decides if an account may have one more of something.
 //!
-//! [`Limits::admit`] counts in the transaction that adds the row, so that requests side by side cannot pass a limit
-//! together. [`Limits::take_request`] is the one rate of an account, for its requests and for what it forwards. Values
-//! are `[limits]`' of the configuration; what was refused is counted for `/metrics`.
+//! [`Limits::admit`] counts in the transaction that adds the row, so that concurrent requests cannot exceed a limit
+//! together. [`Limits::take_request`] is the one rate of an account, for its requests and for messages it forwards.
+//! The values are the configuration's `[limits]`; refusals are counted for `/metrics`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,16 +19,15 @@ use crate::rate_limit::TokenBuckets;
 use crate::store::accounts::limits::{CountedRow, count, stored_bytes};
 use crate::store::{self, Error};
 
-/// While an account had so much room not long ago, a recipient of it is taken without another look.
-const ROOMY_BYTES: u64 = 64 << 20;
-const ROOMY_FOR: Duration = Duration::from_secs(10);
-/// Accounts whose bytes are remembered; beyond them all are looked at again.
-const MAX_SEEN: usize = 10_000;
+/// An account that had this much room a short time ago is not checked again for each recipient.
+const AMPLE_ROOM_BYTES: u64 = 64 << 20;
+const CACHE_TTL: Duration = Duration::from_secs(10);
+/// Accounts whose stored bytes are cached; beyond them all are read again.
+const MAX_CACHED: usize = 10_000;
 
-/// Something that an account may have so many of.
+/// Something limited per account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Routes.
     Routes,
     /// Routes whose match is a regex.
     RegexRoutes,
@@ -36,25 +35,23 @@ pub(crate) enum Kind {
     FanOut,
     /// Messages that one message becomes by forwarding within this server.
     LocalCopies,
-    /// Domains.
     Domains,
-    /// Keys for one domain.
+    /// API keys restricted to one domain.
     ScopedKeys,
-    /// Templates.
     Templates,
     /// Uploaded files.
     Uploads,
-    /// Messages that wait for their time.
+    /// Scheduled messages.
     Scheduled,
     /// Suppressed addresses.
     Suppressions,
     /// Blocked senders.
     BlockedSenders,
-    /// Answers remembered for their Idempotency-Key.
+    /// Responses remembered by Idempotency-Key.
     IdempotencyKeys,
-    /// Bytes.
+    /// Bytes stored.
     StorageBytes,
-    /// Requests a second.
+    /// Requests per second.
     Requests,
 }
 
@@ -76,7 +73,7 @@ impl Kind {
         Self::Requests,
     ];
 
-    /// Its key in `[limits]`, which is also its label in `/metrics`.
+    /// Returns its key in `[limits]`, which is also its label in `/metrics`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Routes => "routes",
@@ -96,8 +93,8 @@ impl Kind {
         }
     }
 
-    /// Which rows are counted for it; none when it is no number of rows.
-    const fn counted(self) -> Option<CountedRow> {
+    /// Returns the rows that count towards it; `None` for limits that do not count rows.
+    const fn counted_rows(self) -> Option<CountedRow> {
         match self {
             Self::Routes => Some(CountedRow::Routes),
             Self::RegexRoutes => Some(CountedRow::RegexRoutes),
@@ -114,22 +111,22 @@ impl Kind {
     }
 }
 
-/// The limits of accounts, and how often each was met; shared by `Arc`.
+/// The limits of accounts and their counters of refusals; shared by `Arc`.
 #[derive(Debug)]
 pub struct Limits {
-    table: config::Limits,
+    config: config::Limits,
     requests: TokenBuckets,
     refused: [AtomicU64; Kind::ALL.len()],
-    /// When the bytes of an account were last looked at, and what they were.
-    seen: Mutex<HashMap<AccountRowId, (Instant, Stored)>>,
+    /// The stored bytes of accounts, and when they were read.
+    cache: Mutex<HashMap<AccountRowId, (Instant, Stored)>>,
 }
 
-/// The bytes that an account has stored.
+/// The stored bytes of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// Bytes of messages, files, templates, captures and what else it keeps.
+    /// Bytes of messages, files, templates, captures and all else it stores.
     pub(crate) used: u64,
-    /// How many it may have; none: any number.
+    /// The limit; `None`: no limit.
     pub(crate) most: Option<u64>,
 }
 
@@ -147,15 +144,15 @@ impl Stored {
 }
 
 impl Limits {
-    /// With the values of the configuration.
-    pub fn new(table: config::Limits) -> Self {
-        let requests = TokenBuckets::new(table.requests_per_second);
-        Self { table, requests, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], seen: Mutex::default() }
+    /// Takes the values of the configuration.
+    pub fn new(config: config::Limits) -> Self {
+        let requests = TokenBuckets::new(config.requests_per_second);
+        Self { config, requests, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], cache: Mutex::default() }
     }
 
-    /// How many an account may have; `None`: any number.
+    /// Returns the limit of an account; `None`: no limit.
     pub(crate) fn most(&self, kind: Kind) -> Option<u64> {
-        let table = &self.table;
+        let table = &self.config;
         let most = match kind {
             Kind::Routes => table.routes,
             Kind::RegexRoutes => table.regex_routes,
@@ -175,28 +172,29 @@ impl Limits {
         Some(u64::from(most)).filter(|most| *most > 0)
     }
 
-    /// Counts a request of an account, or a message that it forwards, against its rate. Who is refused counts that, once.
+    /// Takes a request of an account, or a message that it forwards, from its rate. The caller counts the refusal,
+    /// once.
     ///
     /// # Errors
-    /// It is beyond its rate; so many seconds later it is not.
+    /// The rate is exceeded; contains the seconds until the next request is allowed.
     pub(crate) fn take_request(&self, account: AccountRowId, now: Timestamp) -> Result<(), u64> {
         self.requests.take(&account.to_string(), now)
     }
 
-    /// Gives back what a request took that came to nothing.
-    pub(crate) fn give_request_back(&self, account: AccountRowId) {
+    /// Refunds a request that came to nothing.
+    pub(crate) fn refund_request(&self, account: AccountRowId) {
         self.requests.refund(&account.to_string());
     }
 
-    /// Lets an account have one more, which the same transaction adds.
+    /// Admits one more of `kind`, which the same transaction adds.
     ///
     /// # Errors
-    /// [`Error::Limit`]: it has as many as it may; or storage trouble.
+    /// [`Error::Limit`] if the account has as many as it may, or storage failed.
     pub(crate) fn admit(&self, tx: &Connection, account: AccountRowId, kind: Kind) -> store::Result<()> {
         self.admit_many(tx, account, kind, 1)
     }
 
-    /// As [`Limits::admit`], for so many more.
+    /// Admits `more` at once, as [`Limits::admit`] does.
     ///
     /// # Errors
     /// As [`Limits::admit`].
@@ -207,88 +205,85 @@ impl Limits {
         kind: Kind,
         more: u64,
     ) -> store::Result<()> {
-        let (Some(most), Some(counted)) = (self.most(kind), kind.counted()) else { return Ok(()) };
+        let (Some(most), Some(counted)) = (self.most(kind), kind.counted_rows()) else { return Ok(()) };
         if count(tx, account, counted, most)?.saturating_add(more) <= most {
             return Ok(());
         }
-        self.note_refused(kind, 1);
+        self.count_refused(kind, 1);
         Err(Error::Limit { name: kind.as_str(), most })
     }
 
-    /// The bytes that an account has stored, and may have.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Reads the stored bytes of an account, and caches them.
     pub(crate) fn stored(&self, connection: &Connection, account: AccountRowId) -> store::Result<Stored> {
         let (used, owner) = stored_bytes(connection, account)?;
-        let most = if owner { self.table.owner_storage_bytes } else { self.table.storage_bytes };
+        let most = if owner { self.config.owner_storage_bytes } else { self.config.storage_bytes };
         let stored = Stored { used, most: Some(most).filter(|most| *most > 0) };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= MAX_SEEN && !seen.contains_key(&account) {
+        let mut seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MAX_CACHED && !seen.contains_key(&account) {
             seen.clear();
         }
         seen.insert(account, (Instant::now(), stored));
         Ok(stored)
     }
 
-    /// Lets an account store so many more bytes, which the same transaction does.
+    /// Admits `more` bytes, which the same transaction stores.
     ///
     /// # Errors
-    /// [`Error::Limit`]: they are more than it may have; or storage trouble.
+    /// [`Error::Limit`] if they exceed the limit, or storage failed.
     pub(crate) fn admit_bytes(&self, tx: &Connection, account: AccountRowId, more: u64) -> store::Result<()> {
         let stored = self.stored(tx, account)?;
-        if stored.has_room_for(more) { Ok(()) } else { Err(self.full(stored)) }
+        if stored.has_room_for(more) { Ok(()) } else { Err(self.refuse_bytes(stored)) }
     }
 
-    /// As [`Limits::admit_bytes`], for mail that arrives: it may be more than what is left, but nothing arrives at an
-    /// account that is full, so that whether a recipient is taken does not depend on a size that is not known yet.
+    /// Admits arriving mail. It may exceed the remaining room, but an account that is full takes none: the decision
+    /// about a recipient must not depend on a size that is not known yet.
     ///
     /// # Errors
     /// As [`Limits::admit_bytes`].
     pub(crate) fn admit_mail(&self, connection: &Connection, account: AccountRowId) -> store::Result<()> {
-        // The account of who runs the server has no limit as a rule, and most mail.
-        if self.saw(account, |stored| stored.most.is_none()) {
+        // The owner's account usually has no limit, and most mail.
+        if self.cached(account, |stored| stored.most.is_none()) {
             return Ok(());
         }
         let stored = self.stored(connection, account)?;
-        if stored.is_full() { Err(self.full(stored)) } else { Ok(()) }
+        if stored.is_full() { Err(self.refuse_bytes(stored)) } else { Ok(()) }
     }
 
-    /// Whether an account surely has room for a mail, as seen a moment ago.
-    pub(crate) fn was_roomy(&self, account: AccountRowId) -> bool {
-        self.saw(account, |stored| stored.has_room_for(ROOMY_BYTES))
+    /// Returns true if the account had ample room a short time ago.
+    pub(crate) fn recently_had_room(&self, account: AccountRowId) -> bool {
+        self.cached(account, |stored| stored.has_room_for(AMPLE_ROOM_BYTES))
     }
 
-    fn saw(&self, account: AccountRowId, so: impl FnOnce(&Stored) -> bool) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&account).is_some_and(|(at, stored)| at.elapsed() < ROOMY_FOR && so(stored))
+    fn cached(&self, account: AccountRowId, so: impl FnOnce(&Stored) -> bool) -> bool {
+        let seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&account).is_some_and(|(at, stored)| at.elapsed() < CACHE_TTL && so(stored))
     }
 
-    fn full(&self, stored: Stored) -> Error {
-        self.note_refused(Kind::StorageBytes, 1);
+    fn refuse_bytes(&self, stored: Stored) -> Error {
+        self.count_refused(Kind::StorageBytes, 1);
         Error::Limit { name: Kind::StorageBytes.as_str(), most: stored.most.unwrap_or(u64::MAX) }
     }
 
-    /// Counts so many things that were not done because of this limit.
-    pub(crate) fn note_refused(&self, kind: Kind, count: usize) {
+    /// Counts refusals because of this limit.
+    pub(crate) fn count_refused(&self, kind: Kind, count: usize) {
         if let Some(total) = self.refused.get(kind as usize) {
             total.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
 
-    /// The figures in the text format of Prometheus.
+    /// Renders the metrics in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         let name = "mailkite_limit_reached_total";
-        let mut text = format!("# HELP {name} What was refused because an account has as much as it may.\n");
+        let mut text = format!("# HELP {name} Refusals because an account reached its limit.\n");
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# TYPE {name} counter");
         for (kind, count) in Kind::ALL.iter().zip(&self.refused) {
             let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", kind.as_str(), count.load(Ordering::Relaxed));
         }
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let full = seen.values().filter(|(_, stored)| stored.is_full()).count();
         let name = "mailkite_accounts_full";
-        let _ = writeln!(text, "# HELP {name} Accounts that had no room left when last looked at.");
+        let _ = writeln!(text, "# HELP {name} Accounts that were full when last checked.");
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {full}");
         text
     }
@@ -303,9 +298,9 @@ mod tests {
         let limits = Limits::new(config::Limits::default());
         for (place, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(place, *kind as usize);
-            limits.note_refused(*kind, 1);
+            limits.count_refused(*kind, 1);
         }
-        limits.note_refused(Kind::Templates, 1);
+        limits.count_refused(Kind::Templates, 1);
         let text = limits.render();
         assert!(text.contains("\nmailkite_limit_reached_total{limit=\"templates\"} 2\n"), "{text}");
         assert_eq!(text.matches("} 1\n").count(), Kind::ALL.len() - 1, "{text}");

@@ -1,4 +1,4 @@
-//! The `mailkite` binary: parses the command line, runs it, prints the error chain.
+//! The `mailkite` binary: parses the command line, runs the command, prints the error chain.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Counters of what the server did, in the text format of Prometheus.
+//! Counters and gauges of the server, in the text format of Prometheus.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 macro_rules! counters {
     ($($name:ident = $metric:literal, $help:literal;)*) => {
-        /// What is counted since the start.
+        /// The counters since the start.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Counter {
             $(#[doc = $help] $name,)*
@@ -24,42 +24,41 @@ counters! {
     RefusedUnknown = "mailkite_recipients_refused_unknown_total", "Recipients refused: no route matches.";
     RefusedBareLine = "mailkite_messages_refused_bare_newline_total", "Messages refused for a bare CR or LF.";
     RefusedTooLarge = "mailkite_messages_refused_too_large_total", "Messages refused for their size.";
-    RefusedReport = "mailkite_messages_refused_report_total", "Messages to SRS addresses refused because they are no report about forwarded mail.";
-    RefusedLoop = "mailkite_messages_refused_loop_total", "Messages refused because they go round in a loop.";
+    RefusedReport = "mailkite_messages_refused_report_total", "Messages to SRS addresses refused that do not report on forwarded mail.";
+    RefusedLoop = "mailkite_messages_refused_loop_total", "Messages refused because they loop.";
     RefusedStorageFull = "mailkite_messages_refused_storage_full_total", "Messages refused because the disk is full.";
     RefusedStorage = "mailkite_messages_refused_storage_total", "Messages refused because storage failed or was slow.";
     WebhooksDelivered = "mailkite_webhook_attempts_delivered_total", "Webhook attempts that succeeded.";
     WebhooksRejected = "mailkite_webhook_attempts_failed_total", "Webhook attempts that failed.";
-    LoginsRefused = "mailkite_smtp_logins_refused_total", "AUTH with a password that is no key.";
+    LoginsRefused = "mailkite_smtp_logins_refused_total", "AUTH with an invalid key.";
     MessagesSubmitted = "mailkite_messages_submitted_total", "Messages accepted to be sent.";
     RecipientsSent = "mailkite_recipients_sent_total", "Recipients that a remote host accepted.";
-    RecipientsDeferred = "mailkite_recipients_deferred_total", "Attempts that a remote host, or its absence, deferred.";
+    RecipientsDeferred = "mailkite_recipients_deferred_total", "Attempts deferred by a remote host, or because none was reached.";
     RecipientsBounced = "mailkite_recipients_bounced_total", "Recipients refused for good or given up.";
 }
 
-/// The counters; shared by `Arc`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     counts: Vec<AtomicU64>,
     sessions: AtomicU64,
-    doors: AtomicU64,
+    listeners: AtomicU64,
     damaged_objects: AtomicU64,
-    held_orphans: AtomicU64,
-    /// Counted by the log, once there is one.
+    orphaned_objects: AtomicU64,
+    /// The logger's counter, once logging runs.
     dropped_lines: Mutex<Arc<AtomicU64>>,
 }
 
-/// A door for mail that accepts connections, while this value lives.
+/// Counts a listener that accepts mail as open; closed on drop.
 #[derive(Debug)]
-pub(crate) struct OpenDoor(Arc<Metrics>);
+pub(crate) struct OpenListener(Arc<Metrics>);
 
-impl Drop for OpenDoor {
+impl Drop for OpenListener {
     fn drop(&mut self) {
-        self.0.doors.fetch_sub(1, Ordering::Relaxed);
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// An SMTP session that is open, while this value lives.
+/// Counts an SMTP session as open; closed on drop.
 #[derive(Debug)]
 pub(crate) struct OpenSession(Arc<Metrics>);
 
@@ -74,39 +73,39 @@ impl Default for Metrics {
         Self {
             counts: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect(),
             sessions: AtomicU64::new(0),
-            doors: AtomicU64::new(0),
+            listeners: AtomicU64::new(0),
             damaged_objects: AtomicU64::new(0),
-            held_orphans: AtomicU64::new(0),
+            orphaned_objects: AtomicU64::new(0),
             dropped_lines: Mutex::default(),
         }
     }
 }
 
 impl Metrics {
-    /// Counts one.
+    /// Increments a counter.
     pub(crate) fn add(&self, counter: Counter) {
         if let Some(count) = self.counts.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many were counted.
+    /// Returns the value of a counter.
     pub(crate) fn get(&self, counter: Counter) -> u64 {
         self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Says that a door for mail accepts connections, until the value goes.
-    pub(crate) fn open_door(self: &Arc<Self>) -> OpenDoor {
-        self.doors.fetch_add(1, Ordering::Relaxed);
-        OpenDoor(Arc::clone(self))
+    /// Counts a listener that accepts mail as open, until the value is dropped.
+    pub(crate) fn open_listener(self: &Arc<Self>) -> OpenListener {
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        OpenListener(Arc::clone(self))
     }
 
-    /// Whether mail is received: a door accepts connections.
-    pub(crate) fn has_open_door(&self) -> bool {
-        self.doors.load(Ordering::Relaxed) > 0
+    /// Returns true while some listener accepts mail.
+    pub(crate) fn has_open_listener(&self) -> bool {
+        self.listeners.load(Ordering::Relaxed) > 0
     }
 
-    /// Shows the count of log lines that were dropped because nobody took them in time.
+    /// Adopts the logger's count of dropped lines.
     pub(crate) fn count_dropped_lines(&self, dropped: Arc<AtomicU64>) {
         *self.dropped_lines.lock().unwrap_or_else(PoisonError::into_inner) = dropped;
     }
@@ -117,13 +116,13 @@ impl Metrics {
         OpenSession(Arc::clone(self))
     }
 
-    /// Sets how many stored objects were found missing or damaged, and how many without a row are held back.
+    /// Sets how many stored objects were found missing or damaged, and how many have no row but are kept.
     pub(crate) fn set_objects(&self, damaged: u64, orphans: u64) {
         self.damaged_objects.store(damaged, Ordering::Relaxed);
-        self.held_orphans.store(orphans, Ordering::Relaxed);
+        self.orphaned_objects.store(orphans, Ordering::Relaxed);
     }
 
-    /// The text format of Prometheus; `commits` are the database's commits and how many of them were fsynced.
+    /// Renders the metrics; `commits` are the database's commits and how many of them were fsynced.
     pub(crate) fn render(&self, commits: (u64, u64)) -> String {
         let mut text = String::with_capacity(4096);
         let mut line = |kind: &str, name: &str, help: &str, value: u64| {
@@ -133,12 +132,7 @@ impl Metrics {
         for (counter, name, help) in COUNTERS {
             line("counter", name, help, self.get(*counter));
         }
-        line(
-            "gauge",
-            "mailkite_smtp_sessions",
-            "SMTP sessions that are open.",
-            self.sessions.load(Ordering::Relaxed),
-        );
+        line("gauge", "mailkite_smtp_sessions", "Open SMTP sessions.", self.sessions.load(Ordering::Relaxed));
         line(
             "counter",
             "mailkite_objects_damaged_total",
@@ -148,13 +142,18 @@ impl Metrics {
         line(
             "gauge",
             "mailkite_objects_orphaned",
-            "Stored objects without a row that are kept until the operator has spoken.",
-            self.held_orphans.load(Ordering::Relaxed),
+            "Stored objects without a row kept until the operator decides.",
+            self.orphaned_objects.load(Ordering::Relaxed),
         );
         line("counter", "mailkite_commits_total", "Commits of the database.", commits.0);
         line("counter", "mailkite_commits_fsynced_total", "Commits of the database that were fsynced.", commits.1);
         let dropped = self.dropped_lines.lock().unwrap_or_else(PoisonError::into_inner).load(Ordering::Relaxed);
-        line("counter", "mailkite_log_lines_dropped_total", "Log lines that nobody took in time.", dropped);
+        line(
+            "counter",
+            "mailkite_log_lines_dropped_total",
+            "Log lines dropped because the output was blocked.",
+            dropped,
+        );
         text
     }
 }

@@ -1,5 +1,4 @@
-//! How often somebody may do something: token buckets for rates, windows for failures, tries for what may turn out to
-//! be a failure.
+//! Rate limits: token buckets for rates, windows for failures, attempts for what may turn out to be a failure.
 //!
 //! Everything is in memory, bounded, and forgotten at a restart.
 
@@ -12,10 +11,10 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 
-/// Keys remembered at once by one limit; beyond it the stale ones go, then all.
+/// Keys that one limit remembers; beyond it the expired ones are removed, then all.
 const MAX_KEYS: usize = 50_000;
 
-/// Whoever has one IPv6 address has its whole /64: the address that it counts as (contract 1.12).
+/// Returns the address that a client counts as: who has one IPv6 address has its whole /64 (contract 1.12).
 pub(crate) fn address_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
@@ -23,7 +22,7 @@ pub(crate) fn address_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The key that an address counts under: IPv6 by its /64 (contract 1.12).
+/// Returns the key that an address counts under: IPv6 by its /64 (contract 1.12).
 pub(crate) fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
@@ -34,16 +33,16 @@ pub(crate) fn address_key(address: IpAddr) -> String {
     }
 }
 
-/// Token buckets: a rate, and bursts of twice as much.
+/// Token buckets: a sustained rate, and bursts of twice as much.
 #[derive(Debug)]
 pub(crate) struct TokenBuckets {
     per_second: u32,
-    /// For each key the time at which its bucket is full again, in milliseconds.
+    /// The time in microseconds at which each key's bucket is full again.
     full_at: Mutex<HashMap<String, i64>>,
 }
 
 impl TokenBuckets {
-    /// So many a second over time; 0 is no limit.
+    /// Allows this many per second over time; 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
         Self { per_second, full_at: Mutex::default() }
     }
@@ -51,17 +50,17 @@ impl TokenBuckets {
     /// Takes one token of `key`.
     ///
     /// # Errors
-    /// There is none; so many seconds later there will be.
+    /// The bucket is empty; contains the seconds until the next token.
     pub(crate) fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
         if self.per_second == 0 {
             return Ok(());
         }
-        // Counted in microseconds, so that every configurable rate has a whole cost; a full bucket is two seconds' worth.
+        // In microseconds, so that every configurable rate has a whole cost; a full bucket is two seconds' worth.
         let (now, burst_ms) = (now.as_millis().saturating_mul(1000), 2_000_000_i64);
         let cost = 1_000_000 / i64::from(self.per_second);
         let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = all.get(key).copied().unwrap_or(now).max(now);
-        // A clock that stepped back finds a bucket that seems to be full in days only.
+        // After the clock stepped back, a bucket may seem to be full only in days.
         let full_at = if full_at - now > burst_ms { now } else { full_at };
         if full_at + cost - now > burst_ms {
             let wait_us = full_at + cost - now - burst_ms;
@@ -77,7 +76,7 @@ impl TokenBuckets {
         Ok(())
     }
 
-    /// Gives a token back that was not used.
+    /// Returns an unused token.
     pub(crate) fn refund(&self, key: &str) {
         let cost = 1_000_000_i64.checked_div(i64::from(self.per_second)).unwrap_or(0);
         if let Some(full_at) = self.full_at.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
@@ -86,54 +85,54 @@ impl TokenBuckets {
     }
 }
 
-/// So many events of one key within a span that starts with the first.
+/// Allows a number of events per key within a span that starts with the first.
 pub(crate) struct FixedWindow {
-    most: u32,
+    max: u32,
     span: Duration,
-    open: Mutex<HashMap<String, (Timestamp, u32)>>,
+    windows: Mutex<HashMap<String, (Timestamp, u32)>>,
 }
 
 impl FixedWindow {
-    /// So many within a span.
-    pub(crate) fn new(most: u32, span: Duration) -> Self {
-        Self { most, span, open: Mutex::default() }
+    /// Allows `most` events within `span`.
+    pub(crate) fn new(max: u32, span: Duration) -> Self {
+        Self { max, span, windows: Mutex::default() }
     }
 
-    /// How many more events of `key` may happen.
+    /// Returns how many more events of `key` are allowed.
     ///
     /// # Errors
-    /// None; after so many seconds one may.
-    fn left(&self, key: &str, now: Timestamp) -> Result<u32, u64> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    /// None; contains the seconds until one is.
+    fn remaining(&self, key: &str, now: Timestamp) -> Result<u32, u64> {
+        let open = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         match open.get(key) {
-            Some((since, count)) if self.holds(*since, now) => {
+            Some((since, count)) if self.is_current(*since, now) => {
                 let rest = self.span.saturating_sub(now.since(*since));
-                let left = self.most.saturating_sub(*count);
+                let left = self.max.saturating_sub(*count);
                 if left > 0 { Ok(left) } else { Err(rest.as_secs() + u64::from(rest.subsec_nanos() > 0)) }
             }
-            _ => Ok(self.most),
+            _ => Ok(self.max),
         }
     }
 
-    /// Whether another event of `key` may happen.
+    /// Checks that another event of `key` is allowed.
     ///
     /// # Errors
-    /// No; after so many seconds it may.
+    /// It is not; contains the seconds until it is.
     pub(crate) fn check(&self, key: &str, now: Timestamp) -> Result<(), u64> {
-        self.left(key, now).map(drop)
+        self.remaining(key, now).map(drop)
     }
 
     /// Counts an event of `key`.
     pub(crate) fn count(&self, key: &str, now: Timestamp) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MAX_KEYS && !open.contains_key(key) {
-            open.retain(|_, (since, _)| self.holds(*since, now));
+            open.retain(|_, (since, _)| self.is_current(*since, now));
             if open.len() >= MAX_KEYS {
                 open.clear();
             }
         }
         let entry = open.entry(key.to_owned()).or_insert((now, 0));
-        if !self.holds(entry.0, now) {
+        if !self.is_current(entry.0, now) {
             *entry = (now, 0);
         }
         entry.1 = entry.1.saturating_add(1);
@@ -151,18 +150,18 @@ impl FixedWindow {
 
     /// Forgets the events of `key`.
     pub(crate) fn clear(&self, key: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Whether the span from `since` still runs; a clock that stepped back by more than it ends it, and what began at
-    /// the same time as its first event does not.
-    fn holds(&self, since: Timestamp, now: Timestamp) -> bool {
+    /// Returns true while the span from `since` runs; a clock that stepped back by more than the span ends it, and a
+    /// smaller step does not.
+    fn is_current(&self, since: Timestamp, now: Timestamp) -> bool {
         now.since(since).max(since.since(now)) < self.span
     }
 }
 
-/// Tries of which only the failed ones count, so many within a span. What is being tried holds the place of a failure
-/// until its end, so that guesses made at once are no more than guesses made in turn; who finds all places held waits.
+/// Limits failed attempts per key within a span. A running attempt holds the place of a failure until it ends, so
+/// that parallel guesses are no more than sequential ones; when all places are held, further attempts wait.
 pub(crate) struct AttemptLimiter {
     failures: FixedWindow,
     running: Mutex<HashMap<String, u32>>,
@@ -170,36 +169,36 @@ pub(crate) struct AttemptLimiter {
 }
 
 impl AttemptLimiter {
-    /// So many failures within a span.
+    /// Allows `most` failures within `span`.
     pub(crate) fn new(most: u32, span: Duration) -> Self {
         Self { failures: FixedWindow::new(most, span), running: Mutex::default(), ended: Notify::new() }
     }
 
-    /// Begins a try of `key`, once there is a place for its failure.
+    /// Begins an attempt of `key`, once there is a place for its failure.
     ///
     /// # Errors
-    /// There were too many failures; after so many seconds it may begin.
+    /// There were too many failures; contains the seconds until an attempt may begin.
     pub(crate) async fn begin(&self, key: &str, clock: &Clock) -> Result<Attempt<'_>, u64> {
         loop {
-            // Listening begins before looking, so no end in between is missed.
+            // Register before looking, so an end in between is not missed.
             let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();
-            if let Some(begun) = self.take_place(key, clock.now())? {
+            if let Some(begun) = self.try_begin(key, clock.now())? {
                 return Ok(begun);
             }
             ended.await;
         }
     }
 
-    fn take_place(&self, key: &str, now: Timestamp) -> Result<Option<Attempt<'_>>, u64> {
+    fn try_begin(&self, key: &str, now: Timestamp) -> Result<Option<Attempt<'_>>, u64> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.failures.left(key, now)?;
+        let left = self.failures.remaining(key, now)?;
         let others = running.get(key).copied().unwrap_or(0);
         if others >= left {
             return Ok(None);
         }
         running.insert(key.to_owned(), others + 1);
-        Ok(Some(Attempt { tries: self, key: key.to_owned(), now, failed: true }))
+        Ok(Some(Attempt { limiter: self, key: key.to_owned(), now, failed: true }))
     }
 
     /// Forgets the failures of `key`.
@@ -221,25 +220,25 @@ impl AttemptLimiter {
     }
 }
 
-/// A try; it has failed unless somebody says otherwise before it goes.
+/// A running attempt; counts as a failure on drop unless it succeeded.
 #[must_use]
 pub(crate) struct Attempt<'t> {
-    tries: &'t AttemptLimiter,
+    limiter: &'t AttemptLimiter,
     key: String,
     now: Timestamp,
     failed: bool,
 }
 
 impl Attempt<'_> {
-    /// It was no failure.
-    pub(crate) fn forgive(mut self) {
+    /// Ends the attempt without counting a failure.
+    pub(crate) fn succeed(mut self) {
         self.failed = false;
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.tries.end(&self.key, self.failed.then_some(self.now));
+        self.limiter.end(&self.key, self.failed.then_some(self.now));
     }
 }
 
@@ -294,7 +293,7 @@ mod tests {
         assert!((&mut third).now_or_never().is_none(), "both places are held");
         assert!(begin("b").await.is_ok(), "another key has places of its own");
         if let Ok(first) = first {
-            first.forgive();
+            first.succeed();
         }
         let third = third.await;
         assert!(third.is_ok(), "the first was no failure");

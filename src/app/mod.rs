@@ -1,4 +1,5 @@
-//! Builds every part from the configuration, binds, starts the workers, drains and stops in order.
+//! Builds every service from the configuration, binds, starts the workers, drains and stops in order. It may use all
+//! modules but `cli`; a new service is constructed in `parts` and started in [`Bound::run`].
 
 mod parts;
 
@@ -25,12 +26,12 @@ use crate::smtp_server::SmtpServer;
 use crate::store::Db;
 use crate::webhook::attempt::deliver::Webhooks;
 
-/// How long sessions and attempts that run get to finish at a stop.
+/// Time for running sessions and attempts to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
-/// How often the files of the certificate are looked at.
+/// The interval of checks for a renewed certificate.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
-/// Why the server did not start, or stopped by itself; a sentence for the operator.
+/// The reason why the server did not start or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(pub(crate) String);
@@ -40,47 +41,47 @@ impl StartError {
         Self(error.to_string())
     }
 
-    /// Names the setting that the error is about.
+    /// Prefixes the setting that the error is about.
     fn of<E: std::fmt::Display>(key: &'static str) -> impl Fn(E) -> Self {
         move |error| Self(format!("{key}: {error}"))
     }
 }
 
-/// Every part, built and bound; nothing runs yet.
+/// All services, built and bound; nothing runs yet.
 pub struct Bound {
-    ground: Parts,
+    parts: Parts,
     accounts: Arc<Accounts>,
     domains: Arc<Domains>,
     webhooks: Arc<Webhooks>,
     smtp: SmtpServer,
-    /// With STARTTLS, and with TLS from the first octet.
+    /// With STARTTLS, and with implicit TLS.
     submissions: [SmtpServer; 2],
     http: Http,
     worker: Worker,
     retention: Retention,
 }
 
-/// Opens the data directory, builds every part and binds every address.
+/// Opens the data directory, builds every service and binds every address.
 ///
 /// # Errors
-/// A sentence that says what is in the way.
+/// A sentence that says what is wrong.
 pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
-    let ground = Parts::open(config, clock)?;
-    let accounts = ground.accounts();
-    let config = Arc::clone(&ground.config);
-    let shared = ground.db.read(move |connection| shared_domain(connection, &config));
+    let shared_parts = Parts::open(config, clock)?;
+    let accounts = shared_parts.accounts();
+    let config = Arc::clone(&shared_parts.config);
+    let shared = shared_parts.db.read(move |connection| shared_domain(connection, &config));
     if let Ok(Some(warning)) = shared.await {
         tracing::warn!("{warning}");
     }
-    let domains = ground.domains()?;
-    let outbound = ground.outbound(Arc::clone(&domains));
-    let inbound = ground.inbound(outbound.clone())?;
+    let domains = shared_parts.domains()?;
+    let outbound = shared_parts.outbound(Arc::clone(&domains));
+    let inbound = shared_parts.inbound(outbound.clone())?;
 
-    let doors = ground.smtp_parts(&inbound);
-    let smtp = ground.receiving_door(&doors).await?;
-    let submissions = ground.submission_doors(&doors, &outbound).await?;
-    let listeners = http::Listeners::bind(&ground.config).map_err(StartError::because)?;
-    // Neither webhooks nor mail ever go to one of these.
+    let dependencies = shared_parts.smtp_dependencies(&inbound);
+    let smtp = shared_parts.mx_server(&dependencies).await?;
+    let submissions = shared_parts.submission_servers(&dependencies, &outbound).await?;
+    let listeners = http::Listeners::bind(&shared_parts.config).map_err(StartError::because)?;
+    // Neither webhooks nor mail may ever go to one of these.
     let own: Vec<SocketAddr> = smtp
         .addresses()
         .iter()
@@ -89,111 +90,108 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         .chain(listeners.all_addresses())
         .collect();
 
-    let webhooks = ground.webhooks(&own);
-    let worker = ground.worker(&webhooks, ground.dispatcher(&outbound, &inbound, own), outbound.clone());
-    let parts = ground.http_parts(&accounts, &domains, inbound, outbound, &webhooks)?;
-    let http = Http::new(listeners, parts, &ground.server_tls);
-    let retention = ground.retention();
-    Ok(Bound { ground, accounts, domains, webhooks, smtp, submissions, http, worker, retention })
+    let webhooks = shared_parts.webhooks(&own);
+    let worker = shared_parts.worker(&webhooks, shared_parts.dispatcher(&outbound, &inbound, own), outbound.clone());
+    let parts = shared_parts.http_dependencies(&accounts, &domains, inbound, outbound, &webhooks)?;
+    let http = Http::new(listeners, parts, &shared_parts.server_tls);
+    let retention = shared_parts.retention();
+    Ok(Bound { parts: shared_parts, accounts, domains, webhooks, smtp, submissions, http, worker, retention })
 }
 
 impl Bound {
-    /// Where mail is received.
+    /// Returns the addresses that receive mail.
     pub fn smtp_addresses(&self) -> &[SocketAddr] {
         self.smtp.addresses()
     }
 
-    /// Where mail programs hand in mail: with STARTTLS, and with TLS from the first octet.
+    /// Returns the submission addresses: with STARTTLS, and with implicit TLS.
     pub fn submission_addresses(&self) -> [&[SocketAddr]; 2] {
         self.submissions.each_ref().map(SmtpServer::addresses)
     }
 
-    /// Where the API is served.
+    /// Returns the addresses of the API.
     pub fn http_addresses(&self) -> &[SocketAddr] {
         self.http.addresses()
     }
 
-    /// The configuration in force.
     pub(crate) fn config(&self) -> &Config {
-        &self.ground.config
+        &self.parts.config
     }
 
-    /// The clock in use.
     pub(crate) const fn clock(&self) -> &Clock {
-        &self.ground.clock
+        &self.parts.clock
     }
 
-    /// The database.
+    /// Returns the database.
     pub const fn db(&self) -> &Db {
-        &self.ground.db
+        &self.parts.db
     }
 
-    /// The bell of the job engine.
+    /// Returns the job queue.
     pub const fn jobs(&self) -> &Jobs {
-        &self.ground.jobs
+        &self.parts.jobs
     }
 
-    /// What happens, as it happens.
+    /// Returns the feed of activity.
     pub const fn feed(&self) -> &Feed {
-        &self.ground.feed
+        &self.parts.feed
     }
 
-    /// Seals and opens secrets.
+    /// Returns the master key's operations.
     pub const fn secrets(&self) -> &Arc<Secrets> {
-        &self.ground.secrets
+        &self.parts.secrets
     }
 
-    /// Signing up and in.
+    /// Returns the sign-up and sign-in service.
     pub const fn accounts(&self) -> &Arc<Accounts> {
         &self.accounts
     }
 
-    /// Adds and verifies domains.
+    /// Returns the domain service.
     pub const fn domains(&self) -> &Arc<Domains> {
         &self.domains
     }
 
-    /// Counters.
     pub(crate) const fn metrics(&self) -> &Arc<Metrics> {
-        &self.ground.metrics
+        &self.parts.metrics
     }
 
-    /// The certificate of both doors.
+    /// Returns the certificate of SMTP and HTTP.
     pub(crate) const fn tls(&self) -> &ServerTls {
-        &self.ground.server_tls
+        &self.parts.server_tls
     }
 
-    /// Attempts deliveries.
+    /// Returns the webhook service.
     pub const fn webhooks(&self) -> &Arc<Webhooks> {
         &self.webhooks
     }
 
-    /// The sweep, to be run by hand.
+    /// Returns the retention sweep, to run it by hand.
     pub(crate) const fn retention(&self) -> &Retention {
         &self.retention
     }
 
-    /// Serves until `stop`, then drains: doors first, so that nothing new is promised, then the attempts.
+    /// Serves until `stop`, then drains: listeners first, so that nothing new is accepted, then the attempts.
     ///
     /// # Errors
-    /// Storage failed for good; the process should end and be started again.
+    /// Storage failed for good; the process should exit and be restarted.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StartError> {
-        let doors = stop.child_token();
+        let listeners = stop.child_token();
         let workers = CancellationToken::new();
-        let smtp = tokio::spawn(self.smtp.run(doors.clone(), GRACE));
-        let submissions = self.submissions.map(|door| tokio::spawn(door.run(doors.clone(), GRACE)));
-        let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
+        let smtp = tokio::spawn(self.smtp.run(listeners.clone(), GRACE));
+        let submissions = self.submissions.map(|door| tokio::spawn(door.run(listeners.clone(), GRACE)));
+        let http = tokio::spawn(self.http.run(listeners.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
-        let rechecks = tokio::spawn(recheck::run(self.domains, self.ground.clock.clone(), workers.clone()));
-        let certificate = tokio::spawn(self.ground.server_tls.clone().watch(CERTIFICATE_EVERY, doors.clone()));
-        let mut failure = self.ground.db.failure();
+        let rechecks = tokio::spawn(recheck::run(self.domains, self.parts.clock.clone(), workers.clone()));
+        let certificate = tokio::spawn(self.parts.server_tls.clone().watch(CERTIFICATE_EVERY, listeners.clone()));
+        let mut failure = self.parts.db.failure();
         let failed = tokio::select! {
             () = stop.cancelled() => false,
-            // Without its writer storage has failed as well.
+            // If the writer is gone, storage has failed as well.
             _ = failure.wait_for(|failed| *failed) => true,
         };
-        doors.cancel();
+        listeners.cancel();
         drop(tokio::join!(smtp, http, certificate));
         for submission in submissions {
             drop(submission.await);
@@ -202,12 +200,12 @@ impl Bound {
         drop(tokio::join!(worker, retention, rechecks));
         if failed {
             return Err(StartError(
-                "storage failed: after an fsync error nothing is believed until a restart reads the disk again"
+                "storage failed: after an fsync error nothing can be trusted until a restart reads the disk again"
                     .into(),
             ));
         }
-        if let Err(error) = self.ground.db.checkpoint().await {
-            tracing::warn!(%error, "the WAL stays beside the database; keep both files together");
+        if let Err(error) = self.parts.db.checkpoint().await {
+            tracing::warn!(%error, "the WAL could not be merged into the database; keep both files together");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! What every part stands on, and how each part is made of it. Nothing here runs or listens for itself.
+//! The composition root: the shared resources, and how each service is built from them. Nothing here runs or listens.
 //!
-//! [`super::bind`] calls these in the order of the levels; what a part needs of another part is an argument.
+//! [`super::bind`] calls these in the order of the levels; a service that another one needs is an argument.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -56,14 +56,15 @@ use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
 use crate::webhook::attempt::in_flight::InFlight;
 use crate::webhook::attempt::zero_retention::ZeroRetentionAttempts;
 
-/// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
+/// A webhook attempt ends after 15 s; some may wait for a slot of the lane before it.
 const POST_LEASE: Duration = Duration::from_secs(120);
-/// An attempt to send ends after twenty minutes, may go round a relay that took as long, and may have waited for its turn.
+/// A delivery attempt ends after twenty minutes, may fall back after a relay that took as long, and may wait for the
+/// rate limit.
 const MAIL_LEASE: Duration = Duration::from_secs(60 * 60);
-/// Where domains serve their MTA-STS policies.
+/// The port of MTA-STS policy hosts.
 const HTTPS_PORT: u16 = 443;
 
-/// The data directory, what is kept in it, and the ways out of the process.
+/// The shared resources: the data directory, its stores, and the outgoing clients.
 pub(super) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
@@ -73,19 +74,19 @@ pub(super) struct Parts {
     pub(crate) limits: Arc<Limits>,
     memory: MemoryBudget,
     pub(crate) jobs: Jobs,
-    fresh: FirstAttemptCache,
+    first_attempt_cache: FirstAttemptCache,
     pub(crate) feed: Feed,
     pub(crate) server_tls: ServerTls,
     objects: Objects,
     links: Arc<Links>,
     resolver: Arc<Resolver>,
     client_tls: rustls::ClientConfig,
-    /// Held for its lock on the data directory.
+    /// Keeps the data directory locked.
     _data_dir: DataDir,
 }
 
 impl Parts {
-    /// Opens the data directory with all that is in it.
+    /// Opens the data directory and everything in it.
     pub(super) fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
         crate::process::host::raise_file_limit();
         crate::process::host::survive_signals().map_err(StartError::because)?;
@@ -96,7 +97,7 @@ impl Parts {
         data_dir.check_database(&file).map_err(StartError::because)?;
         let db = Db::open(&config.data_dir)
             .map_err(|error| StartError(format!("opening the database {}: {error}", file.display())))?;
-        data_dir.note_database().map_err(StartError::because)?;
+        data_dir.record_database().map_err(StartError::because)?;
         Ok(Self {
             objects: Objects::open(&config.data_dir).map_err(StartError::because)?,
             links: Arc::new(Links::new(&config.public_url, secrets.link_key(), None)),
@@ -107,7 +108,7 @@ impl Parts {
             limits: Arc::new(Limits::new(config.limits.clone())),
             memory: memory_budget(&config),
             jobs: Jobs::default(),
-            fresh: FirstAttemptCache::default(),
+            first_attempt_cache: FirstAttemptCache::default(),
             feed: Feed::default(),
             config,
             clock,
@@ -134,12 +135,12 @@ impl Parts {
     }
 
     pub(super) fn domains(&self) -> Result<Arc<Domains>, StartError> {
-        let fresh = Resolver::fresh(&self.config.dns.servers).map_err(StartError::because)?;
+        let uncached = Resolver::uncached(&self.config.dns.servers).map_err(StartError::because)?;
         Ok(Arc::new(Domains {
             db: self.db.clone(),
             secrets: Arc::clone(&self.secrets),
             config: Arc::clone(&self.config),
-            checker: Checker::new(fresh, check::BUDGET),
+            checker: Checker::new(uncached, check::BUDGET),
             keys: KeyMaker::default(),
             limits: Arc::clone(&self.limits),
         }))
@@ -175,7 +176,7 @@ impl Parts {
             db: self.db.clone(),
             objects: self.objects.clone(),
             jobs: self.jobs.clone(),
-            fresh: self.fresh.clone(),
+            fresh: self.first_attempt_cache.clone(),
             metrics: Arc::clone(&self.metrics),
             limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
@@ -187,34 +188,34 @@ impl Parts {
         }))
     }
 
-    /// rspamd is the operator's own: its address needs no permission.
+    /// The operator configures rspamd: its address needs no permission.
     fn spam_check(&self) -> Result<Option<SpamCheck>, StartError> {
         let Some(url) = &self.config.spam.rspamd_url else { return Ok(None) };
-        let policy = Policy::everywhere();
+        let policy = Policy::allow_all();
         let check = format!("{}/checkv2", url.trim_end_matches('/'));
         let target = Target::parse(&check, &policy).map_err(StartError::of("spam.rspamd_url"))?;
         let egress = self.egress(Guard { policy, own_listeners: Vec::new() });
         Ok(Some(SpamCheck::new(target, egress)))
     }
 
-    /// What all SMTP doors share.
-    pub(super) fn smtp_parts(&self, inbound: &Inbound) -> smtp_server::Dependencies {
+    /// Returns the services that all SMTP listeners share.
+    pub(super) fn smtp_dependencies(&self, inbound: &Inbound) -> smtp_server::Dependencies {
         smtp_server::Dependencies {
             inbound: inbound.clone(),
             tls: self.server_tls.clone(),
             metrics: Arc::clone(&self.metrics),
             hostname: self.config.hostname.clone(),
-            room: smtp_server::room(self.memory.clone()),
+            budget: smtp_server::mail_data_budget(self.memory.clone()),
         }
     }
 
-    /// Where mail from anybody is received.
-    pub(super) async fn receiving_door(&self, parts: &smtp_server::Dependencies) -> Result<SmtpServer, StartError> {
-        self.door(&self.config.smtp.listen, Role::Mx, parts).await
+    /// Binds the listeners that receive mail from anybody.
+    pub(super) async fn mx_server(&self, parts: &smtp_server::Dependencies) -> Result<SmtpServer, StartError> {
+        self.bind_smtp(&self.config.smtp.listen, Role::Mx, parts).await
     }
 
-    /// Where mail programs hand in: with STARTTLS, and with TLS from the first octet.
-    pub(super) async fn submission_doors(
+    /// Binds the submission listeners: with STARTTLS, and with implicit TLS.
+    pub(super) async fn submission_servers(
         &self,
         parts: &smtp_server::Dependencies,
         outbound: &Outbound,
@@ -231,12 +232,12 @@ impl Parts {
         };
         let listen = &self.config.submission;
         Ok([
-            self.door(&listen.listen, role(false), parts).await?,
-            self.door(&listen.listen_tls, role(true), parts).await?,
+            self.bind_smtp(&listen.listen, role(false), parts).await?,
+            self.bind_smtp(&listen.listen_tls, role(true), parts).await?,
         ])
     }
 
-    async fn door(
+    async fn bind_smtp(
         &self,
         listen: &[SocketAddr],
         role: Role,
@@ -268,7 +269,7 @@ impl Parts {
             jobs: self.jobs.clone(),
             memory: self.memory.clone(),
             in_flight: InFlight::default(),
-            fresh: self.fresh.clone(),
+            fresh: self.first_attempt_cache.clone(),
         })
     }
 
@@ -288,7 +289,7 @@ impl Parts {
         })
     }
 
-    /// What takes mail to remote hosts; none of our own listeners is one.
+    /// Creates the transport to remote hosts, which refuses our own listeners.
     fn transport(&self, own_listeners: Vec<SocketAddr>) -> Transport {
         let settings = &self.config.outbound;
         let hostname = self.config.hostname.clone();
@@ -302,17 +303,17 @@ impl Parts {
             .waking(self.jobs.clone(), self.clock.clone())
     }
 
-    /// The engine, with a handler for each kind of job.
+    /// Creates the worker, with a handler for each kind of job.
     pub(super) fn worker(&self, webhooks: &Arc<Webhooks>, dispatcher: Arc<Dispatcher>, outbound: Outbound) -> Worker {
         let (webhook, mail) = (&self.config.webhook, &self.config.outbound);
         let schedule = Schedule::new(webhook.retry.clone());
-        let posts = |handler: Arc<dyn Handler>, give_up_after| Registration {
+        let webhook_job = |handler: Arc<dyn Handler>, give_up_after| Registration {
             handler,
             schedule: schedule.clone(),
             lease: POST_LEASE,
             give_up_after,
         };
-        let sends = |handler: Arc<dyn Handler>, give_up_after| Registration {
+        let mail_job = |handler: Arc<dyn Handler>, give_up_after| Registration {
             handler,
             schedule: Schedule::repeating(mail.retry.clone()),
             lease: MAIL_LEASE,
@@ -323,14 +324,14 @@ impl Parts {
             clock: self.clock.clone(),
             jobs: self.jobs.clone(),
             tracks: HashMap::from([
-                (JobKind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
+                (JobKind::Webhook, webhook_job(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
                 (
                     JobKind::ZeroRetention,
-                    posts(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None),
+                    webhook_job(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None),
                 ),
-                (JobKind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
-                (JobKind::Notice, sends(Arc::new(SystemMail { dispatcher }), None)),
-                (JobKind::ScheduledSend, sends(Arc::new(ScheduledSends { outbound }), None)),
+                (JobKind::Dispatch, mail_job(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
+                (JobKind::Notice, mail_job(Arc::new(SystemMail { dispatcher }), None)),
+                (JobKind::ScheduledSend, mail_job(Arc::new(ScheduledSends { outbound }), None)),
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,
@@ -340,7 +341,7 @@ impl Parts {
         }
     }
 
-    pub(super) fn http_parts(
+    pub(super) fn http_dependencies(
         &self,
         accounts: &Arc<Accounts>,
         domains: &Arc<Domains>,
@@ -386,7 +387,7 @@ impl Parts {
     }
 }
 
-/// The budget that the configuration gives all doors.
+/// Creates the budget of all services from the configuration.
 fn memory_budget(config: &Config) -> MemoryBudget {
     let octets = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     MemoryBudget::new(octets(config.limits.memory_bytes), octets(config.smtp.memory_bytes))

@@ -1,4 +1,5 @@
-//! `mailkite audit`: is everything there that was promised? Beside a running server or without one; changes nothing.
+//! `mailkite audit`: checks that everything promised is still there. Runs beside a server or without one; changes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -10,16 +11,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::queue::configured;
+use super::queue::configured_data_dir;
 use crate::id::{MessageId, UploadId};
 use crate::store::audit::{self, Fate, Fates, Table};
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::removals::Reason;
 use crate::store::{self, Error};
 
-/// Names that are shown of each kind; `--json` has them all.
-const SHOWN: usize = 20;
-/// Rows that one statement reads.
+/// Names listed per check; `--json` lists them all.
+const MAX_LISTED: usize = 20;
+/// Rows read per statement.
 const STEP: u32 = 1_000;
 /// A younger file without a row may belong to mail that is being accepted.
 const YOUNG: Duration = Duration::from_secs(3600);
@@ -34,56 +35,54 @@ pub(crate) struct Options {
     /// The data directory itself, such as that of `mailkite dev`
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What was acknowledged, one a line: an id (msg_…, upl_…), or JSON with an "id"; each must have an end state
+    /// A list of what was acknowledged, one a line: an id (msg_…, upl_…), or JSON with an "id"; each must have a
+    /// final state
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// One JSON object instead of the table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// Something that was looked at, and what is wrong with it.
+/// The result of one check.
 struct Finding {
-    what: &'static str,
-    said: String,
-    /// Each a line.
+    check: &'static str,
+    summary: String,
+    /// One line each.
     lost: Vec<String>,
-    /// How many of what, of a ledger.
+    /// For a ledger: the number of ids in each state.
     counts: BTreeMap<&'static str, usize>,
 }
 
 impl Finding {
-    const fn new(what: &'static str, said: String, lost: Vec<String>) -> Self {
-        Self { what, said, lost, counts: BTreeMap::new() }
+    const fn new(check: &'static str, summary: String, lost: Vec<String>) -> Self {
+        Self { check, summary, lost, counts: BTreeMap::new() }
     }
 
     fn to_json(&self) -> serde_json::Value {
         if self.counts.is_empty() {
-            json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost})
+            json!({"ok": self.lost.is_empty(), "said": self.summary, "lost": self.lost})
         } else {
-            json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost, "counts": self.counts})
+            json!({"ok": self.lost.is_empty(), "said": self.summary, "lost": self.lost, "counts": self.counts})
         }
     }
 }
 
-/// Files without a row, by their age.
+/// Files without a row, by age.
 #[derive(Default)]
 struct Orphans {
     young: usize,
-    /// Older than an hour: the sweep removes them.
+    /// Older than an hour: the sweep will remove them.
     hours: usize,
-    /// Older than a day: the sweep should have.
+    /// Older than a day: the sweep should have removed them.
     days: usize,
 }
 
-/// Runs the command; an error when something is lost.
-///
-/// # Errors
-/// What went wrong, as a chain of sentences.
+/// Runs the command; fails when something is lost.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let data_dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
-        None => configured(&options.config)?,
+        None => configured_data_dir(&options.config)?,
     };
     let reading = || format!("reading the database in {}", data_dir.display());
     let objects = Objects::open_read_only(&data_dir);
@@ -110,13 +109,13 @@ fn inspect(
     ledger: Option<&[String]>,
 ) -> store::Result<(Vec<Finding>, Orphans)> {
     let broken = audit::quick_check(connection)?;
-    let said = if broken.is_empty() { "the file is sound" } else { "the file is damaged" };
+    let said = if broken.is_empty() { "the file is intact" } else { "the file is damaged" };
     let mut findings = vec![Finding::new("database", said.to_owned(), broken)];
     for (what, noun, table) in [("mail", "messages' objects", Table::Mail), ("uploads", "uploads", Table::Uploads)] {
         let (count, unmarked, lost) = check_objects(connection, objects, table)?;
-        let mut said = format!("{} of {count} {noun} are whole", count - lost.len());
+        let mut said = format!("{} of {count} {noun} are intact", count - lost.len());
         if unmarked > 0 {
-            said.push_str(&format!(", {unmarked} of them by length alone"));
+            said.push_str(&format!(", {unmarked} of them by length only"));
         }
         findings.push(Finding::new(what, said, lost));
     }
@@ -124,7 +123,7 @@ fn inspect(
     for (what, names) in audit::strays(connection, u32::MAX)? {
         lost.extend(names.into_iter().map(|name| format!("{name}: {what}")));
     }
-    let said = if lost.is_empty() { "every row has what it needs" } else { "rows lack what they need" };
+    let said = if lost.is_empty() { "no row refers to a missing one" } else { "rows refer to missing ones" };
     findings.push(Finding::new("rows", said.to_owned(), lost));
     if let Some(ledger) = ledger {
         findings.push(compare(connection, ledger)?);
@@ -132,7 +131,7 @@ fn inspect(
     Ok((findings, count_orphans(connection, objects)?))
 }
 
-/// The ids of a ledger.
+/// Reads the ids of a ledger.
 fn read_ledger(path: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut ids = Vec::new();
@@ -142,36 +141,38 @@ fn read_ledger(path: &Path) -> anyhow::Result<Vec<String>> {
         }
         let id = match serde_json::from_str::<serde_json::Value>(line) {
             Ok(entry) => entry.get("id").and_then(serde_json::Value::as_str).map(str::to_owned),
-            // An id, alone or at the end of the reply that named it.
+            // A bare id, or the SMTP reply that ends with it.
             Err(_) => line.split_ascii_whitespace().last().map(str::to_owned),
         };
         let id = id.filter(|id| MessageId::parse(id).is_some() || UploadId::parse(id).is_some());
-        ids.push(id.with_context(|| format!("{}, line {number}: no id of a message or an upload", path.display()))?);
+        ids.push(
+            id.with_context(|| format!("{}, line {number}: not the id of a message or an upload", path.display()))?,
+        );
     }
     Ok(ids)
 }
 
-/// What became of everything in a ledger.
+/// Looks up the state of everything in a ledger.
 fn compare(connection: &Connection, ledger: &[String]) -> store::Result<Finding> {
     let fates = Fates::load(connection)?;
     let (mut counts, mut lost) = (BTreeMap::new(), Vec::new());
     for id in ledger {
         let mut fate = fates.find(connection, id)?;
         if fate == Fate::Lost {
-            // It may have been on its way when the others were read, and gone since.
+            // It may have changed its table while the others were read; look again.
             fate = Fates::load(connection)?.find(connection, id)?;
         }
         if fate == Fate::Lost {
-            lost.push(format!("{id}: acknowledged, and neither stored nor removed by anybody"));
+            lost.push(format!("{id}: acknowledged, but neither stored nor removed on record"));
         }
-        *counts.entry(word(fate)).or_default() += 1;
+        *counts.entry(label(fate)).or_default() += 1;
     }
     let parts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     let said = format!("{} acknowledged: {}", ledger.len(), parts.join(", "));
     Ok(Finding { counts, ..Finding::new("ledger", said, lost) })
 }
 
-const fn word(fate: Fate) -> &'static str {
+const fn label(fate: Fate) -> &'static str {
     match fate {
         Fate::Delivered | Fate::Gone(Reason::Delivered) => "delivered",
         Fate::Stored => "stored",
@@ -186,7 +187,7 @@ const fn word(fate: Fate) -> &'static str {
     }
 }
 
-/// How many objects a table names, how many of them have no checksum, and what is wrong.
+/// Returns how many objects a table refers to, how many of them have no checksum, and what is wrong.
 fn check_objects(
     connection: &Connection,
     objects: &Objects,
@@ -202,7 +203,7 @@ fn check_objects(
             unmarked += usize::from(object.checksum.is_none());
             match objects.check(&object) {
                 Ok(()) => {}
-                // Its row went meanwhile.
+                // Its row was deleted meanwhile.
                 Err(Error::Damaged { .. }) if !audit::names_object(connection, &object.name)? => count -= 1,
                 Err(Error::Damaged { what, .. }) => {
                     let owners = audit::owners(connection, table, row)?.join(", ");
@@ -232,17 +233,17 @@ fn count_orphans(connection: &Connection, objects: &Objects) -> store::Result<Or
 fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for one in findings {
-        writeln!(out, "{} {:<10}  {}", if one.lost.is_empty() { '✓' } else { '✗' }, one.what, one.said)?;
-        for line in one.lost.iter().take(SHOWN) {
+        writeln!(out, "{} {:<10}  {}", if one.lost.is_empty() { '✓' } else { '✗' }, one.check, one.summary)?;
+        for line in one.lost.iter().take(MAX_LISTED) {
             writeln!(out, "  {:<10}  {line}", "")?;
         }
-        if one.lost.len() > SHOWN {
-            writeln!(out, "  {:<10}  and {} more; --json names them all", "", one.lost.len() - SHOWN)?;
+        if one.lost.len() > MAX_LISTED {
+            writeln!(out, "  {:<10}  and {} more; --json lists them all", "", one.lost.len() - MAX_LISTED)?;
         }
     }
     let all = orphans.young + orphans.hours + orphans.days;
     let said = match all {
-        0 => "no file is without a row".to_owned(),
+        0 => "every file has a row".to_owned(),
         _ => format!(
             "{all} files in {} have no row: {} younger than an hour, {} than a day, {} older",
             data_dir.join("objects").display(),
@@ -257,7 +258,7 @@ fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyh
 
 fn print_json(findings: &[Finding], orphans: &Orphans) -> anyhow::Result<()> {
     let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
-    let checks: serde_json::Map<_, _> = findings.iter().map(|one| (one.what.to_owned(), one.to_json())).collect();
+    let checks: serde_json::Map<_, _> = findings.iter().map(|one| (one.check.to_owned(), one.to_json())).collect();
     let whole = json!({
         "ok": lost == 0,
         "lost": lost,

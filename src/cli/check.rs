@@ -1,4 +1,4 @@
-//! `mailkite check`: is this configuration right, and is what it names fit for use? Changes nothing.
+//! `mailkite check`: validates a configuration and checks everything it refers to. Changes nothing.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -14,10 +14,10 @@ use crate::process::host;
 use crate::secrets::{self, Secrets};
 use crate::store;
 
-/// Less free room than this is worth a word.
+/// Less free space than this is reported.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
 
-/// Prints every problem; an error if there is one.
+/// Prints every problem; fails if there is one.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let config = match Config::load(path) {
@@ -42,12 +42,12 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     write!(out, "{}", findings.lines)?;
     if findings.bad > 0 {
         writeln!(out)?;
-        bail!("{} with what {} names", count(findings.bad), path.display());
+        bail!("{} with what {} refers to", count(findings.bad), path.display());
     }
     Ok(())
 }
 
-/// What was found, as lines in columns.
+/// The findings, as lines in columns.
 #[derive(Default)]
 struct Findings {
     lines: String,
@@ -67,7 +67,7 @@ impl Findings {
         self.line('!', what, said.as_ref());
     }
 
-    /// Notes an outcome; tells whether it was good.
+    /// Adds the line of a result; returns true if it is good.
     fn outcome<T, E: ToString>(&mut self, what: &str, outcome: Result<T, E>, said: impl FnOnce(T) -> String) -> bool {
         match outcome {
             Ok(value) => self.good(what, said(value)),
@@ -81,13 +81,13 @@ impl Findings {
     }
 }
 
-/// Whether a proxy must be in front that nobody named: it would speak for everybody as one client.
+/// Warns if a proxy must be in front but is not configured: all its clients would count as one.
 fn proxy(config: &Config, findings: &mut Findings) {
     let http = &config.http;
     let is_near = http.listen.iter().all(|address| address.ip().to_canonical().is_loopback());
     if is_near && config.public_url.starts_with("https://") && http.trusted_proxies.is_empty() {
         let hint = format!(
-            "http.listen is this machine alone, so a proxy has to serve {}; name it: http.trusted_proxies = \
+            "http.listen is local to this machine, so a proxy must serve {}; configure it: http.trusted_proxies = \
              [\"127.0.0.1\", \"::1\"]",
             config.public_url
         );
@@ -95,7 +95,7 @@ fn proxy(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether others than its owner and group can read a configuration that holds secrets.
+/// Warns if everybody can read a configuration that holds secrets.
 fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
     let outbound = &config.outbound;
     let relays = outbound.smarthost.iter().chain(outbound.domain_smarthosts.values());
@@ -120,12 +120,12 @@ fn data_dir(config: &Config, findings: &mut Findings) {
         let parent = dir.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
         let made = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).map_err(|_| {
             format!(
-                "{0} does not exist and {1} is not writable; make it: install -d -m 700 -o USER {0}",
+                "{0} does not exist and {1} is not writable; create it: install -d -m 700 -o USER {0}",
                 dir.display(),
                 parent.display()
             )
         });
-        findings.outcome(WHAT, made, |()| format!("{} will be made at the first start", dir.display()));
+        findings.outcome(WHAT, made, |()| format!("{} will be created at the first start", dir.display()));
         return;
     }
     if !findings
@@ -138,23 +138,23 @@ fn data_dir(config: &Config, findings: &mut Findings) {
     if let Ok(owner) = dir.metadata().map(|metadata| metadata.uid())
         && owner != user
     {
-        findings.hint(WHAT, format!("it belongs to user {owner}, and you are {user}; run mailkite as {owner}"));
+        findings.hint(WHAT, format!("it belongs to user {owner}, but you are {user}; run mailkite as {owner}"));
     }
     if let Ok(free) = DataDir::free_bytes(dir)
         && free < LOW_SPACE_BYTES
     {
         findings
-            .hint("free space", format!("only {} MiB are left on the disk of {}", free / (1 << 20), dir.display()));
+            .hint("free space", format!("only {} MiB are free on the disk of {}", free / (1 << 20), dir.display()));
     }
     database(dir, config, findings);
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
-        findings.outcome("master key", Secrets::read(dir), |_| format!("{} is there and private", key.display()));
+        findings.outcome("master key", Secrets::read(dir), |_| format!("{} exists and is private", key.display()));
     }
 }
 
-/// Before the first start there is none.
+/// Checks the database; before the first start there is none.
 fn database(dir: &Path, config: &Config, findings: &mut Findings) {
     const WHAT: &str = "database";
     let file = dir.join(store::FILE_NAME);
@@ -162,21 +162,21 @@ fn database(dir: &Path, config: &Config, findings: &mut Findings) {
         findings.outcome(WHAT, Err::<(), _>(lost), |()| String::new());
     } else if file.exists() {
         findings.outcome(WHAT, store::inspect(dir), |()| format!("{} can be opened", file.display()));
-        // An older schema may know no routes.
+        // An older schema may lack the table of routes.
         if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
             findings.hint("forwarding", hint);
         }
     }
 }
 
-/// Whether mail can leave from the addresses that are to be its source.
+/// Checks that mail can leave from the configured source addresses.
 fn source_addresses(config: &Config, findings: &mut Findings) {
     const WHAT: &str = "source address";
     for ip in &config.outbound.source_addresses {
         let bound = host::has_address(*ip)
-            .map_err(|error| format!("outbound.source_addresses: {ip} is no address of this machine ({error})"));
+            .map_err(|error| format!("outbound.source_addresses: {ip} is not an address of this machine ({error})"));
         findings.outcome(WHAT, bound, |()| {
-            format!("{ip} is this machine's; its PTR record should name {}", config.hostname)
+            format!("{ip} belongs to this machine; its PTR record should name {}", config.hostname)
         });
         if ip.is_ipv6() && !config.outbound.ipv6 {
             findings.hint(WHAT, format!("{ip} is not used: [outbound] ipv6 is off"));
@@ -188,13 +188,13 @@ fn certificates(config: &Config, findings: &mut Findings) {
     const WHAT: &str = "certificate";
     match (&config.tls.cert_file, &config.tls.key_file) {
         (Some(cert), Some(key)) => {
-            findings.outcome(WHAT, tls::load(cert, key), |_| format!("{} fits its key", cert.display()));
+            findings.outcome(WHAT, tls::load(cert, key), |_| format!("{} matches its key", cert.display()));
             if let Ok(Some(mode)) = tls::open_to_others(key) {
                 let key = key.display();
                 findings.hint(WHAT, format!("{key} can be read by everybody (mode {mode:o}); run: chmod 600 {key}"));
             }
         }
-        _ => findings.hint(WHAT, "none configured: STARTTLS will use a self-signed one, which senders cannot verify"),
+        _ => findings.hint(WHAT, "none configured: TLS will use a self-signed one, which senders cannot verify"),
     }
     if let Some(file) = &config.tls.ca_file {
         findings.outcome("ca_file", tls::client_config(Some(file)), |_| format!("{} is trusted", file.display()));

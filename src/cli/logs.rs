@@ -1,7 +1,7 @@
-//! Log lines on stderr: human on a terminal, JSON otherwise; level by configuration and `RUST_LOG`.
+//! Log lines on stderr: human-readable on a terminal, JSON otherwise; level by configuration and `RUST_LOG`.
 //!
-//! A thread writes them. Who has something to say never waits for it: while a pipe is full or a disk hangs, lines beyond
-//! a bound are dropped and counted.
+//! A thread writes them, so that logging never blocks: while a pipe is full or a disk hangs, lines beyond a bound are
+//! dropped and counted.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Log, LogFormat};
 
-/// Lines that wait to be written at most.
+/// The most lines that wait to be written.
 const WAITING_MAX: usize = 4_096;
-/// How long the end of the process waits for lines that were not written yet.
+/// The most time that the exit of the process waits for the remaining lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 enum Message {
@@ -25,13 +25,13 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// The process's log; dropped, it waits a moment for the lines that are on their way.
+/// The process's log; on drop it waits a moment for the remaining lines.
 pub(crate) struct Logs {
     lines: Lines,
 }
 
 impl Logs {
-    /// How many lines were dropped.
+    /// Returns the counter of dropped lines.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lines.dropped)
     }
@@ -46,7 +46,7 @@ impl Drop for Logs {
     }
 }
 
-/// Hands lines to the thread.
+/// Sends lines to the thread.
 #[derive(Clone)]
 struct Lines {
     sender: SyncSender<Message>,
@@ -77,7 +77,7 @@ impl Write for Lines {
 fn write_lines(messages: &Receiver<Message>) {
     while let Ok(message) = messages.recv() {
         match message {
-            // What cannot be written is nobody's to hear of.
+            // A failure to write the log cannot be reported anywhere.
             Message::Line(line) => drop(std::io::stderr().write_all(&line)),
             Message::Flush(written) => drop(written.try_send(())),
         }
@@ -86,7 +86,7 @@ fn write_lines(messages: &Receiver<Message>) {
 
 /// Starts logging for the process.
 ///
-/// `RUST_LOG` overrides the configured level. Starting twice changes nothing.
+/// `RUST_LOG` overrides the configured level. A second start changes nothing.
 pub(crate) fn init(log: &Log) -> Logs {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(&log.level))
@@ -105,12 +105,12 @@ pub(crate) fn init(log: &Log) -> Logs {
         .with_env_filter(filter)
         .with_writer(lines.clone())
         .with_ansi(terminal)
-        // It would tell of a line that cannot be written on stderr too, and panic when that fails: a full disk or a reader
-        // that went away would end whatever thread has something to say.
+        // The subscriber would report a failed write on stderr too, and panic when that fails: a full disk or a
+        // reader that went away would end any thread that logs.
         .log_internal_errors(false);
     let started =
         if json { formatted.json().flatten_event(true).try_init() } else { formatted.with_target(false).try_init() };
-    // Another subscriber is in place already, as in tests; its lines are as good.
+    // Another subscriber is installed already, as in tests; that one will do.
     drop(started);
     Logs { lines }
 }

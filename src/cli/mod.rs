@@ -1,4 +1,5 @@
-//! The command line: one file per command.
+//! The command line: one file per command. It may use everything below; a new command is a variant of `Command` and a
+//! file.
 
 mod audit;
 mod bench;
@@ -9,6 +10,7 @@ mod queue;
 mod recover;
 mod serve;
 mod setup_token;
+mod text;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,28 +29,28 @@ pub struct Cli {
 enum Command {
     /// Try it on this machine: everything on loopback, a first mail, a verified webhook
     Dev(dev::Options),
-    /// Serve mail and the API as a configuration file says
+    /// Serve mail and the API as configured in a file
     Serve {
         /// The configuration file
         #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
         config: PathBuf,
     },
-    /// Measure this machine: mails a second, latency, memory, and that nothing is lost
+    /// Benchmark this machine: mails per second, latency, memory, and that nothing is lost
     Bench(bench::Options),
     /// The server that `bench` measures
     #[command(hide = true)]
     BenchServer(bench::ServerOptions),
-    /// Print the token that the first sign-up needs, while nobody owns this server
+    /// Print the token for the first sign-up, while this server has no owner
     SetupToken {
         /// The configuration file
         #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
         config: PathBuf,
     },
-    /// Show what waits to be sent, try it now, give it up
+    /// Show the queue of outgoing mail, retry it now, drop it
     Queue(queue::Options),
-    /// Check that everything promised is there; exit 0 when nothing is lost, 1 when something is
+    /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
-    /// What is there when something of the data directory is missing, and how to start with it
+    /// Show what is left when part of the data directory is missing, and start with it
     Recover(recover::Options),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
@@ -62,7 +64,7 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// What went wrong, as a chain of sentences.
+    /// The failure, as a chain of sentences.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Dev(options) => dev::run(&options),
@@ -78,14 +80,14 @@ impl Cli {
     }
 }
 
-/// How long a thread for what blocks may take to start, in tries of this length.
+/// The time that a blocking thread may take to start, in attempts of this length.
 const THREAD_TRIES: u32 = 8;
 const THREAD_TRY: Duration = Duration::from_millis(250);
 
-/// Runs a command that serves: a worker for each core, two at least, and threads for what blocks.
+/// Runs a command that serves: a worker for each core, at least two, and threads for blocking calls.
 ///
-/// tokio panics where it finds no thread to run something on. It can no more once one is there that never ends, so
-/// everything before that ends the process with a sentence.
+/// tokio panics when it can start no blocking thread at all. Once one exists that never ends, it no longer does;
+/// until then a panic hook ends the process with a sentence.
 fn serve_on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let earlier = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {
@@ -95,7 +97,7 @@ fn serve_on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow:
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.max(2))
-        // Reads and spooling of large mail, each of them short; and the one that never ends.
+        // Reads and spooling of large mail, all short, plus the one that never ends.
         .max_blocking_threads(65)
         .enable_all()
         .build()?;
@@ -116,5 +118,5 @@ fn serve_on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow:
     outcome
 }
 
-const NO_THREADS: &str = "the system gives this process no more threads; raise TasksMax of its unit, or RLIMIT_NPROC \
+const NO_THREADS: &str = "the system allows this process no more threads; raise TasksMax of its unit, or RLIMIT_NPROC \
                           (ulimit -u) of its user";

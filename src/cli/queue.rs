@@ -1,4 +1,5 @@
-//! `mailkite queue`: what waits to be sent, and a hand on it. The server may run meanwhile; it notices within seconds.
+//! `mailkite queue`: shows and changes the queue of outgoing mail. The server may be running; it notices within
+//! seconds.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::dev::text::{columns, cut, fit, wait, width};
+use super::text::{columns, cut, fit, wait, width};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, table};
 use crate::id::{MessageId, RowId};
@@ -30,35 +31,35 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What waits, oldest first
+    /// List what is waiting, oldest first
     List {
-        /// How many at most
+        /// The most entries to list
         #[arg(long, default_value_t = 100)]
         limit: u32,
-        /// Messages that wait for their time
+        /// List scheduled messages instead
         #[arg(long)]
         scheduled: bool,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Everything of one message, with the dialog of its last attempt
+    /// Show everything about one message, with the SMTP dialog of its last attempt
     Show {
-        /// A message (msg_…) or a number of the list
+        /// A message (msg_…) or a number from the list
         id: String,
     },
-    /// Attempt what waits now
+    /// Retry now
     Retry(Chosen),
-    /// Give up what waits; its recipients fail
+    /// Drop from the queue; the recipients fail
     Drop(Chosen),
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Chosen {
-    /// A message (msg_…) or a number of the list
+    /// A message (msg_…) or a number from the list
     id: Option<String>,
-    /// What goes to this recipient domain
+    /// Everything for this recipient domain
     #[arg(long)]
     domain: Option<String>,
     /// Everything
@@ -82,18 +83,14 @@ fn which(id: &str) -> anyhow::Result<Which> {
     }
     match MessageId::parse(id) {
         Some(message) => Ok(Which::Message(message)),
-        None => bail!("{id:?} is neither a message (msg_…) nor a number of the list"),
+        None => bail!("{id:?} is neither a message (msg_…) nor a number from the list"),
     }
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// What went wrong, as a chain of sentences.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let data_dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
-        None => configured(&options.config)?,
+        None => configured_data_dir(&options.config)?,
     };
     let reading = || format!("reading the queue in {}", data_dir.display());
     let now = Clock::System.now();
@@ -111,18 +108,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             let rows = store::read_offline(&data_dir, |connection| queue::find(connection, &which, now));
             let rows = rows.with_context(reading)?.with_context(none)?;
             if rows.is_empty() {
-                bail!("nothing was ever to be sent of {id}");
+                bail!("{id} was never queued");
             }
-            rows.iter().try_for_each(|row| print_whole(row, now))
+            rows.iter().try_for_each(|row| print_details(row, now))
         }
         Command::Retry(chosen) => {
             let which = chosen.which()?;
             let count = store::write_from_cli(&data_dir, |tx| queue::retry(tx, &which, now));
             let count = count.with_context(reading)?.with_context(none)?;
             print_line(&match count {
-                0 => "Nothing was waiting. What is being attempted at this moment needs no hurry.".to_owned(),
-                1 => "1 will be attempted within some seconds, if the server runs.".to_owned(),
-                count => format!("{count} will be attempted within some seconds, if the server runs."),
+                0 => "Nothing was waiting. Attempts that are running now are not affected.".to_owned(),
+                1 => "1 will be attempted within seconds if the server is running.".to_owned(),
+                count => format!("{count} will be attempted within seconds if the server is running."),
             })
         }
         Command::Drop(chosen) => {
@@ -131,15 +128,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             let count = count.with_context(reading)?.with_context(none)?;
             print_line(&match count {
                 0 => "Nothing was waiting.".to_owned(),
-                1 => "1 recipient was given up.".to_owned(),
-                count => format!("{count} recipients were given up."),
+                1 => "1 recipient was dropped.".to_owned(),
+                count => format!("{count} recipients were dropped."),
             })
         }
     }
 }
 
-/// The data directory of a configuration file.
-pub(super) fn configured(path: &Path) -> anyhow::Result<PathBuf> {
+/// Returns the data directory of a configuration file.
+pub(super) fn configured_data_dir(path: &Path) -> anyhow::Result<PathBuf> {
     match Config::load(path) {
         Ok(config) => Ok(config.data_dir),
         Err(problems) => {
@@ -154,7 +151,7 @@ fn print_line(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sender and recipients that wait, in at most `columns`; how many recipients there are is never cut off.
+/// Formats the sender and the waiting recipients in at most `columns`; the number of recipients is never cut off.
 fn parties(row: &QueueEntry, columns: usize) -> String {
     let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
     let first = open.next().map_or("", |one| one.address.as_str());
@@ -181,10 +178,10 @@ fn last_answer(row: &QueueEntry) -> &str {
     deferred.unwrap_or("not attempted yet")
 }
 
-/// Why the destination pauses, or the last answer.
-fn standing(row: &QueueEntry, now: Timestamp) -> String {
+/// Returns the reason why the destination is paused, or the last reply.
+fn status_line(row: &QueueEntry, now: Timestamp) -> String {
     match &row.pause {
-        Some(pause) => format!("pauses for {}: {}", wait(pause.until.since(now)), pause.reason),
+        Some(pause) => format!("paused for {}: {}", wait(pause.until.since(now)), pause.reason),
         None => last_answer(row).to_owned(),
     }
 }
@@ -211,7 +208,7 @@ fn print_list(rows: &[QueueEntry], totals: queue::Totals, scheduled: bool, now: 
             let age = wait(now.since(row.dispatch.queued_at));
             let (number, tries) = (row.dispatch.id, row.dispatch.attempts);
             print_line(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;
-            print_line(&format!("{:>7}  {}", "", cut(&standing(row, now), wide - 10)))?;
+            print_line(&format!("{:>7}  {}", "", cut(&status_line(row, now), wide - 10)))?;
         }
     }
     let note = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
@@ -243,7 +240,7 @@ fn print_json(rows: &[QueueEntry]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_whole(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
+fn print_details(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
     let dispatch = &row.dispatch;
     let line = |name: &str, value: &str| print_line(&format!("  {name:<10} {value}"));
     let subject = row.message.as_ref().and_then(|message| message.subject.as_deref()).unwrap_or("(no subject)");
@@ -259,7 +256,7 @@ fn print_whole(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
         line("next", &next(row, now))?;
     }
     if row.pause.is_some() {
-        line("paused", &standing(row, now))?;
+        line("paused", &status_line(row, now))?;
     }
     if let Some(host) = &dispatch.host {
         line("host", &format!("{host}, {}", dispatch.tls.as_deref().unwrap_or("without TLS")))?;

@@ -1,5 +1,5 @@
-//! `mailkite recover`: what a data directory holds that does not start because something of it is missing, and how to
-//! start with it all the same. Removes no mail: what no row names is moved aside.
+//! `mailkite recover`: shows what is left of a data directory that does not start because part of it is missing, and
+//! lets the server start with it. Removes no mail: objects without a row are moved aside.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::queue::configured;
+use super::queue::configured_data_dir;
 use crate::clock::Timestamp;
 use crate::process::data_dir::DataDir;
 use crate::store::blobs::objects::Objects;
@@ -24,19 +24,16 @@ pub(crate) struct Options {
     /// The data directory itself, such as that of `mailkite dev`
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Start from what is there: what is missing is given up, and objects without a row are moved to objects/orphaned
+    /// Start with what is left: give up what is missing, and move objects without a row to objects/orphaned
     #[arg(long)]
     accept_loss: bool,
 }
 
-/// Runs the command; an error when something is missing and nobody has said to go on without it.
-///
-/// # Errors
-/// What went wrong, as a chain of sentences.
+/// Runs the command; fails when something is missing and `--accept-loss` is not given.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
-        None => configured(&options.config)?,
+        None => configured_data_dir(&options.config)?,
     };
     if !dir.is_dir() {
         bail!("there is no data directory {}", dir.display());
@@ -51,9 +48,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let latest = store::read_offline(&dir, audit::latest_message).with_context(reading)?.flatten();
     let objects = Objects::open_read_only(&dir);
     let orphans = find_orphans(&dir, &objects).with_context(reading)?;
-    print_field("last promise", &standing.promised_at.map_or("nothing is noted".to_owned(), time))?;
+    print_field("last promise", &standing.promised_at.map_or("none on record".to_owned(), time))?;
     print_field("last message", &latest.map_or("none in the database".to_owned(), |at| time(at.as_millis())))?;
-    print_field("orphans", &format!("{} stored objects have no row in this database", orphans.len()))?;
+    print_field("orphans", &format!("{} stored objects have no row in the database", orphans.len()))?;
     if !options.accept_loss {
         return report(&standing, &orphans);
     }
@@ -69,11 +66,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let (count, aside) = (orphans.len(), objects.aside());
         writeln!(
             out,
-            "\n{count} objects were moved to {}; what ends in .eml is mail as it was received.",
+            "\n{count} objects were moved to {}; files that end in .eml are mail as received.",
             aside.display()
         )?;
     }
-    writeln!(out, "\nThe next start takes the database as it is.")?;
+    writeln!(out, "\nThe next start will use the database as it is.")?;
     Ok(())
 }
 
@@ -81,26 +78,26 @@ fn report(standing: &MarkFile, orphans: &[String]) -> anyhow::Result<()> {
     match &standing.missing {
         None if orphans.is_empty() => print_field("missing", "nothing"),
         None => {
-            print_field("missing", "nothing that was noted")?;
+            print_field("missing", "nothing on record")?;
             let mut out = std::io::stdout();
             writeln!(
                 out,
-                "\nA few orphans are what a crash leaves, and the server removes them after an hour. Many of them"
+                "\nA crash may leave a few orphans, which the server removes after an hour. If there are many,"
             )?;
-            writeln!(out, "it leaves alone; to move them to objects/orphaned: mailkite recover --accept-loss")?;
+            writeln!(out, "it keeps them; to move them to objects/orphaned, run: mailkite recover --accept-loss")?;
             Ok(())
         }
         Some(missing) => {
             print_field("missing", &missing.to_string())?;
             bail!(
-                "nothing was changed; put back what is missing or restore a backup, or go on without it: \
+                "nothing was changed; put back what is missing or restore a backup, or go on without it by running: \
                  mailkite recover --accept-loss"
             )
         }
     }
 }
 
-/// The objects that no row names; all of them without a database.
+/// Lists the objects that no row refers to; without a database, all of them.
 fn find_orphans(dir: &Path, objects: &Objects) -> store::Result<Vec<String>> {
     let all: Vec<String> = objects.list(std::time::Duration::MAX)?.into_iter().map(|one| one.name).collect();
     let named = store::read_offline(dir, |connection| {

@@ -1,4 +1,4 @@
-//! `mailkite serve`: the engine for production, from a configuration file until a signal.
+//! `mailkite serve`: runs the server for production, from a configuration file until a signal.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::net::tls;
 
-/// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the certificate again.
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads the certificate.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -40,22 +40,22 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
             tracing::info!(%address, "serving the API");
         }
         for address in bound.submission_addresses().into_iter().flatten() {
-            tracing::info!(%address, "taking mail from mail programs");
+            tracing::info!(%address, "taking submissions");
         }
         match bound.accounts().setup_token().await {
-            // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
+            // The only secret in the log: the first sign-up consumes it (contract 2.2).
             Ok(Some(token)) => {
                 let url = bound.config().public_url.trim_end_matches('/');
                 tracing::info!(
                     setup_token = %token,
-                    "nobody owns this server yet; sign up with this token, or open {url}/#/setup/{token}"
+                    "this server has no owner yet; sign up with this token, or open {url}/#/setup/{token}"
                 );
             }
             Ok(None) => {}
             Err(error) if error.is_full() => tracing::warn!(
                 %error,
-                "nobody owns this server yet, and there is no room to keep a setup token: nobody can sign up before \
-                 there is room and the server is started again"
+                "this server has no owner yet, and there is no room to store a setup token: nobody can sign up until \
+                 there is room and the server is restarted"
             ),
             Err(error) => return Err(error).context("making the setup token"),
         }
@@ -65,12 +65,12 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
+/// Returns a token that the first SIGTERM or SIGINT cancels; the second ends the process.
 pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let stopping = stop.clone();
     tokio::spawn(async move {
         for second in [false, true] {
             tokio::select! {
@@ -80,7 +80,7 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             if second {
                 std::process::exit(130);
             }
-            told.cancel();
+            stopping.cancel();
         }
     });
     Ok(stop)

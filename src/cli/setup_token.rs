@@ -1,4 +1,5 @@
-//! `mailkite setup-token`: what proves that the first account is made by whoever runs this machine (contract 2.2).
+//! `mailkite setup-token`: prints the token which proves that the first account is created by the operator (contract
+//! 2.2).
 
 use std::io::Write as _;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::store;
 use crate::store::accounts;
 use crate::store::accounts::verifications;
 
-/// Prints the token; the server may run meanwhile.
+/// Prints the token; the server may be running.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -29,7 +30,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
         bail!("there is no database in {} yet; start the server once: mailkite serve", config.data_dir.display());
     };
     if owned {
-        bail!("this server has its owner already; a setup token is not needed any more");
+        bail!("this server already has an owner; no setup token is needed");
     }
     let Some(sealed) = sealed else {
         bail!("there is no setup token yet; start the server once: mailkite serve");

@@ -1,11 +1,11 @@
-//! `[limits]`: how much one account may have of everything that a stranger could make grow. `limits.rs` enforces it.
+//! `[limits]`: bounds of everything that a stranger could make grow. `crate::limits` enforces them.
 
 use super::read::Section;
 use super::value::number;
 
 const MIB: u64 = 1024 * 1024;
 
-/// `[limits]`: what one account may have. 0 is no limit.
+/// `[limits]`: the limits of one account. 0 is no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Routes, inactive ones included.
@@ -18,29 +18,29 @@ pub struct Limits {
     pub local_copies: u32,
     /// Domains.
     pub domains: u32,
-    /// Keys for one domain.
+    /// API keys restricted to one domain.
     pub scoped_keys: u32,
     /// Templates.
     pub templates: u32,
-    /// Logins; the oldest ends when one more begins.
+    /// Login sessions; starting one more ends the oldest.
     pub sessions: u32,
     /// Uploaded files that have not expired.
     pub uploads: u32,
-    /// Messages that wait for their time.
+    /// Scheduled messages.
     pub scheduled: u32,
     /// Suppressed addresses.
     pub suppressions: u32,
     /// Blocked senders.
     pub blocked_senders: u32,
-    /// Answers remembered for their Idempotency-Key.
+    /// Responses remembered by Idempotency-Key.
     pub idempotency_keys: u32,
-    /// Bytes of messages, files, templates and captures, of an account that is not the owner's.
+    /// Bytes of messages, files, templates and captures of an account other than the owner's.
     pub storage_bytes: u64,
-    /// The same, of the owner's account.
+    /// The same for the owner's account.
     pub(crate) owner_storage_bytes: u64,
-    /// Requests a second over time, all credentials of the account together.
+    /// Sustained requests per second, all credentials of the account together.
     pub requests_per_second: u32,
-    /// Bytes of mail, request bodies and payloads that all doors hold in memory together, of all accounts.
+    /// Bytes of mail, request bodies and payloads in memory, all accounts and services together.
     pub memory_bytes: u64,
 }
 

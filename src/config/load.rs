@@ -1,4 +1,4 @@
-//! From the text of the file to [`Config`]: which keys there are, of what kind, within what bounds.
+//! Maps the text of the file to [`Config`]: which keys exist, of which type, within which bounds.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,17 +7,17 @@ use std::string::FromUtf8Error;
 
 use toml::de::{DeTable, DeValue};
 
-use super::read::{Document, Reading, Section};
+use super::read::{Document, Section};
 use super::value::{
-    choice, dns_name, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
-    service_url, socket, socket_or_off, text, truth,
+    ReadResult, boolean, choice, dns_name, dns_server, duration, filter, hostname, network, number, public_url,
+    redirect_uri, secret_url, service_url, socket, socket_or_off, text,
 };
 use super::{
     Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Problem, Signup, Smtp, Spam, Storage, Submission, Tls,
     UnknownRecipients, Webhook,
 };
 use super::{limits, outbound};
-use crate::memory_budget::most_of_smtp;
+use crate::memory_budget::smtp_limit;
 
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
@@ -27,20 +27,20 @@ const SIGNUPS: &[(&str, Signup)] = &[("first", Signup::First), ("open", Signup::
 const MIB: u64 = 1024 * 1024;
 
 impl Config {
-    /// Reads the text of a configuration file. Paths stay as written and are not looked at.
+    /// Parses the text of a configuration file. Paths stay as written and are not opened.
     ///
     /// # Errors
-    /// Everything that is wrong, in the order of the lines.
+    /// All problems, in the order of the lines.
     #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let reading = read(text, None);
         if reading.problems.is_empty() { Ok(reading.config) } else { Err(reading.problems) }
     }
 
-    /// Reads a configuration file. Relative paths start at its folder; files that it names must be readable.
+    /// Loads a configuration file. Relative paths start at its folder; the files it names must be readable.
     ///
     /// # Errors
-    /// Everything that is wrong, in the order of the lines; a file that cannot be read is one problem without key.
+    /// All problems, in the order of the lines; a file that cannot be read is one problem without a key.
     pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
         let bytes = fs::read(file).map_err(|error| {
             let message = format!("cannot read {}: {error}", file.display());
@@ -53,12 +53,12 @@ impl Config {
     }
 }
 
-/// What the text says: the configuration with defaults in place of what is wrong, and what is wrong.
+/// The configuration, with defaults in place of invalid values, and the problems.
 pub(super) struct ReadConfig {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
-    /// Every key there is, for the test that holds the example to them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the example file is held to it by a test"))]
+    /// Every known key, for the test that checks the example file against them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test checks the example file against it"))]
     pub(super) known: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ fn not_utf8(error: &FromUtf8Error) -> Problem {
     Problem { key: String::new(), line: Some(line), message }
 }
 
-/// Reads `text`; with `folder`, relative paths start there and the files named are opened.
+/// Reads `text`; if `folder` is given, relative paths start there and the named files are opened.
 pub(super) fn read(text: &str, folder: Option<&Path>) -> ReadConfig {
     let document = Document::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -84,7 +84,7 @@ pub(super) fn read(text: &str, folder: Option<&Path>) -> ReadConfig {
     let config = config(&document, table.get_ref(), folder);
     let (mut problems, known) = document.finish();
     if !syntax.is_empty() {
-        // What the parser skipped looks missing, and what it patched looks wrong.
+        // Keys that the parser skipped look missing, and values it patched look wrong.
         problems.retain(|problem| problem.line.is_some() && syntax.iter().all(|other| other.line != problem.line));
         problems.extend(syntax);
         problems.sort_by_key(|problem| problem.line);
@@ -100,7 +100,7 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         public_url: top
             .required("public_url", "\"https://mail.example.com\"", public_url)
             .unwrap_or(default.public_url),
-        data_dir: top.value("data_dir", default.data_dir, |value| below(folder, value)),
+        data_dir: top.value("data_dir", default.data_dir, |value| resolve_path(folder, value)),
         log: log(&top.section("log")),
         tls: tls(&top.section("tls"), folder),
         smtp: smtp(&top.section("smtp")),
@@ -116,12 +116,12 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         metrics: metrics(&top.section("metrics")),
         dev: false,
     };
-    compare(document, &config);
+    check_rules(document, &config);
     config
 }
 
-/// Rules between keys.
-fn compare(document: &Document<'_>, config: &Config) {
+/// Checks rules between keys.
+fn check_rules(document: &Document<'_>, config: &Config) {
     for (one, other, why) in [
         ("tls.cert_file", "tls.key_file", "a certificate and its private key go together"),
         ("auth.google.client_id", "auth.google.client_secret", "Google gives both"),
@@ -133,7 +133,7 @@ fn compare(document: &Document<'_>, config: &Config) {
         }
     }
     let (smtp, all) = (config.smtp.memory_bytes, config.limits.memory_bytes);
-    let most = most_of_smtp(all);
+    let most = smtp_limit(all);
     if document.has("smtp.memory_bytes") && smtp > most {
         let message = format!(
             "{smtp} would have no effect beyond {most}, which is what limits.memory_bytes = {all} leaves beside the \
@@ -167,7 +167,7 @@ fn log(section: &Section<'_, '_>) -> Log {
 }
 
 fn tls(section: &Section<'_, '_>, folder: Option<&Path>) -> Tls {
-    let file = |value: &DeValue<'_>| readable(below(folder, value)?, folder.is_some());
+    let file = |value: &DeValue<'_>| check_readable(resolve_path(folder, value)?, folder.is_some());
     Tls {
         cert_file: section.optional("cert_file", file),
         key_file: section.optional("key_file", file),
@@ -186,7 +186,7 @@ fn smtp(section: &Section<'_, '_>) -> Smtp {
             default.max_message_bytes,
             number(65_536..=256 * MIB, "bytes"),
         ),
-        // RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients.
+        // RFC 5321 §4.5.3.1.8: a server must accept at least 100 recipients.
         max_recipients: section.value("max_recipients", default.max_recipients, number(100..=10_000, "recipients")),
         max_sessions: section.value("max_sessions", default.max_sessions, sessions()),
         max_sessions_per_address: section.value(
@@ -245,7 +245,7 @@ fn dns(section: &Section<'_, '_>) -> Dns {
 }
 
 fn storage(section: &Section<'_, '_>) -> Storage {
-    // Contract 3.8 has the same bounds for one domain.
+    // Contract 3.8 has the same bounds for a single domain.
     let days = section.value("retention_days", Storage::default().retention_days, number(1..=3650, "days"));
     Storage { retention_days: days }
 }
@@ -253,7 +253,7 @@ fn storage(section: &Section<'_, '_>) -> Storage {
 fn webhook(section: &Section<'_, '_>) -> Webhook {
     let default = Webhook::default();
     Webhook {
-        allow_localhost: section.value("allow_localhost", default.allow_localhost, truth),
+        allow_localhost: section.value("allow_localhost", default.allow_localhost, boolean),
         allow_networks: section.list("allow_networks", default.allow_networks, network),
         retry: section.list("retry", default.retry, duration),
         lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "attempts")),
@@ -281,18 +281,18 @@ fn metrics(section: &Section<'_, '_>) -> Metrics {
     }
 }
 
-fn below(folder: Option<&Path>, value: &DeValue<'_>) -> Reading<PathBuf> {
+fn resolve_path(folder: Option<&Path>, value: &DeValue<'_>) -> ReadResult<PathBuf> {
     let written = PathBuf::from(text(value)?);
     Ok(folder.map_or_else(|| written.clone(), |folder| folder.join(&written)))
 }
 
-fn readable(file: PathBuf, look: bool) -> Reading<PathBuf> {
-    if !look {
+fn check_readable(file: PathBuf, must_open: bool) -> ReadResult<PathBuf> {
+    if !must_open {
         return Ok(file);
     }
     match fs::metadata(&file).and_then(|found| fs::File::open(&file).map(|_| found)) {
         Ok(found) if found.is_file() => Ok(file),
-        Ok(_) => Err(format!("{} is no file", file.display())),
+        Ok(_) => Err(format!("{} is not a file", file.display())),
         Err(error) => Err(format!("cannot read {}: {}", file.display(), error)),
     }
 }

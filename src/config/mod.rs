@@ -1,8 +1,9 @@
 //! The configuration: one TOML file, read once at start, as typed and checked values.
 //!
-//! [`Config::load`] turns text into a [`Config`] or into *all* its [`Problem`]s, each with key and line;
-//! [`Config::load`] does the same for a file and also looks whether the files it names exist. The keys, their
-//! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
+//! [`Config::load`] returns a [`Config`] or *all* [`Problem`]s of the file, each with key and line. It may use `mail`
+//! and `memory_budget`. A new setting needs a field and default here, its key in `load` (or `limits`, `outbound`),
+//! its type's reader in `value`, and its lines in `mailkite.toml.example`, which documents all keys; a test keeps the
+//! three in step.
 
 mod limits;
 mod load;
@@ -27,15 +28,15 @@ pub use outbound::SmarthostSecurity;
 
 pub(crate) use problem::{Problem, table};
 
-/// Everything the operator decides. `Config::default()` is the documented defaults; `hostname` and `public_url` have none
-/// and are empty.
+/// All settings. `Config::default()` holds the documented defaults; `hostname` and `public_url` have none and are
+/// empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The host name that the SMTP greeting, Received fields and message ids carry: A-label, lower case.
+    /// The host name in the SMTP greeting, Received fields and message ids: A-label, lower case.
     pub hostname: String,
-    /// Where people and programs reach the HTTP service: scheme and authority, no trailing slash.
+    /// The public address of the HTTP service: scheme and authority, no trailing slash.
     pub public_url: String,
-    /// Where everything is kept: database, objects, keys.
+    /// The directory of the database, objects and keys.
     pub data_dir: PathBuf,
     /// `[log]`
     pub log: Log,
@@ -63,11 +64,11 @@ pub struct Config {
     pub limits: Limits,
     /// `[metrics]`
     pub metrics: Metrics,
-    /// Whether this is `mailkite dev`; never read from a file.
+    /// True for `mailkite dev`; never read from a file.
     pub dev: bool,
 }
 
-/// `[log]`: what is logged and how it looks.
+/// `[log]`: the level and form of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// A level, or filter directives such as `info,mailkite::jobs=debug`.
@@ -82,7 +83,7 @@ pub(crate) enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// For eyes.
+    /// One readable line for people.
     Human,
     /// One JSON object per line.
     Json,
@@ -95,11 +96,11 @@ pub struct Tls {
     pub(crate) cert_file: Option<PathBuf>,
     /// PEM private key of `cert_file`.
     pub(crate) key_file: Option<PathBuf>,
-    /// PEM certificates that outgoing TLS trusts besides the public ones.
+    /// PEM certificates that outgoing TLS trusts in addition to the public ones.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// `[smtp]`: the mail port.
+/// `[smtp]`: receiving mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Smtp {
     /// Addresses to listen on. `[::]` takes IPv4 as well.
@@ -108,29 +109,29 @@ pub struct Smtp {
     pub max_message_bytes: u64,
     /// The most recipients of one transaction.
     pub max_recipients: usize,
-    /// The most sessions open at a time.
+    /// The most simultaneous sessions.
     pub max_sessions: usize,
-    /// The most sessions open at a time from one address (IPv6: one /64).
+    /// The most simultaneous sessions from one address (IPv6: one /64).
     pub max_sessions_per_address: usize,
-    /// How long a session may stay silent between commands.
+    /// The time a session may stay silent between commands.
     pub command_timeout_secs: u64,
-    /// How long the mail data of one message may take in all.
+    /// The time the mail data of one message may take.
     pub data_timeout_secs: u64,
-    /// Peers whose PROXY protocol header is required and believed.
+    /// Peers whose PROXY protocol header is required and trusted.
     pub proxy_protocol_from: Vec<IpNet>,
-    /// How many bytes of mail being received may stay in memory, all sessions together.
+    /// Bytes of mail being received that may stay in memory, all sessions together.
     pub memory_bytes: u64,
-    /// What happens to a recipient that no route matches, on a domain of ours.
+    /// The treatment of recipients on our domains that no route matches.
     pub unknown_recipients: UnknownRecipients,
 }
 
-/// What happens to a recipient that no route matches, on a domain of ours (contract 5.1).
+/// The treatment of recipients on our domains that no route matches (contract 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownRecipients {
-    /// Accepted and stored.
+    /// Accept and store.
     #[default]
     Accept,
-    /// Refused with 550 5.1.1.
+    /// Refuse with 550 5.1.1.
     Reject,
 }
 
@@ -139,29 +140,29 @@ pub enum UnknownRecipients {
 pub struct Http {
     /// Addresses to listen on; each speaks HTTP and HTTPS.
     pub listen: Vec<SocketAddr>,
-    /// The most connections open at a time.
+    /// The most simultaneous connections.
     pub(crate) max_connections: usize,
-    /// The most connections, and requests at work, at a time of one address (IPv6: one /64).
+    /// The most connections, and the most requests being handled, of one address (IPv6: one /64).
     pub max_connections_per_address: usize,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Requests a second that one credential may make over time; 0: any number (contract 1.12).
+    /// Sustained requests per second of one credential; 0: no limit (contract 1.12).
     pub rate_limit: u32,
 }
 
-/// `[auth]`: who may have an account.
+/// `[auth]`: signing up and in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
-    /// Who may sign up.
+    /// The accounts that may sign up.
     pub signup: Signup,
     /// `[auth.google]`
     pub google: Google,
 }
 
-/// Who may sign up (contract 2.2).
+/// The accounts that may sign up (contract 2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Signup {
-    /// The first account alone.
+    /// The first account only.
     #[default]
     First,
     /// Everybody.
@@ -173,15 +174,15 @@ pub enum Signup {
 /// `[auth.google]`: signing in with Google (contract 2.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Google {
-    /// The OAuth client; unset: there is no signing in with Google.
+    /// The OAuth client; unset: signing in with Google is off.
     pub client_id: Option<String>,
     /// Its secret; set if and only if `client_id` is.
     pub client_secret: Option<String>,
-    /// What a sign-in names that names none itself.
+    /// The redirect URI of sign-ins that name none.
     pub redirect_uri: Option<String>,
-    /// Where codes are exchanged for tokens.
+    /// The endpoint that exchanges codes for tokens.
     pub token_url: String,
-    /// Where the keys are that sign tokens.
+    /// The keys that sign tokens.
     pub jwks_url: String,
 }
 
@@ -198,10 +199,10 @@ impl fmt::Debug for Google {
     }
 }
 
-/// `[dns]`: who answers DNS questions.
+/// `[dns]`: the resolver and the SPF records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// DNS servers; empty: those of the system.
+    /// DNS servers; empty: the system's.
     pub servers: Vec<SocketAddr>,
     /// The domain that the SPF records of hosted domains include; unset: they name this host.
     pub spf_include: Option<String>,
@@ -214,7 +215,7 @@ pub struct Spam {
     pub rspamd_url: Option<String>,
 }
 
-/// `[storage]`: how long things are kept.
+/// `[storage]`: retention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Days that a message stays listed.
@@ -224,11 +225,11 @@ pub struct Storage {
 /// `[webhook]`: deliveries to endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Whether `http://localhost`, `127.0.0.1` and `[::1]` are allowed as endpoints (contract 9.1).
+    /// Allows `http://localhost`, `127.0.0.1` and `[::1]` as endpoints (contract 9.1).
     pub allow_localhost: bool,
-    /// Networks that are reachable although they are not public (contract 9.1).
+    /// Non-public networks that webhooks may reach (contract 9.1).
     pub allow_networks: Vec<IpNet>,
-    /// The waits after successive failed attempts (contract 9.5).
+    /// The delays after successive failed attempts (contract 9.5).
     pub retry: Vec<Duration>,
     /// The most attempts in flight to one endpoint origin.
     pub lane_width: usize,
@@ -236,21 +237,21 @@ pub struct Webhook {
     pub(crate) max_in_flight: usize,
 }
 
-/// `[submission]`: mail programs hand in mail (RFC 6409).
+/// `[submission]`: taking mail from mail programs (RFC 6409).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// Addresses that want STARTTLS before AUTH. Empty: none.
+    /// Addresses that require STARTTLS before AUTH. Empty: none.
     pub listen: Vec<SocketAddr>,
     /// Addresses that speak TLS from the first octet (RFC 8314 §3.3). Empty: none.
     pub listen_tls: Vec<SocketAddr>,
 }
 
-/// `[metrics]`: figures for Prometheus.
+/// `[metrics]`: metrics for Prometheus.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Metrics {
-    /// Where `/metrics` is served without a credential; `None` (in the file: `"off"`): nowhere.
+    /// Address that serves `/metrics` without a credential; `None` (in the file: `"off"`): nowhere.
     pub listen: Option<SocketAddr>,
-    /// The bearer token with which the HTTP service serves `/metrics` too; unset: it does not.
+    /// The bearer token for `/metrics` on the HTTP service; unset: not served there.
     pub token: Option<String>,
 }
 
@@ -286,13 +287,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The domain of the envelope senders of forwarded mail.
+    /// Returns the domain of the envelope senders of forwarded mail.
     pub(crate) fn forward_domain(&self) -> &str {
         self.outbound.forward_domain.as_deref().unwrap_or(&self.hostname)
     }
 
-    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, open to sign up, no DNS, no
-    /// metrics port.
+    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, open sign-up, no DNS,
+    /// no metrics port.
     pub(crate) fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
         let default = Smtp::default();
         Self {

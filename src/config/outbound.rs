@@ -1,4 +1,4 @@
-//! `[outbound]`: how mail is sent, with relays for all of it or for single sending domains.
+//! `[outbound]`: sending mail, with relays for all mail or for single sending domains.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,49 +9,49 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::read::{Reading, Section};
-use super::value::{choice, duration, network, number, text, truth};
+use super::read::Section;
+use super::value::{ReadResult, boolean, choice, duration, network, number, text};
 use crate::mail::address::Domain;
 
 const SECURITIES: &[(&str, SmarthostSecurity)] =
     &[("starttls", SmarthostSecurity::StartTls), ("tls", SmarthostSecurity::Tls), ("none", SmarthostSecurity::None)];
 
-/// `[outbound]`: mail that is sent.
+/// `[outbound]`: sending mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
     /// The domain of the envelope senders of forwarded mail; unset: the host name.
     pub forward_domain: Option<String>,
-    /// The port of remote mail hosts; another than 25 is for trying things out.
+    /// The port of remote mail hosts; anything but 25 is for testing.
     pub port: u16,
-    /// Networks that mail may go to although they are not public.
+    /// Non-public networks that mail may go to.
     pub allow_networks: Vec<IpNet>,
-    /// The waits after successive deferrals; the last is repeated.
+    /// The delays after successive deferrals; the last one repeats.
     pub retry: Vec<Duration>,
-    /// How long a deferred recipient is tried before it bounces.
+    /// The time a deferred recipient is retried before it bounces.
     pub give_up_after: Duration,
-    /// The most messages on their way to one recipient domain at a time.
+    /// The most messages being delivered to one recipient domain at a time.
     pub lane_width: usize,
     /// The most connections to one mail host at a time, whatever domains it serves.
     pub host_width: usize,
-    /// The addresses of this machine that mail leaves from; none of a family: the system chooses.
+    /// The local addresses that mail leaves from; the system chooses for a family that has none.
     pub source_addresses: Vec<IpAddr>,
-    /// Whether mail is sent over IPv6 as well.
+    /// Enables sending over IPv6.
     pub ipv6: bool,
-    /// The most messages a minute to one recipient domain; 0: any number.
+    /// The most messages a minute to one recipient domain; 0: no limit.
     pub domain_rate_per_minute: u32,
-    /// Whether MTA-STS policies are looked up and kept (RFC 8461).
+    /// Enables MTA-STS (RFC 8461).
     pub mta_sts: bool,
-    /// Whether TLSA records are obeyed when the DNS servers say that they validated them (RFC 7672).
+    /// Enables DANE where the DNS servers report validated TLSA records (RFC 7672).
     pub dane: bool,
-    /// The relay that takes all mail; unset: mail goes to the hosts of its recipients.
+    /// The relay that takes all mail; unset: mail goes to the recipients' hosts.
     pub smarthost: Option<Arc<Smarthost>>,
     /// Relays for the mail of single sending domains, by A-label.
     pub domain_smarthosts: BTreeMap<String, Arc<Smarthost>>,
 }
 
 impl Outbound {
-    /// How many messages are on their way to one recipient domain at a time: no more than have their turn within five
-    /// minutes, because those that wait for it hold their places.
+    /// Returns the most messages being delivered to one recipient domain at a time: no more than the rate admits
+    /// within five minutes, because messages that wait for the rate limit occupy their slots.
     pub(crate) fn paced_lane_width(&self) -> usize {
         match usize::try_from(self.domain_rate_per_minute) {
             Ok(0) | Err(_) => self.lane_width,
@@ -59,26 +59,26 @@ impl Outbound {
         }
     }
 
-    /// The relay for mail of a sending domain.
+    /// Returns the relay for mail of a sending domain.
     pub(crate) fn smarthost_of(&self, domain: &str) -> Option<&Arc<Smarthost>> {
         self.domain_smarthosts.get(domain).or(self.smarthost.as_ref())
     }
 }
 
-/// `[outbound.smarthost]`: a relay that takes mail for everywhere.
+/// `[outbound.smarthost]`: a relay for all destinations.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Smarthost {
-    /// Host name or address.
+    /// The host name or address.
     pub host: String,
-    /// Port.
+    /// The TCP port.
     pub port: u16,
-    /// How the connection is secured.
+    /// The security of the connection.
     pub security: SmarthostSecurity,
-    /// User name for AUTH; unset: none is asked.
+    /// The user name for AUTH; unset: no AUTH.
     pub username: Option<String>,
-    /// Password for AUTH; set if and only if `username` is.
+    /// The password for AUTH; set if and only if `username` is.
     pub password: Option<String>,
-    /// Whether mail goes to the hosts of its recipients while the relay cannot be reached.
+    /// Falls back to the recipients' hosts while the relay cannot be reached.
     pub fallback: bool,
 }
 
@@ -96,13 +96,13 @@ impl fmt::Debug for Smarthost {
     }
 }
 
-/// How the connection to a smarthost is secured.
+/// The security of the connection to a smarthost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SmarthostSecurity {
-    /// STARTTLS, and the certificate is verified.
+    /// STARTTLS with a verified certificate.
     #[default]
     StartTls,
-    /// TLS from the first octet, and the certificate is verified.
+    /// TLS from the first octet with a verified certificate.
     Tls,
     /// Plain text, for a relay on this machine or in a private network.
     None,
@@ -132,7 +132,7 @@ impl Default for Outbound {
     }
 }
 
-/// Reads the section and those below it.
+/// Reads the section and its subsections.
 pub(super) fn read(section: &Section<'_, '_>) -> Outbound {
     let default = Outbound::default();
     let domains = section.section("domain_smarthosts");
@@ -146,7 +146,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> Outbound {
                 None => below.problem("host is missing; write the relay's name: host = \"smtp.example.com\""),
             },
             Err(_) => below.problem(format!(
-                "{name:?} is no domain; write one in quotes: [outbound.domain_smarthosts.\"acme.dev\"]"
+                "{name:?} is not a domain; write one in quotes: [outbound.domain_smarthosts.\"acme.dev\"]"
             )),
         }
     }
@@ -160,20 +160,20 @@ pub(super) fn read(section: &Section<'_, '_>) -> Outbound {
         lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "messages")),
         host_width: section.value("host_width", default.host_width, number(1..=1000, "connections")),
         source_addresses: section.list("source_addresses", default.source_addresses, source_address),
-        ipv6: section.value("ipv6", default.ipv6, truth),
+        ipv6: section.value("ipv6", default.ipv6, boolean),
         domain_rate_per_minute: section.value(
             "domain_rate_per_minute",
             default.domain_rate_per_minute,
             number(0..=1_000_000, "messages a minute"),
         ),
-        mta_sts: section.value("mta_sts", default.mta_sts, truth),
-        dane: section.value("dane", default.dane, truth),
+        mta_sts: section.value("mta_sts", default.mta_sts, boolean),
+        dane: section.value("dane", default.dane, boolean),
         smarthost: smarthost(&section.section("smarthost")),
         domain_smarthosts,
     }
 }
 
-/// The relay of a section; none when it names no host.
+/// Reads a relay; `None` when the section names no host.
 fn smarthost(section: &Section<'_, '_>) -> Option<Arc<Smarthost>> {
     let host = section.optional("host", host);
     let security = section.value("security", SmarthostSecurity::default(), choice(SECURITIES));
@@ -181,49 +181,49 @@ fn smarthost(section: &Section<'_, '_>) -> Option<Arc<Smarthost>> {
     let port = section.value("port", usual, number(1..=65_535, ""));
     let username = section.optional("username", text);
     let password = section.optional("password", text);
-    let fallback = section.value("fallback", false, truth);
+    let fallback = section.value("fallback", false, boolean);
     if username.is_some() != password.is_some() {
         section.problem("username and password go together");
     }
     let host = host?;
-    let near = host.parse::<IpAddr>().is_ok_and(is_near) || host == "localhost";
-    if password.is_some() && security == SmarthostSecurity::None && !near {
+    let is_private_host = host.parse::<IpAddr>().is_ok_and(is_private) || host == "localhost";
+    if password.is_some() && security == SmarthostSecurity::None && !is_private_host {
         section
             .problem("with security = \"none\" the password would be sent in the clear; use \"starttls\" or \"tls\"");
     }
     Some(Arc::new(Smarthost { host, port, security, username, password, fallback }))
 }
 
-/// A domain name, as A-label.
-fn domain(value: &DeValue<'_>) -> Reading<String> {
+/// Reads a domain name as an A-label.
+fn domain(value: &DeValue<'_>) -> ReadResult<String> {
     let text = text(value)?;
     Domain::parse(&text)
         .map(|name| name.as_str().to_owned())
-        .map_err(|_| format!("{text:?} is no domain; write one such as \"fwd.example.net\""))
+        .map_err(|_| format!("{text:?} is not a domain; write one such as \"fwd.example.net\""))
 }
 
-/// An address that connections may come from.
-fn source_address(value: &DeValue<'_>) -> Reading<IpAddr> {
+/// Reads a source address of outgoing connections.
+fn source_address(value: &DeValue<'_>) -> ReadResult<IpAddr> {
     let text = text(value)?;
     let read = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     read.filter(|ip| !ip.is_unspecified() && !ip.is_multicast()).ok_or_else(|| {
-        format!("{text:?} is no address of this machine; write one such as \"192.0.2.1\" or \"2001:db8::1\"")
+        format!("{text:?} is not an address of this machine; write one such as \"192.0.2.1\" or \"2001:db8::1\"")
     })
 }
 
-/// A host name or an IP address.
-fn host(value: &DeValue<'_>) -> Reading<String> {
+/// Reads a host name or an IP address.
+fn host(value: &DeValue<'_>) -> ReadResult<String> {
     let text = text(value)?;
     if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(address.to_string());
     }
     Domain::parse(&text)
         .map(|name| name.as_str().to_owned())
-        .map_err(|_| format!("{text:?} is no host name; write one such as \"smtp.example.com\", without port"))
+        .map_err(|_| format!("{text:?} is not a host name; write one such as \"smtp.example.com\", without port"))
 }
 
-/// Whether an address is on this machine or in a private network.
-fn is_near(ip: IpAddr) -> bool {
+/// Returns true for an address on this machine or in a private network.
+fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),

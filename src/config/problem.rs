@@ -1,15 +1,17 @@
-//! What is wrong with a configuration, in words for the operator.
+//! Problems of a configuration, as sentences for the operator.
 
 use std::fmt;
 
-/// One thing that is wrong with the configuration.
+use strsim::levenshtein;
+
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting with its section: `smtp.listen`; empty for text that is no TOML.
+    /// The setting with its section, `smtp.listen`; empty for a syntax error.
     pub(crate) key: String,
-    /// The line it stands on, counted from 1; `None` for what is missing.
+    /// The line in the file, from 1; `None` for a missing key.
     pub(crate) line: Option<usize>,
-    /// What is wrong and what to do, to be read after the key.
+    /// States the error and the remedy; follows the key in the output.
     pub(crate) message: String,
 }
 
@@ -25,7 +27,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems below each other: line, key, message in columns.
+/// Formats problems as a table: line, key, message.
 pub(crate) fn table(problems: &[Problem]) -> String {
     let place = |problem: &Problem| problem.line.map_or_else(String::new, |line| format!("line {line}"));
     let places = problems.iter().map(|problem| place(problem).len()).max().unwrap_or(0);
@@ -37,48 +39,21 @@ pub(crate) fn table(problems: &[Problem]) -> String {
     rows.collect::<Vec<_>>().join("\n")
 }
 
-/// The known key most like `key`, if one is like enough to be what was meant: the same name in another section,
-/// or few letters apart.
+/// Returns the known key most like `key`, if one is likely meant: the same name in another section, or a name few
+/// edits away.
 pub(super) fn nearest<'k>(key: &str, known: &'k [String]) -> Option<&'k str> {
     let name = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let moved = known.iter().filter(|other| name(other) == name(key));
-    let near = known.iter().filter(|other| distance(key, other) <= 1 + key.len() / 5);
-    let misplaced = known.iter().filter(|other| distance(&name(key), &name(other)) <= name(key).len() / 5);
-    let closest = |a: &&String, b: &&String| distance(key, a).cmp(&distance(key, b));
+    let near = known.iter().filter(|other| levenshtein(key, other) <= 1 + key.len() / 5);
+    let misplaced = known.iter().filter(|other| levenshtein(&name(key), &name(other)) <= name(key).len() / 5);
+    let closest = |a: &&String, b: &&String| levenshtein(key, a).cmp(&levenshtein(key, b));
     let guess = moved.min_by(closest).or_else(|| near.min_by(closest)).or_else(|| misplaced.min_by(closest));
     guess.map(String::as_str)
-}
-
-/// Levenshtein's distance: how many letters to add, drop or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut before = i + 1;
-        for (right, cell) in b.chars().zip(row.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(left != right);
-            diagonal = *cell;
-            before = replaced.min(before + 1).min(*cell + 1);
-            *cell = before;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_single_letter_edits() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("listen", "listen"), 0);
-        assert_eq!(distance("listn", "listen"), 1);
-    }
 
     #[test]
     fn the_nearest_key_may_be_in_another_section() {

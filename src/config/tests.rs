@@ -1,4 +1,4 @@
-//! What a configuration file may say, and what the operator is told otherwise.
+//! Tests of what a configuration file may contain, and of the problems reported otherwise.
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -20,7 +20,7 @@ fn good(text: &str) -> Config {
     Config::parse(&format!("{REQUIRED}{text}")).unwrap()
 }
 
-/// The example with its commented settings switched on: `#key = value`, no space behind the sign.
+/// Returns the example with its commented settings switched on: `#key = value`, no space after the sign.
 fn example_switched_on() -> String {
     let on = |line: &str| match line.strip_prefix('#') {
         Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase()) => setting.to_owned(),
@@ -105,7 +105,7 @@ fn every_item_of_a_list_is_judged_on_its_own_line() {
     let found = problems("[smtp]\nlisten = [\n \"0.0.0.0:25\",\n \"0.0.0.0\",\n \"mx:25\",\n]\n");
     assert_eq!(found.len(), 2);
     assert!(found.concat().contains("line 6: smtp.listen: \"0.0.0.0\": the port is missing"), "{found:?}");
-    assert!(found.concat().contains("line 7: smtp.listen: \"mx:25\": that is no address"), "{found:?}");
+    assert!(found.concat().contains("line 7: smtp.listen: \"mx:25\": this is not an address"), "{found:?}");
     let bare = problems("[smtp]\nlisten = \"0.0.0.0:25\"\n");
     assert!(bare.concat().ends_with("write: listen = [\"0.0.0.0:25\"]"), "{bare:?}");
 }
@@ -139,10 +139,10 @@ fn values_are_read_as_meant() {
 #[test]
 fn values_that_cannot_be_meant_are_refused() {
     for (text, words) in [
-        ("[webhook]\nretry = [\"5\"]\n", "no span of time"),
-        ("[webhook]\nretry = [5]\n", "no span of time"),
-        ("[webhook]\nretry = [\"0s\"]\n", "no time at all"),
-        ("[webhook]\nretry = [\"99999999999999999999h\"]\n", "no span of time"),
+        ("[webhook]\nretry = [\"5\"]\n", "not a duration"),
+        ("[webhook]\nretry = [5]\n", "not a duration"),
+        ("[webhook]\nretry = [\"0s\"]\n", "no wait at all"),
+        ("[webhook]\nretry = [\"99999999999999999999h\"]\n", "not a duration"),
         ("[webhook]\nretry = [\"31d\"]\n", "too long"),
         ("[webhook]\nallow_localhost = \"yes\"\n", "true or false"),
         ("[webhook]\nallow_networks = [\"10.0.0.1/8\"]\n", "write \"10.0.0.0/8\""),
@@ -153,7 +153,7 @@ fn values_that_cannot_be_meant_are_refused() {
         ("[smtp]\nlisten = [\"127.0.0.1:8080\"]\n", "is taken by smtp.listen"),
         ("[log]\nlevel = \"loud\"\n", "\"error\", \"warn\""),
         ("[log]\nlevel = \"info,mailkite=loud\"\n", "or directives"),
-        ("[spam]\nrspamd_url = \"localhost:11333\"\n", "no web address"),
+        ("[spam]\nrspamd_url = \"localhost:11333\"\n", "not a web address"),
         ("[tls]\ncert_file = \"a.pem\"\n", "tls.key_file is missing"),
         ("[metrics]\ntoken = \"abc\"\n", "shorter than 16"),
         ("data_dir = \"\"\n", "is empty"),
@@ -163,8 +163,8 @@ fn values_that_cannot_be_meant_are_refused() {
         ("[auth.google]\nclient_secret = \"a\"\n", "auth.google.client_id is missing"),
         ("[auth.google]\nclient_ids = \"a\"\n", "did you mean `auth.google.client_id`?"),
         ("[auth.google]\ntoken_url = \"http://oauth2.googleapis.com/token\"\n", "in the clear"),
-        ("[auth.google]\njwks_url = \"googleapis.com/certs\"\n", "no URL"),
-        ("[auth.google]\nredirect_uri = \"app.example.com\"\n", "no URL"),
+        ("[auth.google]\njwks_url = \"googleapis.com/certs\"\n", "not a URL"),
+        ("[auth.google]\nredirect_uri = \"app.example.com\"\n", "not a URL"),
         ("[http]\nrate_limit = -1\n", "whole number"),
     ] {
         let found = problems(text);
@@ -187,9 +187,9 @@ fn host_names_become_lower_case_a_labels() {
         ("192.0.2.1", "is an IP address"),
         ("[::1]", "is an IP address"),
         ("mx", "mx.example.com"),
-        ("mx example.com", "no host name"),
-        ("mx_1.example.com", "no host name"),
-        ("mx..example.com", "no host name"),
+        ("mx example.com", "not a host name"),
+        ("mx_1.example.com", "not a host name"),
+        ("mx..example.com", "not a host name"),
         ("mx.example.com:25", "without scheme, port"),
         ("https://mx.example.com", "without scheme, port"),
         ("mx.123", "last part"),
@@ -212,8 +212,8 @@ fn the_public_url_is_an_origin() {
         assert_eq!(url(written).unwrap().public_url, read);
     }
     for (written, words) in [
-        ("mail.example.com", "no URL"),
-        ("ftp://mail.example.com", "no web address"),
+        ("mail.example.com", "not a URL"),
+        ("ftp://mail.example.com", "not a web address"),
         ("https://mail.example.com/kite", "has a path"),
         ("https://mail.example.com?x", "has a query"),
         ("https://me:secret@mail.example.com", "user name or password"),
@@ -264,7 +264,7 @@ fn the_spf_include_may_begin_with_an_underscore_as_they_do() {
     assert_eq!(config.dns.spf_include.as_deref(), Some("_spf.example.com"));
     for bad in ["spf", "a b.example", "http://spf.example.com", "192.0.2.1/24"] {
         let found = problems(&format!("[dns]\nspf_include = {bad:?}\n"));
-        assert!(found.iter().any(|problem| problem.contains("is no DNS name")), "{bad}: {found:?}");
+        assert!(found.iter().any(|problem| problem.contains("is not a DNS name")), "{bad}: {found:?}");
     }
 }
 
@@ -280,7 +280,10 @@ fn source_addresses_are_addresses() {
     assert!(good("").outbound.ipv6);
     for bad in ["mail.example.com", "192.0.2.0/24", "0.0.0.0", "::", "224.0.0.1", "192.0.2.1:25"] {
         let found = problems(&format!("[outbound]\nsource_addresses = [{bad:?}]\n"));
-        assert!(found.iter().any(|problem| problem.contains("is no address of this machine")), "{bad}: {found:?}");
+        assert!(
+            found.iter().any(|problem| problem.contains("is not an address of this machine")),
+            "{bad}: {found:?}"
+        );
     }
     assert!(!problems("[outbound]\nhost_width = 0\n").is_empty());
 }
@@ -318,7 +321,7 @@ fn a_smarthost_that_cannot_be_meant_is_refused() {
         ("[outbound.smarthost]\nhost = \"a.test:25\"\n", "without port"),
         ("[outbound.smarthost]\nhots = \"a.test\"\n", "did you mean `outbound.smarthost.host`?"),
         ("[outbound.domain_smarthosts.\"acme.dev\"]\nport = 25\n", "host is missing"),
-        ("[outbound.domain_smarthosts.\"a b\"]\nhost = \"a.test\"\n", "is no domain"),
+        ("[outbound.domain_smarthosts.\"a b\"]\nhost = \"a.test\"\n", "is not a domain"),
         ("[submission]\nlisten = [\"127.0.0.1:8080\"]\n", "127.0.0.1:8080 is taken by http.listen"),
         ("[outbound]\nport = 0\n", "from 1 to 65535"),
     ] {

@@ -70,7 +70,7 @@ impl KeyMaker {
     /// # Errors
     /// The libraries could not generate one, or too many requests wait.
     pub async fn make(&self, secrets: &Secrets, who: &str) -> Result<Vec<NewDkimKey>, KeyError> {
-        let turn = self.gate.enter(who).await?;
+        let turn = self.gate.acquire(who).await?;
         let ready = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // The work ends when it is done, not when its caller goes away, and it holds its turn until then.
         let made = tokio::task::spawn_blocking(move || {
@@ -91,7 +91,7 @@ impl KeyMaker {
 
     /// Returns how many requests wait for their turn, and how many were refused since the start.
     pub(crate) fn figures(&self) -> (usize, u64) {
-        self.gate.figures()
+        self.gate.queue_stats()
     }
 
     /// Generates RSA pairs ahead, one after the other and only while no request wants one, until there are enough.

@@ -1,7 +1,9 @@
-//! What just happened, told to whoever listens: the terminal of `mailkite dev`, and the event streams of accounts.
+//! Publishes what just happened: to the terminal of `mailkite dev`, and ([`realtime`]) to the event streams of
+//! accounts.
 //!
-//! Told after the commit, never before; with nobody listening it costs nothing, and a slow listener misses some
-//! instead of holding anything up.
+//! Events are published after the commit, never before. Without subscribers publishing costs nothing, and a slow
+//! subscriber misses events instead of holding anything up. It uses nothing of this crate; a new event for the
+//! terminal is a variant of [`Activity`], a change of the streams belongs in [`realtime`].
 
 pub(crate) mod realtime;
 
@@ -9,22 +11,22 @@ use tokio::sync::broadcast;
 
 use realtime::EventBus;
 
-/// One thing that happened.
+/// An event of the whole server.
 #[derive(Clone, Debug)]
 pub enum Activity {
     /// A message was accepted for one recipient.
     Accepted {
-        /// Its public id.
+        /// The message's public id.
         message_id: String,
-        /// Who it is from.
+        /// The From address.
         from: String,
         /// The envelope recipient.
         to: String,
         /// Decoded subject.
         subject: Option<String>,
-        /// Octets as received.
+        /// The number of attachments.
         size: u64,
-        /// Number of attachments.
+        /// The number of webhooks that will be called.
         attachments: usize,
         /// Webhooks that will be called.
         deliveries: usize,
@@ -35,60 +37,60 @@ pub enum Activity {
         delivery_id: String,
         /// The message's public id.
         message_id: String,
-        /// Where it was posted.
+        /// The webhook's URL.
         url: String,
-        /// Number from 1.
+        /// The attempt's number, from 1.
         attempt: u32,
-        /// HTTP status, if there was an answer.
+        /// The HTTP status, if there was a response.
         status_code: Option<u16>,
-        /// Why it failed, in the words of contract 6.1.
+        /// The reason for a failure, as in contract 6.1.
         error: Option<&'static str>,
         /// `pending`, `delivered` or `failed`.
         status: &'static str,
-        /// How long it took.
+        /// The duration of the attempt in milliseconds.
         duration_ms: u64,
-        /// When it is tried again, in milliseconds since the epoch.
+        /// The time of the next attempt, in milliseconds since the epoch.
         next_attempt_at: Option<i64>,
     },
-    /// A recipient of a message that is sent was settled or deferred.
+    /// A recipient of outgoing mail was settled or deferred.
     Sent {
-        /// The message's public id; none when nothing is stored of it.
+        /// The message's public id; `None` when nothing of it is stored.
         message_id: Option<String>,
-        /// Envelope sender; empty is the null reverse-path.
+        /// The envelope sender; empty is the null reverse-path.
         from: String,
         /// The recipient.
         to: String,
-        /// Subject.
+        /// The subject.
         subject: Option<String>,
         /// `sent`, `deferred` or `bounced`.
         status: &'static str,
         /// Dev mode kept the mail, so it counts as sent although no host was asked.
         captured: bool,
-        /// The reply, or our own sentence.
+        /// The remote host's reply, or our own sentence.
         diagnostic: String,
         /// The remote host, if one was reached.
         host: Option<String>,
-        /// When it is tried again, in milliseconds since the epoch.
+        /// The time of the next attempt, in milliseconds since the epoch.
         next_attempt_at: Option<i64>,
     },
-    /// A mail on a domain that stores nothing was posted, once and for all.
+    /// Mail to a zero-retention domain was posted, in its only attempt.
     Passed {
-        /// What would be the message's public id.
+        /// The public id that the message would have.
         message_id: String,
-        /// Where it was posted.
+        /// The webhook's URL.
         url: String,
-        /// HTTP status, if there was an answer.
+        /// The HTTP status, if there was a response.
         status_code: Option<u16>,
-        /// Why it failed, in the words of contract 6.1.
+        /// The reason for a failure, as in contract 6.1.
         error: Option<&'static str>,
         /// `delivered` or `failed`.
         status: &'static str,
-        /// How long it took.
+        /// The duration of the attempt in milliseconds.
         duration_ms: u64,
     },
 }
 
-/// Where activity is told and heard; clones share it.
+/// Publishes activity; clones share the subscribers.
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: broadcast::Sender<Activity>,
@@ -103,14 +105,14 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Tells all listeners; `make` runs only if there is one.
+    /// Publishes an event; `make` runs only if there is a subscriber.
     pub(crate) fn publish(&self, make: impl FnOnce() -> Activity) {
         if self.sender.receiver_count() > 0 {
             drop(self.sender.send(make()));
         }
     }
 
-    /// Hears everything from now on.
+    /// Subscribes to all events from now on.
     pub fn listen(&self) -> broadcast::Receiver<Activity> {
         self.sender.subscribe()
     }

@@ -1,8 +1,8 @@
-//! The last events of each account, and the streams that follow them (contract 10).
+//! The recent events of each account, and the streams that follow them (contract 10).
 //!
-//! Told after the commit, never before. What is kept of an event is small: mail that was received is looked up when
-//! it is written to a stream. Nothing here outlives the process; who comes back to a position that is not known any
-//! more is told so.
+//! Events are published after the commit, never before. An event is kept small: received mail is looked up when it is
+//! written to a stream. Nothing outlives the process; a client that resumes after an unknown event is told that it
+//! missed some.
 
 use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use std::collections::{HashMap, VecDeque};
@@ -10,161 +10,162 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// Events kept for an account.
-const KEPT: usize = 1_000;
-/// Streams of an account at most.
+/// Events kept per account.
+const MAX_EVENTS: usize = 1_000;
+/// The most streams of an account.
 const MAX_STREAMS: usize = 20;
-/// Accounts whose events are kept; beyond them those that were quiet for longest are forgotten.
+/// Accounts whose events are kept; beyond them, the accounts with the fewest events are evicted.
 const MAX_ACCOUNTS: usize = 256;
 
-/// Something that happened.
+/// An event of an account.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// What `Last-Event-ID` names.
+    /// The id that `Last-Event-ID` carries.
     pub(crate) id: String,
-    /// The domain that it belongs to.
+    /// The domain that the event belongs to.
     pub(crate) domain: Option<DomainRowId>,
-    /// What there is to tell.
     pub(crate) body: Body,
 }
 
-/// What an event tells.
+/// The content of an event.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// `email.received`, of the message with this row id and the event's own id.
+    /// `email.received` of the message with this row id; its public id is the event's id.
     Received(MessageRowId),
-    /// Another event with its JSON.
-    Told {
+    /// Any other event with its JSON.
+    Json {
         /// `email.sent`, `email.bounced` or `delivery.updated`.
         event_type: &'static str,
-        /// One line.
+        /// The JSON on one line.
         json: String,
     },
 }
 
-/// Where events are told and followed; clones share it.
+/// Publishes events to streams; clones share the events.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct EventBus(Arc<Mutex<HashMap<AccountRowId, Ring>>>);
+pub(crate) struct EventBus(Arc<Mutex<HashMap<AccountRowId, AccountEvents>>>);
 
 #[derive(Debug)]
-struct Ring {
+struct AccountEvents {
     events: VecDeque<Arc<Event>>,
-    /// The number of the first event kept; they are counted from 0.
+    /// The number of the first event kept; events are numbered from 0.
     first: u64,
-    /// How many were told.
-    told: watch::Sender<u64>,
+    /// The number of published events; wakes the streams.
+    published: watch::Sender<u64>,
     streams: usize,
 }
 
-impl Default for Ring {
+impl Default for AccountEvents {
     fn default() -> Self {
-        Self { events: VecDeque::new(), first: 0, told: watch::Sender::new(0), streams: 0 }
+        Self { events: VecDeque::new(), first: 0, published: watch::Sender::new(0), streams: 0 }
     }
 }
 
-/// An account has all the streams that it may have.
+/// The account has as many streams as it may have.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("an account may have {MAX_STREAMS} streams")]
 pub(crate) struct TooManyStreams;
 
 impl EventBus {
-    /// Tells the streams of an account.
+    /// Publishes an event to the streams of an account.
     pub(crate) fn publish(&self, account: AccountRowId, event: Event) {
-        let mut rings = self.rings();
-        if rings.len() >= MAX_ACCOUNTS && !rings.contains_key(&account) {
-            forget_one(&mut rings);
+        let mut accounts = self.accounts();
+        if accounts.len() >= MAX_ACCOUNTS && !accounts.contains_key(&account) {
+            evict_one(&mut accounts);
         }
-        let ring = rings.entry(account).or_default();
-        ring.events.push_back(Arc::new(event));
-        if ring.events.len() > KEPT {
-            ring.events.pop_front();
-            ring.first += 1;
+        let recent = accounts.entry(account).or_default();
+        recent.events.push_back(Arc::new(event));
+        if recent.events.len() > MAX_EVENTS {
+            recent.events.pop_front();
+            recent.first += 1;
         }
-        ring.told.send_replace(ring.first + ring.events.len() as u64);
+        recent.published.send_replace(recent.first + recent.events.len() as u64);
     }
 
-    /// A stream of an account's events after the one called `last`, or from now on. The second part says whether `last` is
-    /// not known any more; then the stream begins with new events.
+    /// Opens a stream of an account's events after the event `last`, or from now on. Returns true as the second part
+    /// when `last` is no longer known; the stream then starts with new events.
     ///
     /// # Errors
-    /// The account has too many.
+    /// The account has too many streams.
     pub(crate) fn follow(&self, account: AccountRowId, last: Option<&str>) -> Result<(Stream, bool), TooManyStreams> {
-        let mut rings = self.rings();
-        let ring = rings.entry(account).or_default();
-        if ring.streams >= MAX_STREAMS {
+        let mut accounts = self.accounts();
+        let recent = accounts.entry(account).or_default();
+        if recent.streams >= MAX_STREAMS {
             return Err(TooManyStreams);
         }
-        ring.streams += 1;
-        let end = ring.first + ring.events.len() as u64;
-        let found = last.map(|last| ring.events.iter().rposition(|event| event.id == last));
+        recent.streams += 1;
+        let end = recent.first + recent.events.len() as u64;
+        let found = last.map(|last| recent.events.iter().rposition(|event| event.id == last));
         let (next, gap) = match found {
             None => (end, false),
-            Some(Some(at)) => (ring.first + at as u64 + 1, false),
+            Some(Some(at)) => (recent.first + at as u64 + 1, false),
             Some(None) => (end, true),
         };
-        let news = ring.told.subscribe();
-        Ok((Stream { all: self.clone(), account, next, news }, gap))
+        let published = recent.published.subscribe();
+        Ok((Stream { bus: self.clone(), account, next, published }, gap))
     }
 
-    fn rings(&self) -> MutexGuard<'_, HashMap<AccountRowId, Ring>> {
+    fn accounts(&self) -> MutexGuard<'_, HashMap<AccountRowId, AccountEvents>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes room by forgetting an account that nobody follows, if there is one.
-fn forget_one(rings: &mut HashMap<AccountRowId, Ring>) {
-    let quiet = rings.iter().filter(|(_, ring)| ring.streams == 0).min_by_key(|(_, ring)| ring.events.len());
+/// Evicts an account that no stream follows, if there is one.
+fn evict_one(accounts: &mut HashMap<AccountRowId, AccountEvents>) {
+    let quiet =
+        accounts.iter().filter(|(_, recent)| recent.streams == 0).min_by_key(|(_, recent)| recent.events.len());
     if let Some(account) = quiet.map(|(account, _)| *account) {
-        rings.remove(&account);
+        accounts.remove(&account);
     }
 }
 
 /// A position in the events of an account.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    all: EventBus,
+    bus: EventBus,
     account: AccountRowId,
     next: u64,
-    news: watch::Receiver<u64>,
+    published: watch::Receiver<u64>,
 }
 
 impl Stream {
-    /// The next event, once there is one; `None` when it is not kept any more, because the stream is too far behind.
+    /// Returns the next event once there is one; `None` when it is no longer kept, because the stream is too far
+    /// behind.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
-            // Before the look, so that what comes after it is noticed.
-            self.news.borrow_and_update();
+            // Register before looking, so an event published meanwhile is not missed.
+            self.published.borrow_and_update();
             if let Some(found) = self.poll_next_event()? {
                 self.next += 1;
                 return Some(found);
             }
-            self.news.changed().await.ok()?;
+            self.published.changed().await.ok()?;
         }
     }
 
-    /// Waits until the stream is too far behind: the next event is not kept any more.
-    pub(crate) async fn lost(&mut self) {
+    /// Waits until the stream is too far behind: its next event is no longer kept.
+    pub(crate) async fn lagged(&mut self) {
         loop {
-            self.news.borrow_and_update();
-            if self.poll_next_event().is_none() || self.news.changed().await.is_err() {
+            self.published.borrow_and_update();
+            if self.poll_next_event().is_none() || self.published.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    #[expect(clippy::option_option, reason = "nothing yet, and nothing any more")]
+    #[expect(clippy::option_option, reason = "the outer None is an event no longer kept, the inner one none yet")]
     fn poll_next_event(&self) -> Option<Option<Arc<Event>>> {
-        let rings = self.all.rings();
-        let ring = rings.get(&self.account)?;
-        let at = usize::try_from(self.next.checked_sub(ring.first)?).ok()?;
-        Some(ring.events.get(at).cloned())
+        let accounts = self.bus.accounts();
+        let recent = accounts.get(&self.account)?;
+        let at = usize::try_from(self.next.checked_sub(recent.first)?).ok()?;
+        Some(recent.events.get(at).cloned())
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(ring) = self.all.rings().get_mut(&self.account) {
-            ring.streams = ring.streams.saturating_sub(1);
+        if let Some(recent) = self.bus.accounts().get_mut(&self.account) {
+            recent.streams = recent.streams.saturating_sub(1);
         }
     }
 }
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     fn notify(all: &EventBus, account: AccountRowId, number: usize) {
-        let body = Body::Told { event_type: "email.sent", json: "{}".to_owned() };
+        let body = Body::Json { event_type: "email.sent", json: "{}".to_owned() };
         all.publish(account, Event { id: format!("evt_{number}"), domain: None, body });
     }
 
@@ -230,7 +231,7 @@ mod tests {
         drop(streams);
         let (mut kept, _) = all.follow(RowId::new(1), None).unwrap();
         (2..1_000).for_each(|account| notify(&all, RowId::new(account), 0));
-        assert_eq!(all.rings().len(), MAX_ACCOUNTS);
+        assert_eq!(all.accounts().len(), MAX_ACCOUNTS);
         notify(&all, RowId::new(1), 1);
         assert_eq!(next(&mut kept), Some(Some("evt_1".to_owned())), "a followed account is not forgotten");
     }

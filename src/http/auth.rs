@@ -114,7 +114,7 @@ pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Ca
             note_credential(&parts.extensions, Some(caller.id()));
             app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
             app.account_limits.take_request(caller.id(), now).map_err(|wait| {
-                app.account_limits.note_refused(Kind::Requests, 1);
+                app.account_limits.count_refused(Kind::Requests, 1);
                 ApiError::rate_limited(wait)
             })?;
             Ok(caller)

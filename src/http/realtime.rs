@@ -265,7 +265,7 @@ impl Writer {
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => return,
-                () = self.stream.lost() => return,
+                () = self.stream.lagged() => return,
                 _ = self.recheck.tick() => if !self.is_allowed().await { return },
             }
         }
@@ -299,7 +299,7 @@ impl Writer {
     /// Renders an event; `None` if its message is no longer stored.
     async fn frame(&mut self, event: &Arc<Event>) -> Option<Frame> {
         match &event.body {
-            Body::Told { event_type, json } => {
+            Body::Json { event_type, json } => {
                 Some(Frame::Whole(format!("id: {}\nevent: {event_type}\ndata: {json}\n\n", event.id).into()))
             }
             Body::Received(message) => match self.app.webhooks.received(*message, &event.id).await {

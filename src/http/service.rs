@@ -51,7 +51,7 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
     let checks = ReadyChecks {
         storage: readable && roomy && app.db.is_committing().await,
-        smtp: app.metrics.has_open_door(),
+        smtp: app.metrics.has_open_listener(),
         queue: app.webhooks.jobs.are_attempted(),
     };
     if checks.storage && checks.smtp && checks.queue {
@@ -63,7 +63,7 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
 
 /// Renders metrics of waiting attempts, password hashes and key generations.
 fn render_waiting(app: &AppState) -> String {
-    let (passwords, keys) = (app.accounts.passwords.figures(), app.domains.keys.figures());
+    let (passwords, keys) = (app.accounts.passwords.queue_stats(), app.domains.keys.figures());
     let costly = format!(
         "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
          # TYPE mailkite_costly_work_waiting gauge\nmailkite_costly_work_waiting {}\n\

@@ -111,9 +111,9 @@ impl Inbound {
         Ok(Recipient { routes, routes_version, idle_routes, ..plain })
     }
 
-    /// Checks that the account has room for a mail, before its data is transferred in vain.
+    /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
     async fn check_room(&self, account: AccountRowId) -> Result<(), RecipientRefusal> {
-        if self.shared.limits.was_roomy(account) {
+        if self.shared.limits.recently_had_room(account) {
             return Ok(());
         }
         let limits = Arc::clone(&self.shared.limits);

@@ -1,8 +1,9 @@
-//! One budget for the octets of mail, request bodies and payloads that all doors hold in memory together.
+//! One memory budget for the mail, request bodies and payloads that all services hold together.
 //!
-//! Each door has the most it may hold and a reserve that the others cannot take, so none starves another. Whoever is
-//! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door,
-//! where accounts take turns. What it holds ends with it.
+//! Each door has a maximum and a reserve that others cannot take, so none starves another. Code that is about to
+//! hold much first makes a [`Reservation`]: immediately or not at all, or queued within its door, where accounts
+//! take turns. Dropping it releases the octets. It uses nothing of this crate; a new user of memory needs a row in
+//! `DOORS`, the order of waiting is in `queue`.
 
 mod queue;
 
@@ -17,35 +18,35 @@ use tokio::sync::oneshot;
 
 use queue::{Fit, Grant, Queue, Waiter};
 
-/// What reservations are rounded up to, in octets. Small, so that those who send a little hold a little.
+/// Reservations are rounded up to this many octets. Small, so that a small message reserves little.
 const UNIT: usize = 1024;
-/// A reservation that grows by no more does not queue behind large ones of its door, …
-const SMALL: usize = 64 * 1024;
-/// … nor does a request, because those before it wait for some seconds only.
-const SMALL_REQUEST: usize = 1 << 20;
-/// One account leaves one part of so many of its door to the others.
+/// A reservation that grows by no more than this does not queue behind large ones of its door …
+const MAX_UNQUEUED: usize = 64 * 1024;
+/// … nor does one of this size for a request, since those before it wait only for seconds.
+const MAX_UNQUEUED_REQUEST: usize = 1 << 20;
+/// One account leaves 1/7 of its door's maximum to the others.
 const LEFT_TO_OTHERS: usize = 7;
-/// What the shares below are parts of.
+/// The denominator of the shares below.
 const PARTS: usize = 192;
 
-/// Who holds octets.
+/// A user of the budget, named as in the labels of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// Mail data while it is received by SMTP.
+    /// Mail data being received over SMTP.
     Smtp,
-    /// Received mail that is parsed and verified.
+    /// Received mail being parsed and verified.
     Parsing,
-    /// Request bodies before a credential was seen.
+    /// Request bodies before authentication.
     Anonymous,
-    /// Requests with a credential: bodies, files, messages that are composed, large answers.
+    /// Authenticated requests: bodies, files, messages being composed, large responses.
     Api,
-    /// Payloads of webhooks and of event streams.
+    /// Payloads of webhooks and event streams.
     Webhooks,
-    /// Mail that is being sent.
+    /// Mail being sent.
     Sending,
 }
 
-/// Every door, its name in the figures, and of [`PARTS`] the most it may hold and what is kept for it.
+/// Each door with its label in the metrics, its maximum and its reserve, in parts of [`PARTS`].
 const DOORS: [(Door, &str, usize, usize); 6] = [
     (Door::Smtp, "smtp", PARTS, 16),
     (Door::Parsing, "parsing", 32, 26),
@@ -68,10 +69,10 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// What one door may hold.
+/// The limits of one door.
 #[derive(Debug)]
 struct Share {
-    most: usize,
+    max: usize,
     reserve: usize,
     refused: AtomicU64,
 }
@@ -79,26 +80,26 @@ struct Share {
 #[derive(Debug, Default)]
 struct State {
     held: [usize; DOORS.len()],
-    /// Who waits for octets of each door; bounded by who may ask.
+    /// The waiting reservations of each door; bounded by the number of possible callers.
     queues: [Queue; DOORS.len()],
-    /// What accounts hold of a door, that hold anything.
-    of_accounts: HashMap<(usize, AccountRowId), usize>,
-    most_held: usize,
+    /// Octets held by door and account; only of accounts that hold any.
+    held_by_account: HashMap<(usize, AccountRowId), usize>,
+    max_held: usize,
 }
 
-/// The octets are not there, and were not within the time.
+/// The octets are not available, or did not become available in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the memory budget is used up")]
 pub(crate) struct UsedUp;
 
-/// The most that SMTP can hold of so many octets: what is kept for the other doors is not its.
-pub(crate) fn most_of_smtp(total: u64) -> u64 {
+/// Returns the most that SMTP can hold of `total` octets: all but the reserves of the other classes.
+pub(crate) fn smtp_limit(total: u64) -> u64 {
     let kept: usize = DOORS.iter().filter(|(door, ..)| *door != Door::Smtp).map(|(.., kept)| kept).sum();
     total - total / PARTS as u64 * kept as u64
 }
 
 impl MemoryBudget {
-    /// So many octets in all, of which SMTP may take at most `smtp`.
+    /// Creates a budget of `total` octets, of which SMTP may take at most `smtp`.
     pub(crate) fn new(total: usize, smtp: usize) -> Self {
         let part = |parts: usize| total / PARTS * parts;
         let reserve = |door: Door, parts: usize| {
@@ -109,51 +110,51 @@ impl MemoryBudget {
         let shares = DOORS.map(|(door, _, most, kept)| {
             let kept = reserve(door, kept);
             let most = if door == Door::Smtp { smtp } else { part(most) };
-            Share { most: most.min(total - (reserves - kept)), reserve: kept, refused: AtomicU64::new(0) }
+            Share { max: most.min(total - (reserves - kept)), reserve: kept, refused: AtomicU64::new(0) }
         });
         Self { shared: Arc::new(Shared { total, shares, state: Mutex::default() }) }
     }
 
-    /// A reservation that holds nothing yet.
+    /// Opens an empty reservation.
     pub(crate) fn reservation(&self, door: Door) -> Reservation {
         Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
     }
 
-    /// The same for an account, which takes its turn among the others and leaves something to them.
+    /// Opens an empty reservation of an account, which queues by account and leaves something to the others.
     pub(crate) fn reservation_of(&self, door: Door, account: AccountRowId) -> Reservation {
         Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
     }
 
-    /// Waits for so many octets of an account.
+    /// Waits for this many octets of an account.
     pub async fn reserve(&self, door: Door, account: AccountRowId, octets: usize) -> Reservation {
         let mut reservation = self.reservation_of(door, account);
         reservation.wait_for(octets).await;
         reservation
     }
 
-    /// Whether a door can hold nothing more.
+    /// Returns true if the door can hold nothing more.
     pub(crate) fn is_used_up(&self, door: Door) -> bool {
         !self.shared.fits(&self.shared.state(), door, None, UNIT)
     }
 
-    /// Counts a refusal that the caller made because [`MemoryBudget::is_used_up`].
+    /// Counts a refusal that the caller made because of [`MemoryBudget::is_used_up`].
     pub(crate) fn count_refusal(&self, door: Door) {
         if let Some(share) = self.shared.shares.get(door as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Octets that are held now.
+    /// Returns the octets held now.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.shared.state().held.iter().sum()
     }
 
-    /// The figures in the text format of Prometheus.
+    /// Renders the metrics in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         let (held, waiting, most_held) = {
             let state = self.shared.state();
-            (state.held, state.queues.each_ref().map(Queue::len), state.most_held)
+            (state.held, state.queues.each_ref().map(Queue::len), state.max_held)
         };
         let mut text = String::with_capacity(2048);
         // Writing to a string cannot fail.
@@ -162,7 +163,7 @@ impl MemoryBudget {
         };
         gauge(
             "mailkite_memory_budget_bytes",
-            "What all doors may hold in memory together.",
+            "The memory that all doors may hold together.",
             self.shared.total,
             &mut text,
         );
@@ -173,21 +174,21 @@ impl MemoryBudget {
             &mut text,
         );
         let _ = text.write_str(
-            "# HELP mailkite_memory_held_bytes What is held of the memory budget, by door.\n\
+            "# HELP mailkite_memory_held_bytes Memory held, by door.\n\
              # TYPE mailkite_memory_held_bytes gauge\n",
         );
         for ((_, name, ..), held) in DOORS.iter().zip(held) {
             let _ = writeln!(text, "mailkite_memory_held_bytes{{door=\"{name}\"}} {held}");
         }
         let _ = text.write_str(
-            "# HELP mailkite_memory_waiting Who waits for memory of the budget, by door.\n\
+            "# HELP mailkite_memory_waiting Reservations waiting for memory, by door.\n\
              # TYPE mailkite_memory_waiting gauge\n",
         );
         for ((_, name, ..), waiting) in DOORS.iter().zip(waiting) {
             let _ = writeln!(text, "mailkite_memory_waiting{{door=\"{name}\"}} {waiting}");
         }
         let _ = text.write_str(
-            "# HELP mailkite_memory_refused_total What was refused for want of memory budget, by door.\n\
+            "# HELP mailkite_memory_refused_total Refusals for lack of memory, by door.\n\
              # TYPE mailkite_memory_refused_total counter\n",
         );
         for ((_, name, ..), share) in DOORS.iter().zip(&self.shared.shares) {
@@ -203,11 +204,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a door may hold so much more, with what is kept for the others.
+    /// Returns true if the door may hold `more`, with the reserves of the others kept.
     fn fits(&self, state: &State, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
         if let Some(account) = account {
-            let held = state.of_accounts.get(&(door as usize, account)).copied().unwrap_or(0);
-            if held.saturating_add(more) > self.most_of(door, Some(account)) {
+            let held = state.held_by_account.get(&(door as usize, account)).copied().unwrap_or(0);
+            if held.saturating_add(more) > self.limit_of(door, Some(account)) {
                 return false;
             }
         }
@@ -215,7 +216,7 @@ impl Shared {
         for (at, (share, held)) in self.shares.iter().zip(state.held).enumerate() {
             if at == door as usize {
                 let held = held.saturating_add(more);
-                if held > share.most {
+                if held > share.max {
                     return false;
                 }
                 taken = taken.saturating_add(held);
@@ -226,9 +227,9 @@ impl Shared {
         taken <= self.total
     }
 
-    /// The most that a door may hold, or one account of it.
-    fn most_of(&self, door: Door, account: Option<AccountRowId>) -> usize {
-        let most = self.shares.get(door as usize).map_or(0, |share| share.most);
+    /// Returns the most that a door may hold, or one account of it.
+    fn limit_of(&self, door: Door, account: Option<AccountRowId>) -> usize {
+        let most = self.shares.get(door as usize).map_or(0, |share| share.max);
         if account.is_some() { most - most / LEFT_TO_OTHERS } else { most }
     }
 
@@ -241,13 +242,13 @@ impl Shared {
             return false;
         }
         if let Some(account) = account {
-            *state.of_accounts.entry((door as usize, account)).or_default() += more;
+            *state.held_by_account.entry((door as usize, account)).or_default() += more;
         }
         if let Some(held) = state.held.get_mut(door as usize) {
             *held += more;
         }
         let held = state.held.iter().sum();
-        state.most_held = state.most_held.max(held);
+        state.max_held = state.max_held.max(held);
         true
     }
 
@@ -255,28 +256,28 @@ impl Shared {
         {
             let mut state = self.state();
             if let Some(account) = account
-                && let Some(held) = state.of_accounts.get_mut(&(door as usize, account))
+                && let Some(held) = state.held_by_account.get_mut(&(door as usize, account))
             {
                 *held = held.saturating_sub(octets);
                 if *held == 0 {
-                    state.of_accounts.remove(&(door as usize, account));
+                    state.held_by_account.remove(&(door as usize, account));
                 }
             }
             if let Some(held) = state.held.get_mut(door as usize) {
                 *held = held.saturating_sub(octets);
             }
         }
-        self.serve();
+        self.grant_waiting();
     }
 
-    /// Grants what fits by now to those who wait.
-    fn serve(self: &Arc<Self>) {
+    /// Grants the waiting reservations that fit by now.
+    fn grant_waiting(self: &Arc<Self>) {
         let granted: Vec<_> = {
             let mut state = self.state();
             let mut queues = std::mem::take(&mut state.queues);
             let mut granted = Vec::new();
             for ((door, ..), queue) in DOORS.iter().zip(&mut queues) {
-                while let Some(waiter) = queue.next(|waiter| self.judge(&state, *door, waiter)) {
+                while let Some(waiter) = queue.next(|waiter| self.check_fit(&state, *door, waiter)) {
                     let taken = self.take(&mut state, *door, waiter.account, waiter.more);
                     debug_assert!(taken, "it fitted");
                     granted.push((*door, waiter));
@@ -287,34 +288,34 @@ impl Shared {
         };
         for (door, waiter) in granted {
             let grant = Grant { shared: Arc::clone(self), door, account: waiter.account, octets: waiter.more };
-            // Who does not wait any more gives it back by dropping it.
+            // A caller that no longer waits returns the octets by dropping the grant.
             drop(waiter.granted.send(grant));
         }
     }
 
-    fn judge(&self, state: &State, door: Door, waiter: &Waiter) -> Fit {
+    fn check_fit(&self, state: &State, door: Door, waiter: &Waiter) -> Fit {
         if self.fits(state, door, waiter.account, waiter.more) {
-            Fit::Now
+            Fit::Fits
         } else if self.fits(state, door, None, waiter.more) {
-            Fit::NotOfIts
+            Fit::AccountFull
         } else {
-            Fit::NotYet
+            Fit::TooLittle
         }
     }
 }
 
-/// Octets that are held of the budget, until it is dropped.
+/// Reserved octets; released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     shared: Arc<Shared>,
     door: Door,
-    /// In whose turn it waits, and whose share it is limited to; those of nobody take turns as one.
+    /// The account to queue by and to limit; reservations without one queue as one.
     account: Option<AccountRowId>,
     held: usize,
 }
 
 impl Reservation {
-    /// Makes it as large as what is held; `false` when there is no more, and it stays as it was.
+    /// Resizes to `octets`; returns false, and changes nothing, when they are not available.
     pub(crate) fn resize(&mut self, octets: usize) -> bool {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed > self.held {
@@ -328,7 +329,7 @@ impl Reservation {
         true
     }
 
-    /// Gives back what is over.
+    /// Releases the octets beyond `octets`.
     pub(crate) fn shrink_to(&mut self, octets: usize) {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed < self.held {
@@ -338,12 +339,14 @@ impl Reservation {
         }
     }
 
-    /// Makes it as large as what will be held, in turn with those of its door who wait already: accounts take turns, and
-    /// one that holds its whole share keeps nobody else waiting. More than the door may ever hold waits for all of that.
+    /// Waits until it holds `octets`, in turn with those of its door that wait already: accounts take turns, and an
+    /// account at its maximum keeps nobody else waiting. More than the door may ever hold waits for its whole
+    /// maximum.
     pub(crate) async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
-        let octets = octets.min(shared.most_of(self.door, self.account) / UNIT * UNIT);
-        let small = if matches!(self.door, Door::Anonymous | Door::Api) { SMALL_REQUEST } else { SMALL };
+        let octets = octets.min(shared.limit_of(self.door, self.account) / UNIT * UNIT);
+        let small =
+            if matches!(self.door, Door::Anonymous | Door::Api) { MAX_UNQUEUED_REQUEST } else { MAX_UNQUEUED };
         let small = octets.saturating_sub(self.held) <= small;
         let more = octets.div_ceil(UNIT).saturating_mul(UNIT).saturating_sub(self.held);
         if more == 0 || (small && self.resize(octets)) {
@@ -353,18 +356,18 @@ impl Reservation {
         if let Some(queue) = shared.state().queues.get_mut(self.door as usize) {
             queue.push(Waiter { account: self.account, more, granted });
         }
-        shared.serve();
+        shared.grant_waiting();
         if let Ok(grant) = grant.await {
             self.held += grant.take();
         }
     }
 
-    /// As [`Reservation::wait_for`], for so long.
+    /// Waits as [`Reservation::wait_for`] does, for at most `patience`.
     ///
     /// # Errors
-    /// The octets were not there in time; it stays as it was.
-    pub(crate) async fn wait_within(&mut self, octets: usize, patience: Duration) -> Result<(), UsedUp> {
-        match tokio::time::timeout(patience, self.wait_for(octets)).await {
+    /// The octets were not available in time; the reservation is unchanged.
+    pub(crate) async fn wait_within(&mut self, octets: usize, max_wait: Duration) -> Result<(), UsedUp> {
+        match tokio::time::timeout(max_wait, self.wait_for(octets)).await {
             Ok(()) => Ok(()),
             Err(_) => {
                 self.count_refusal();
@@ -373,14 +376,14 @@ impl Reservation {
         }
     }
 
-    /// Counts a refusal for want of octets.
+    /// Counts a refusal for lack of memory.
     pub(crate) fn count_refusal(&self) {
         if let Some(share) = self.shared.shares.get(self.door as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Octets that it holds.
+    /// Returns the octets it holds.
     pub(crate) const fn held(&self) -> usize {
         self.held
     }

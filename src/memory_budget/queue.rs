@@ -1,4 +1,4 @@
-//! Who waits for octets of a door, in turn by account.
+//! The waiting reservations of a door, in turn by account.
 
 use crate::id::AccountRowId;
 use std::collections::{HashMap, VecDeque};
@@ -8,31 +8,31 @@ use tokio::sync::oneshot;
 
 use super::{Door, Shared};
 
-/// Those of one door; those of no account take turns as one.
+/// The queue of one door; reservations without an account queue as one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     len: usize,
-    turns: VecDeque<Option<AccountRowId>>,
-    lines: HashMap<Option<AccountRowId>, VecDeque<Waiter>>,
+    order: VecDeque<Option<AccountRowId>>,
+    by_account: HashMap<Option<AccountRowId>, VecDeque<Waiter>>,
 }
 
-/// One who waits.
+/// A waiting reservation.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    /// In whose line, and whose share it is limited to.
+    /// The account to queue by and to limit.
     pub(crate) account: Option<AccountRowId>,
     pub(crate) more: usize,
     pub(crate) granted: oneshot::Sender<Grant>,
 }
 
-/// Whether somebody can have what it waits for.
+/// The outcome of trying to grant a waiting reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    Now,
-    /// Its account holds as much as it may: the others go on.
-    NotOfIts,
-    /// There is not enough: who comes after it waits too, or small ones would keep a large one waiting for ever.
-    NotYet,
+    Fits,
+    /// Its account is at its maximum: others may go first.
+    AccountFull,
+    /// Too little is available: later ones wait too, or small ones would keep a large one waiting for ever.
+    TooLittle,
 }
 
 impl Queue {
@@ -41,37 +41,37 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, waiter: Waiter) {
-        let line = self.lines.entry(waiter.account).or_default();
-        if line.is_empty() {
-            self.turns.push_back(waiter.account);
+        let queue = self.by_account.entry(waiter.account).or_default();
+        if queue.is_empty() {
+            self.order.push_back(waiter.account);
         }
-        line.push_back(waiter);
+        queue.push_back(waiter);
         self.len += 1;
     }
 
-    /// Takes out the next that can have what it waits for; who gave up goes.
-    pub(super) fn next(&mut self, judge: impl Fn(&Waiter) -> Fit) -> Option<Waiter> {
+    /// Takes the next reservation that can be granted; discards abandoned ones.
+    pub(super) fn next(&mut self, check_fit: impl Fn(&Waiter) -> Fit) -> Option<Waiter> {
         let mut at = 0;
-        while let Some(whose) = self.turns.get(at).copied() {
-            let line = self.lines.entry(whose).or_default();
-            while line.pop_front_if(|waiter| waiter.granted.is_closed()).is_some() {
+        while let Some(account) = self.order.get(at).copied() {
+            let queue = self.by_account.entry(account).or_default();
+            while queue.pop_front_if(|waiter| waiter.granted.is_closed()).is_some() {
                 self.len -= 1;
             }
-            let Some(first) = line.front() else {
-                self.lines.remove(&whose);
-                self.turns.remove(at);
+            let Some(first) = queue.front() else {
+                self.by_account.remove(&account);
+                self.order.remove(at);
                 continue;
             };
-            match judge(first) {
-                Fit::NotYet => return None,
-                Fit::NotOfIts => at += 1,
-                Fit::Now => {
-                    let waiter = line.pop_front();
-                    self.turns.remove(at);
-                    if line.is_empty() {
-                        self.lines.remove(&whose);
+            match check_fit(first) {
+                Fit::TooLittle => return None,
+                Fit::AccountFull => at += 1,
+                Fit::Fits => {
+                    let waiter = queue.pop_front();
+                    self.order.remove(at);
+                    if queue.is_empty() {
+                        self.by_account.remove(&account);
                     } else {
-                        self.turns.push_back(whose);
+                        self.order.push_back(account);
                     }
                     self.len -= 1;
                     return waiter;
@@ -82,7 +82,7 @@ impl Queue {
     }
 }
 
-/// Octets on their way to who waited for them; they go back when nobody takes them.
+/// Granted octets on their way to the reservation; released when it no longer waits.
 #[derive(Debug)]
 pub(super) struct Grant {
     pub shared: Arc<Shared>,
@@ -92,7 +92,7 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// They are held from now on.
+    /// Moves the octets to the reservation.
     pub(super) fn take(mut self) -> usize {
         std::mem::take(&mut self.octets)
     }

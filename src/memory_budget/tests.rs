@@ -1,4 +1,4 @@
-//! Shares, turns and figures.
+//! Tests of shares, queueing and metrics.
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::*;
@@ -63,7 +63,7 @@ async fn one_account_leaves_something_to_the_others() {
     drop(greedy);
     waiting.await.unwrap();
     drop((again, other));
-    assert!(budget.shared.state().of_accounts.is_empty());
+    assert!(budget.shared.state().held_by_account.is_empty());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! The network as a client: names ([`dns`]), outgoing HTTP ([`egress`]), certificates and TLS settings ([`tls`]).
+//! The network, as a client: DNS ([`dns`]), outgoing HTTP ([`egress`]), certificates and TLS settings ([`tls`]).
 //!
-//! Uses the configuration alone. Whatever this server connects to on a stranger's word is checked in [`egress`]; SMTP to
-//! remote hosts is `outbound::client`'s.
+//! Uses the configuration alone. Every connection to a destination that users name is checked in [`egress`]; SMTP to
+//! remote hosts is `outbound::client`'s. A new record type goes to [`dns`], a rule on destinations to [`egress`].
 
 pub(crate) mod dns;
 pub(crate) mod egress;

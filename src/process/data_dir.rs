@@ -1,4 +1,4 @@
-//! The data directory: made 0700, on a local file system, locked by the one process that uses it.
+//! The data directory: created 0700, on a local file system, locked by the one process that uses it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "mailkite.lock";
-/// What the lock file says once a database was made beside it.
+/// The content of the lock file once a database was made beside it.
 const IN_USE: &[u8] = b"This data directory has a database. Without it nothing is started anew.\n";
 
 /// File systems whose locks or shared memory SQLite's WAL cannot rely on, by the magic numbers of `statfs(2)`.
@@ -28,74 +28,68 @@ const NETWORK_FILE_SYSTEMS: &[(u32, &str)] = &[
     (0x786f_4256, "a VirtualBox shared folder"),
 ];
 const FUSE: u32 = 0x6573_5546;
-/// FUSE file systems that keep their files on this machine; of all others (sshfs, s3fs, glusterfs …) nothing is known.
+/// FUSE file systems that keep files on this machine; any other (sshfs, s3fs, glusterfs …) may be remote.
 const LOCAL_FUSE: &[&str] = &["fuseblk", "virtiofs", "fuse.fuse-overlayfs", "fuse.gocryptfs"];
 
-/// Why a data directory cannot be used.
+/// The reasons why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
-    /// It is no directory.
+    /// The path is not a directory.
     #[error("{0} is not a directory")]
     NotADirectory(PathBuf),
-    /// Others may look into it.
+    /// Others have access.
     #[error("{path} is open to others (mode {mode:o}); it holds mail and keys, so run: chmod 700 {path}")]
-    TooOpen {
-        /// The directory.
-        path: String,
-        /// Its mode.
-        mode: u32,
-    },
-    /// It lies on a network file system.
+    TooOpen { path: String, mode: u32 },
+    /// It is on a network file system.
     #[error(
-        "{path} lies on {kind}: the database needs locks and fsync that network file systems do not keep; use a local disk"
+        "{path} is on {kind}: the database needs locks and fsync that network file systems do not \
+        guarantee; use a local disk"
     )]
     Network {
-        /// The directory.
         path: String,
-        /// What it lies on.
+        /// The kind of file system.
         kind: String,
     },
     /// It belongs to another user.
     #[error(
-        "{path} belongs to user {owner}, and mailkite runs as user {user}; run it as {owner}, or: chown -R {user} {path}"
+        "{path} belongs to user {owner}, but mailkite runs as user {user}; run it as {owner}, \
+        or: chown -R {user} {path}"
     )]
     Foreign {
-        /// The directory.
         path: String,
-        /// Whose it is.
         owner: u32,
-        /// Who runs.
+        /// The user of this process.
         user: u32,
     },
     /// Another process uses it.
     #[error("{0} is in use by another mailkite process")]
     Locked(PathBuf),
-    /// There was a database and now there is none.
+    /// The database is gone.
     #[error(
-        "{0} is missing or empty, although this data directory was in use: nothing is started anew over its mail. \
-         Put the database back or restore a backup; what is left, and how to start with it, says: mailkite recover"
+        "{0} is missing or empty, although this data directory was in use; mailkite does not start anew over its \
+         mail. Put the database back or restore a backup; to see what is left and start with it, run: mailkite recover"
     )]
     DatabaseLost(PathBuf),
-    /// The system refused something.
+    /// A system call failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
 }
 
-/// A data directory that this process holds.
+/// A data directory that this process has locked.
 #[derive(Debug)]
 pub(crate) struct DataDir {
-    /// The lock ends with this value or the process, whichever comes first.
+    /// The lock is released with this value or the process, whichever ends first.
     lock: File,
-    /// The same for a lock on the directory itself, which nobody removes unnoticed as the file may be; `None` where the
-    /// file system has no such locks.
+    /// A lock on the directory itself, which cannot be removed unnoticed as the lock file can; `None` where the file
+    /// system has no such locks.
     _directory: Option<File>,
 }
 
 impl DataDir {
-    /// Makes the directory if need be, checks it and takes its lock.
+    /// Creates the directory if necessary, checks it and locks it.
     ///
     /// # Errors
-    /// A sentence that says what is in the way.
+    /// A sentence that says what is wrong.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         if !path.exists() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -117,24 +111,24 @@ impl DataDir {
     /// Refuses a database file that is missing or empty where there was one before.
     ///
     /// # Errors
-    /// It is lost.
+    /// The database is lost.
     pub(crate) fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
-        miss(self.lock.metadata(), file)
+        check_not_lost(self.lock.metadata(), file)
     }
 
-    /// As [`DataDir::check_database`], of a directory that another process may hold.
+    /// Checks as [`DataDir::check_database`] does, without the lock.
     ///
     /// # Errors
-    /// It is lost.
+    /// The database is lost.
     pub(crate) fn inspect_database(path: &Path, file: &Path) -> Result<(), DataDirError> {
-        miss(fs::metadata(path.join(LOCK_NAME)), file)
+        check_not_lost(fs::metadata(path.join(LOCK_NAME)), file)
     }
 
-    /// Notes that there is a database from now on.
+    /// Records that there is a database from now on.
     ///
     /// # Errors
-    /// The note cannot be written.
-    pub(crate) fn note_database(&self) -> Result<(), DataDirError> {
+    /// The lock file cannot be written.
+    pub(crate) fn record_database(&self) -> Result<(), DataDirError> {
         let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
         if self.lock.metadata().map_err(io)?.len() == 0 {
             (&self.lock).write_all(IN_USE).and_then(|()| self.lock.sync_all()).map_err(io)?;
@@ -142,10 +136,10 @@ impl DataDir {
         Ok(())
     }
 
-    /// Notes that there is no database any more, and that a new one may be made.
+    /// Records that there is no database any more, so that a new one may be made.
     ///
     /// # Errors
-    /// The note cannot be written.
+    /// The lock file cannot be written.
     pub(crate) fn forget_database(&self) -> Result<(), DataDirError> {
         let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
         self.lock.set_len(0).and_then(|()| self.lock.sync_all()).map_err(io)
@@ -170,28 +164,28 @@ impl DataDir {
         }
     }
 
-    /// Free octets on the directory's file system.
+    /// Returns the free octets of the directory's file system.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The system call fails.
     pub(crate) fn free_bytes(path: &Path) -> std::io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Whether something can be written: the file system is not mounted read-only, and not full, as far as it tells.
+    /// Returns true if the file system is not mounted read-only and reports some free space.
     pub(crate) fn has_room(path: &Path) -> bool {
-        const LEAST: u64 = 1 << 20;
+        const MIN_FREE: u64 = 1 << 20;
         rustix::fs::statvfs(path).is_ok_and(|stat| {
             let writable = !stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-            writable && stat.f_bavail.saturating_mul(stat.f_frsize) >= LEAST
+            writable && stat.f_bavail.saturating_mul(stat.f_frsize) >= MIN_FREE
         })
     }
 
-    /// Octets of the directory's file system.
+    /// Returns the size of the directory's file system in octets.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The system call fails.
     pub(crate) fn total_bytes(path: &Path) -> std::io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
@@ -205,20 +199,20 @@ fn lock_directory(path: &Path) -> Result<Option<File>, DataDirError> {
         Ok(()) => Ok(Some(directory)),
         Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => {
-            tracing::debug!(%error, "the file system locks no folders; the lock file alone keeps others out");
+            tracing::debug!(%error, "the file system cannot lock directories; the lock file alone has to do");
             Ok(None)
         }
     }
 }
 
-/// An error when the lock file says that there was a database, and the file is missing or empty.
-fn miss(lock: std::io::Result<fs::Metadata>, file: &Path) -> Result<(), DataDirError> {
+/// Fails when the lock file says that there was a database, and the file is missing or empty.
+fn check_not_lost(lock: std::io::Result<fs::Metadata>, file: &Path) -> Result<(), DataDirError> {
     let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
     let lost = length(lock) > 0 && length(fs::metadata(file)) == 0;
     if lost { Err(DataDirError::DatabaseLost(file.to_owned())) } else { Ok(()) }
 }
 
-/// Files that root makes in another user's directory would be closed to that user later.
+/// Checks the owner: files that root makes in another user's directory would later be inaccessible to that user.
 fn check_owner(path: &Path) -> Result<(), DataDirError> {
     let metadata = fs::metadata(path).map_err(|error| DataDirError::Io(path.display().to_string(), error))?;
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -228,7 +222,7 @@ fn check_owner(path: &Path) -> Result<(), DataDirError> {
     Err(DataDirError::Foreign { path: path.display().to_string(), owner, user })
 }
 
-/// What kind of network file system a directory lies on, if on one.
+/// Returns the kind of network file system that a directory is on, if any.
 fn network_file_system(path: &Path) -> Result<Option<String>, DataDirError> {
     let io = |error| DataDirError::Io(path.display().to_string(), error);
     let stat = rustix::fs::statfs(path).map_err(|error| io(error.into()))?;
@@ -244,7 +238,7 @@ fn network_file_system(path: &Path) -> Result<Option<String>, DataDirError> {
     Ok(known.map(|(_, kind)| (*kind).to_owned()))
 }
 
-/// The type of the file system on `device`, from the lines of proc_pid_mountinfo(5).
+/// Returns the type of the file system on `device`, from the lines of proc_pid_mountinfo(5).
 fn mounted_as(mounts: &str, device: u64) -> Option<&str> {
     let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&number))?;
@@ -277,7 +271,7 @@ mod tests {
         let held = DataDir::open(&path).unwrap();
         held.check_database(&database).unwrap();
         fs::write(&database, "x").unwrap();
-        held.note_database().unwrap();
+        held.record_database().unwrap();
         drop(held);
         let held = DataDir::open(&path).unwrap();
         held.check_database(&database).unwrap();

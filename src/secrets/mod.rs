@@ -1,6 +1,8 @@
-//! The master key file and what hangs on it: secrets sealed at rest, derived keys, tokens and their hashes.
+//! Secrets: the master key file, sealing at rest, derived keys, tokens and their hashes.
 //!
-//! A copy of the database alone reveals no secret; a copy of the whole data directory does, so it is 0700.
+//! A copy of the database alone reveals no secret; a copy of the whole data directory does, so it is 0700. It may use
+//! `id`, `clock` and `fair_semaphore`. A new derived key or token belongs here; passwords, session tokens and signed
+//! links have files of their own.
 
 pub(crate) mod passwords;
 pub(crate) mod session_tokens;
@@ -19,20 +21,20 @@ use ring::{digest, hkdf};
 
 use crate::id::{fill_random, random_base36, random_base62};
 
-/// The file name of the master key inside the data directory.
+/// The file name of the master key in the data directory.
 pub(crate) const FILE_NAME: &str = "master.key";
 const KEY_LEN: usize = 32;
 
-/// Why the master key cannot be used.
+/// The reasons why the master key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
-    /// Others may read it.
+    /// Others can read it.
     #[error("{0} can be read by others; run: chmod 600 {0}")]
     TooOpen(String),
-    /// It is not 32 octets.
-    #[error("{0} is no master key: it should have 32 octets; restore it from a backup, it cannot be made anew")]
+    /// It does not have 32 octets.
+    #[error("{0} is not a master key: it should have 32 octets; restore it from a backup, it cannot be recreated")]
     Malformed(String),
-    /// It is gone, although the database sealed with it is there.
+    /// It is missing beside a database that was sealed with it.
     #[error(
         "{0} is missing, but there is a database whose secrets only it opens: put it back from a backup; \
          to start without them, use an empty data directory"
@@ -41,12 +43,12 @@ pub enum SecretsError {
     /// Reading or writing it failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
-    /// What was sealed was changed, or sealed with another key or for another purpose.
+    /// The sealed data was changed, or sealed with another key or for another purpose.
     #[error("a sealed secret does not open with this master key")]
     Unsealable,
 }
 
-/// Seals and opens; its `Debug` shows nothing.
+/// Seals and opens secrets; its `Debug` output reveals nothing.
 pub struct Secrets {
     sealing: LessSafeKey,
     root: hkdf::Prk,
@@ -58,7 +60,7 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// HKDF output of one key's length.
+/// The length of a key, for HKDF.
 struct KeyLength;
 
 impl hkdf::KeyType for KeyLength {
@@ -68,7 +70,7 @@ impl hkdf::KeyType for KeyLength {
 }
 
 impl Secrets {
-    /// Reads the master key of a data directory; makes it at the first start.
+    /// Reads the master key of a data directory; creates it at the first start.
     ///
     /// # Errors
     /// It is too open, malformed, unreadable, or missing beside a database.
@@ -80,7 +82,7 @@ impl Secrets {
         Self::read(data_dir)
     }
 
-    /// Reads the master key of a data directory, and never makes one.
+    /// Reads the master key of a data directory and never creates one.
     ///
     /// # Errors
     /// As [`Secrets::open`].
@@ -96,7 +98,7 @@ impl Secrets {
         Self::from_key(&key)
     }
 
-    /// Whether the master key is missing beside a database that was sealed with it.
+    /// Returns true if the master key is missing beside a database that was sealed with it.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -112,7 +114,7 @@ impl Secrets {
         Ok(Self { sealing: LessSafeKey::new(sealing), root })
     }
 
-    /// Encrypts a secret; it opens only for the same purpose.
+    /// Encrypts a secret; it can be opened for the same purpose only.
     pub fn seal(&self, purpose: &str, plaintext: &[u8]) -> Vec<u8> {
         let mut nonce = [0_u8; NONCE_LEN];
         fill_random(&mut nonce);
@@ -121,7 +123,7 @@ impl Secrets {
         let aad = Aad::from(purpose.as_bytes());
         match self.sealing.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text) {
             Ok(()) => sealed.append(&mut text),
-            // Only a text of 256 GiB is too long to seal; an empty seal opens for nobody.
+            // Only a text of 256 GiB is too long to seal; an empty result never opens.
             Err(_) => sealed.clear(),
         }
         sealed
@@ -142,7 +144,7 @@ impl Secrets {
         Ok(plain.to_vec())
     }
 
-    /// As [`Secrets::open_sealed`], for a secret that is text.
+    /// Decrypts a secret that is text, as [`Secrets::open_sealed`] does.
     ///
     /// # Errors
     /// As [`Secrets::open_sealed`].
@@ -150,22 +152,22 @@ impl Secrets {
         String::from_utf8(self.open_sealed(purpose, sealed)?).map_err(|_| SecretsError::Unsealable)
     }
 
-    /// The key that signs session tokens.
+    /// Returns the key that signs session tokens.
     pub fn session_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"session")
     }
 
-    /// The key that signs attachment links (contract 7.1).
+    /// Returns the key that signs attachment links (contract 7.1).
     pub fn link_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"link")
     }
 
-    /// The key that duplicate suppression hashes with.
+    /// Returns the key of the fingerprints for duplicate suppression.
     pub(crate) fn fingerprint_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"fingerprint")
     }
 
-    /// The key of envelope senders that prove themselves.
+    /// Returns the key that authenticates our own envelope senders.
     pub(crate) fn return_path_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"return path")
     }
@@ -192,44 +194,44 @@ fn has_database(data_dir: &Path) -> std::io::Result<bool> {
 fn create(data_dir: &Path, path: &Path) -> std::io::Result<()> {
     let mut key = [0_u8; KEY_LEN];
     fill_random(&mut key);
-    // Written aside and renamed, so that a crash leaves no half key.
-    let draft = path.with_extension("new");
-    drop(fs::remove_file(&draft));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    // Written to a temporary file and renamed, so that a crash leaves no partial key.
+    let temporary = path.with_extension("new");
+    drop(fs::remove_file(&temporary));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(&key)?;
     file.sync_all()?;
-    fs::rename(&draft, path)?;
+    fs::rename(&temporary, path)?;
     File::open(data_dir)?.sync_all()
 }
 
-/// Refuses a master key that others may read.
+/// Refuses a master key that others can read.
 ///
 /// # Errors
-/// They may, or it cannot be looked at.
+/// They can, or its metadata cannot be read.
 pub(crate) fn check_mode(path: &Path) -> Result<(), SecretsError> {
     let name = path.display().to_string();
     let mode = fs::metadata(path).map_err(|error| SecretsError::Io(name.clone(), error))?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { Err(SecretsError::TooOpen(name)) }
 }
 
-/// A new API key (contract 1.4).
+/// Creates an API key (contract 1.4).
 pub fn new_api_key() -> String {
     format!("mk_live_{}", random_base62(40))
 }
 
-/// A new setup token: 32 characters `[0-9a-z]` (contract 1.4).
+/// Creates a setup token: 32 characters `[0-9a-z]` (contract 1.4).
 pub(crate) fn new_setup_token() -> String {
     random_base36(32)
 }
 
-/// A new webhook signing secret (contract 1.4).
+/// Creates a webhook signing secret (contract 1.4).
 pub fn new_webhook_secret() -> String {
     let mut key = [0_u8; KEY_LEN];
     fill_random(&mut key);
     format!("whsec_{}", BASE64.encode(key))
 }
 
-/// The SHA-256 by which a key or token is found.
+/// Returns the SHA-256 under which a key or token is stored.
 pub fn token_hash(token: &str) -> [u8; 32] {
     let mut hash = [0_u8; 32];
     for (slot, byte) in hash.iter_mut().zip(digest::digest(&digest::SHA256, token.as_bytes()).as_ref()) {

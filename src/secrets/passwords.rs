@@ -1,5 +1,5 @@
-//! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory; who
-//! asks takes turns.
+//! Password hashing: Argon2id with 19 MiB, two passes and one lane. Few run at a time so that logins cannot exhaust
+//! memory; requesters take turns.
 
 use crate::fair_semaphore::{FairSemaphore, QueueFull, Requester};
 use crate::id::fill_random;
@@ -8,18 +8,18 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 /// Hashes computed at the same time.
-const AT_ONCE: usize = 2;
-/// Those that wait; at some 50 ms each the last of them does so for two seconds.
-const MOST_WAITING: usize = 64;
+const MAX_CONCURRENT: usize = 2;
+/// Most that wait; at some 50 ms each the last one waits two seconds.
+const MAX_WAITING: usize = 64;
 /// The shortest password, in characters (contract 2.2).
 const MIN_CHARS: usize = 10;
-/// The longest, in bytes: nobody makes us hash a megabyte.
+/// The longest password, in bytes: nobody makes us hash a megabyte.
 const MAX_BYTES: usize = 1024;
-/// What is verified against where there is nothing to verify against: a hash of the same cost that no password has.
-const STAND_IN: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlz$\
+/// Verified against when there is no stored hash: same cost, matches no password.
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlz$\
     AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Why a new password is refused; the API answers 400 `weak_password`.
+/// The reasons to refuse a new password; the API answers 400 `weak_password`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Weak {
     /// Fewer than ten characters.
@@ -28,26 +28,26 @@ pub(crate) enum Weak {
     /// More than 1,024 bytes.
     #[error("a password has at most {MAX_BYTES} bytes")]
     Long,
-    /// The e-mail, or what stands before its `@`.
+    /// The e-mail address, or its local part.
     #[error("a password is not the e-mail address")]
     Email,
 }
 
-/// A password was neither hashed nor verified.
+/// The reasons why a password could not be hashed or verified.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum HashError {
-    /// Only for want of memory.
+    /// Out of memory.
     #[error("a password could not be hashed")]
     Failed,
-    /// Too many wait for the same.
+    /// Too many requests are waiting.
     #[error(transparent)]
-    Crowded(#[from] QueueFull),
+    QueueFull(#[from] QueueFull),
 }
 
-/// Whether a password may be used for an account with this e-mail.
+/// Checks that a password may be used for an account with this e-mail address.
 ///
 /// # Errors
-/// It is too short, too long, or says no more than the e-mail.
+/// It is too short, too long, or equals the address or its local part.
 pub(crate) fn check(password: &str, email: &str) -> Result<(), Weak> {
     if password.chars().count() < MIN_CHARS {
         return Err(Weak::Short);
@@ -63,29 +63,29 @@ pub(crate) fn check(password: &str, email: &str) -> Result<(), Weak> {
 /// Hashes and verifies off the async threads; clones share the limit.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    gate: FairSemaphore,
+    semaphore: FairSemaphore,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { gate: FairSemaphore::new(AT_ONCE, MOST_WAITING) }
+        Self { semaphore: FairSemaphore::new(MAX_CONCURRENT, MAX_WAITING) }
     }
 }
 
 impl Passwords {
-    /// The hash of a password in PHC form, with a salt of its own, in the turn of `who`.
+    /// Returns the hash of a password in PHC form, with a new salt; queues fairly for `who`.
     ///
     /// # Errors
-    /// Not enough memory, or too many wait.
+    /// Not enough memory, or too many are waiting.
     pub async fn hash<'a>(&self, password: String, who: impl Into<Requester<'a>>) -> Result<String, HashError> {
         self.run(who, move || hash(&password)).await?
     }
 
-    /// Whether the password is the stored one, in the turn of `who`. Without a stored one the same work is done, and the
-    /// answer is no.
+    /// Verifies the password against the stored hash; queues fairly for `who`. Without a stored hash it does the same
+    /// work and returns false.
     ///
     /// # Errors
-    /// Too many wait.
+    /// Too many are waiting.
     pub(crate) async fn verify<'a>(
         &self,
         password: String,
@@ -96,15 +96,15 @@ impl Passwords {
             return Ok(false);
         }
         let verified = self.run(who, move || {
-            let genuine = verify(&password, stored.as_deref().unwrap_or(STAND_IN));
+            let genuine = verify(&password, stored.as_deref().unwrap_or(DUMMY_HASH));
             genuine && stored.is_some()
         });
         verified.await
     }
 
-    /// How many wait for their turn, and how many were refused since the start.
-    pub(crate) fn figures(&self) -> (usize, u64) {
-        self.gate.figures()
+    /// Returns how many are waiting now, and how many were refused since the start.
+    pub(crate) fn queue_stats(&self) -> (usize, u64) {
+        self.semaphore.queue_stats()
     }
 
     async fn run<'a, T: Send + 'static>(
@@ -112,11 +112,11 @@ impl Passwords {
         who: impl Into<Requester<'a>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashError> {
-        let turn = self.gate.enter(who).await?;
-        // The work ends when it is done, not when whoever asked goes away; so long it has its turn.
+        let permit = self.semaphore.acquire(who).await?;
+        // Hold the permit until the work is done, even if the requester goes away meanwhile.
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(turn);
+            drop(permit);
             done
         });
         done.await.map_err(|_| HashError::Failed)
@@ -155,7 +155,7 @@ mod tests {
         assert!(passwords.verify("correct horse".to_owned(), Some(stored.clone()), "me").await.unwrap());
         assert!(!passwords.verify("correct Horse".to_owned(), Some(stored), "me").await.unwrap());
         assert!(!passwords.verify("correct horse".to_owned(), None, "me").await.unwrap());
-        assert!(argon2::PasswordHash::new(STAND_IN).is_ok(), "the stand-in costs what a stored hash costs");
+        assert!(argon2::PasswordHash::new(DUMMY_HASH).is_ok(), "the stand-in costs what a stored hash costs");
     }
 
     #[tokio::test]
@@ -166,10 +166,10 @@ mod tests {
         assert!((&mut asked).now_or_never().is_none());
         drop(asked);
         let mut turns = Vec::new();
-        for _ in 1..AT_ONCE {
-            turns.push(passwords.gate.enter("other").await.unwrap());
+        for _ in 1..MAX_CONCURRENT {
+            turns.push(passwords.semaphore.acquire("other").await.unwrap());
         }
-        let mut last = Box::pin(passwords.gate.enter("other"));
+        let mut last = Box::pin(passwords.semaphore.acquire("other"));
         assert!((&mut last).now_or_never().is_none());
         release.send(()).unwrap();
         assert!(last.await.is_ok(), "the work is done");

@@ -1,4 +1,4 @@
-//! Session tokens: JWTs that name a session's row (contract 1.4). Pure; whether the session lives is the store's word.
+//! Session tokens: JWTs that name a session's row (contract 1.4). Pure; the store knows if the session still exists.
 
 use std::time::Duration;
 
@@ -8,35 +8,34 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::{AccountId, random_base62};
 
-/// How long a session lasts (contract 1.4).
+/// The lifetime of a session (contract 1.4).
 pub(crate) const LIFETIME: Duration = Duration::from_secs(604_800);
 
-/// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The account's public id.
     pub(crate) sub: AccountId,
-    /// When it was issued, in seconds.
+    /// Issued at, in Unix seconds.
     pub(crate) iat: i64,
-    /// When it ends, in seconds.
+    /// Expires at, in Unix seconds.
     pub exp: i64,
-    /// The session it names.
+    /// The session's id.
     pub jti: String,
 }
 
-/// Issues and reads tokens with one key.
+/// Issues and verifies tokens with one key.
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
 }
 
 impl Tokens {
-    /// Tokens of this key.
+    /// Uses this key for HS256.
     pub fn new(key: &[u8; 32]) -> Self {
         Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key) }
     }
 
-    /// A token for a new session, and what it says.
+    /// Issues a token for a new session.
     pub fn issue(&self, account: &AccountId, now: Timestamp) -> (String, Claims) {
         let claims = Claims {
             sub: account.clone(),
@@ -44,15 +43,15 @@ impl Tokens {
             exp: now.plus(LIFETIME).as_secs(),
             jti: random_base62(22),
         };
-        // Fails only for claims that are no JSON.
+        // Fails only for claims that are not JSON.
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding);
         (token.unwrap_or_default(), claims)
     }
 
-    /// What a token says, if it is genuine and has not ended.
+    /// Returns the claims of a token that is genuine and has not expired.
     pub(crate) fn read(&self, token: &str, now: Timestamp) -> Option<Claims> {
         let mut rules = Validation::new(Algorithm::HS256);
-        // The end is compared below, with the clock that issued it.
+        // Expiry is checked below, with the clock that issued the token.
         rules.validate_exp = false;
         rules.required_spec_claims.clear();
         let claims: Claims = jsonwebtoken::decode(token, &self.decoding, &rules).ok()?.claims;

@@ -1,7 +1,7 @@
 //! HMAC-signed attachment links: `<public_url>/att/:mid/:idx?exp=…&sig=…` (contract 7.1).
 //!
-//! Pure: it makes and checks links; which object stands behind one, and whether it is still there, is the door's
-//! question. Links made with the previous key stay valid until they end.
+//! Pure: makes and verifies links; the HTTP handler looks up the object. Links made with the previous key stay valid
+//! until they expire.
 
 use ring::hmac;
 
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
 use data_encoding::HEXLOWER;
 
-/// Makes and checks signed links of one appliance.
+/// Makes and verifies the signed links of one installation.
 #[derive(Clone, Debug)]
 pub struct Links {
     public_url: String,
@@ -17,7 +17,7 @@ pub struct Links {
     previous_key: Option<hmac::Key>,
 }
 
-/// What a valid link leads to.
+/// The target of a valid link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkTarget {
     /// An attachment of a message, by its zero-based index.
@@ -26,7 +26,7 @@ pub enum LinkTarget {
     Upload(UploadId),
 }
 
-/// Why a link is not honoured.
+/// The reasons to refuse a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The signature is missing, malformed or not ours: 403 `bad_signature`.
@@ -48,22 +48,23 @@ impl Links {
         }
     }
 
-    /// Where every link begins, without trailing slash.
+    /// Returns the prefix of every link, without trailing slash.
     pub(crate) fn public_url(&self) -> &str {
         &self.public_url
     }
 
-    /// The link to file `idx` of `mid` (a message id's suffix, or a whole upload id) until `exp_secs`, in Unix seconds.
+    /// Returns the link to file `idx` of `mid` (a message id's suffix, or a whole upload id), valid until `exp_secs`
+    /// in Unix seconds.
     pub fn url(&self, mid: &str, idx: u32, exp_secs: i64) -> String {
         let mid = mid.strip_prefix(MessageId::PREFIX).unwrap_or(mid);
         let sig = HEXLOWER.encode(hmac::sign(&self.key, signed_text(mid, idx, exp_secs).as_bytes()).as_ref());
         format!("{}/att/{mid}/{idx}?exp={exp_secs}&sig={sig}", self.public_url)
     }
 
-    /// Checks a link by its parts as they stand in the request; `mid` may carry `msg_`.
+    /// Verifies a link by its parts as they appear in the request; `mid` may have the prefix `msg_`.
     ///
-    /// Every part has one spelling (decimal without leading zeros, lower-case hex), so that no second form of a
-    /// link is ever valid. The comparison takes constant time.
+    /// Every part has one spelling (decimal without leading zeros, lower-case hex), so that no second form of a link
+    /// is ever valid. The comparison takes constant time.
     pub fn verify(
         &self,
         mid: &str,
@@ -89,7 +90,7 @@ impl Links {
     }
 }
 
-/// `mid` has a fixed alphabet and the other two are digits, so no two links share one text.
+/// Returns the signed text. `mid` has a fixed alphabet and the others are digits, so no two links share a text.
 fn signed_text(mid: &str, idx: u32, exp_secs: i64) -> String {
     format!("att/{mid}/{idx}\n{exp_secs}")
 }
@@ -103,7 +104,7 @@ fn target(mid: &str, idx: &str) -> Option<(LinkTarget, u32)> {
     Some((target, idx))
 }
 
-/// A decimal number in its one spelling: digits only, no leading zero.
+/// Parses a decimal number in its one spelling: digits only, no leading zero.
 fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     let one_spelling = text == "0" || !text.starts_with('0');
     (one_spelling && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?

@@ -1,4 +1,4 @@
-//! Room for mail data while it is received, of all doors together: admission by octets in memory and drafts on disk.
+//! Admission of mail data, shared by all SMTP listeners: octets held in memory and spool files on disk.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
-/// The room; clones share it.
+/// Bounds the mail data being received; clones share the bounds.
 #[derive(Clone, Debug)]
 pub(crate) struct MailDataBudget {
     memory: MemoryBudget,
-    drafts: Arc<Semaphore>,
+    spool_permits: Arc<Semaphore>,
 }
 
 impl MailDataBudget {
-    /// SMTP's share of the budget, and so many drafts, each of which is an open file.
-    pub(crate) fn new(memory: MemoryBudget, drafts: usize) -> Self {
-        Self { memory, drafts: Arc::new(Semaphore::new(drafts.min(Semaphore::MAX_PERMITS))) }
+    /// Takes SMTP's share of `memory` and allows at most `spool_files` open spool files.
+    pub(crate) fn new(memory: MemoryBudget, spool_files: usize) -> Self {
+        Self { memory, spool_permits: Arc::new(Semaphore::new(spool_files.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// Whether no memory is left; then a message is refused.
-    pub(crate) fn refuses(&self) -> bool {
+    /// Returns true, and counts a refusal, when no memory is left for another message.
+    pub(crate) fn must_refuse(&self) -> bool {
         let used_up = self.memory.is_used_up(Door::Smtp);
         if used_up {
             self.memory.count_refusal(Door::Smtp);
@@ -28,14 +28,14 @@ impl MailDataBudget {
         used_up
     }
 
-    /// The memory of one message, none at first.
-    pub(crate) fn share(&self) -> Reservation {
+    /// Opens an empty reservation for one message.
+    pub(crate) fn reservation(&self) -> Reservation {
         self.memory.reservation(Door::Smtp)
     }
 
-    /// The right to one draft, as long as it is held; `None` when there are as many as may be.
-    pub(crate) fn draft(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.drafts).try_acquire_owned().ok()
+    /// Returns the permit for one spool file, or `None` when all are in use.
+    pub(crate) fn spool_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.spool_permits).try_acquire_owned().ok()
     }
 }
 
@@ -46,18 +46,18 @@ mod tests {
     #[test]
     fn so_many_drafts_and_no_more() {
         let room = MailDataBudget::new(MemoryBudget::new(192 << 20, 1024), 1);
-        let held = room.draft();
-        assert!(held.is_some() && room.draft().is_none());
+        let held = room.spool_permit();
+        assert!(held.is_some() && room.spool_permit().is_none());
         drop(held);
-        assert!(room.draft().is_some());
+        assert!(room.spool_permit().is_some());
     }
 
     #[test]
     fn a_message_is_refused_while_no_memory_is_left() {
         let room = MailDataBudget::new(MemoryBudget::new(192 << 20, 1024), 1);
-        let mut share = room.share();
-        assert!(!room.refuses() && share.resize(1) && room.refuses());
+        let mut share = room.reservation();
+        assert!(!room.must_refuse() && share.resize(1) && room.must_refuse());
         drop(share);
-        assert!(!room.refuses());
+        assert!(!room.must_refuse());
     }
 }

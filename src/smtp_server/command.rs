@@ -1,18 +1,18 @@
-//! One command line to a [`Command`] (RFC 5321 §4.1.1).
+//! Parses one command line into a [`Command`] (RFC 5321 §4.1.1).
 //!
-//! Ours rather than a library's, because what it refuses is policy: `<postmaster>` is not `<>`, a quoted local part
-//! is never split at another @, an overflowing SIZE is too large and never small. What devices write and other servers
-//! take, such as a path without its brackets, is read where it says one thing alone.
+//! Hand-written rather than a library's, because what it refuses is policy: `<postmaster>` is not `<>`, a quoted
+//! local part is never split at another @, an overflowing SIZE is too large and never small. Deviations that devices
+//! send and other servers accept, such as a path without brackets, are accepted where they are unambiguous.
 
 use std::borrow::Cow;
 
 use crate::mail::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use crate::mail::reply::Reply;
 
-/// With its source route; RFC 5321 §4.5.3.1.3 has 256 octets as the least that is taken.
+/// Includes the source route; RFC 5321 §4.5.3.1.3 requires at least 256 octets.
 const MAX_PATH: usize = 1000;
 const BLANKS: [char; 2] = [' ', '\t'];
-/// STARTTLS.
+/// The length of STARTTLS.
 const LONGEST_VERB: usize = 8;
 const MAX_NAME: usize = 255;
 
@@ -41,36 +41,36 @@ pub enum Command {
     StartTls,
     /// AUTH.
     Auth {
-        /// In upper case.
+        /// The mechanism's name in upper case.
         mechanism: String,
-        /// The initial response, in base64.
+        /// The initial response in base64.
         initial: Option<String>,
     },
     /// QUIT.
     Quit,
 }
 
-/// What MAIL says.
+/// The arguments of MAIL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailArguments {
-    /// Who gets a bounce.
+    /// The return address for bounces.
     pub reverse_path: ReversePath,
-    /// RFC 1870; saturated when it overflows.
+    /// SIZE of RFC 1870; saturated when it overflows.
     pub size: Option<u64>,
-    /// RFC 6152.
+    /// BODY=8BITMIME of RFC 6152.
     pub eight_bit: bool,
-    /// RFC 6531.
+    /// SMTPUTF8 of RFC 6531.
     pub smtputf8: bool,
-    /// AUTH= of RFC 4954 §5; who vouches for the sender is known without it.
+    /// AUTH= of RFC 4954 §5; ignored, because the authenticated account is known anyway.
     pub auth: bool,
 }
 
-/// Why a line is no command that is carried out.
+/// The reasons not to execute a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is answered, and the session goes on.
+    /// Reply and go on with the session.
     Reply(Reply),
-    /// It is answered and the connection closed: what follows cannot be SMTP.
+    /// Reply and close the connection: what follows cannot be SMTP.
     Close(Reply),
 }
 
@@ -81,7 +81,7 @@ impl From<Reply> for Refusal {
 }
 
 impl Command {
-    /// Whether its path, if it has one, is of the form that mail is sent with.
+    /// Returns false if the command has a path that could not be used for sending.
     pub(crate) fn has_sendable_path(&self) -> bool {
         match self {
             Self::Mail(MailArguments { reverse_path: ReversePath::Mailbox(mailbox), .. })
@@ -95,11 +95,11 @@ impl Command {
 /// Parses a line without its CRLF.
 ///
 /// # Errors
-/// The reply it is refused with.
+/// The reply that refuses the line.
 pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
     let text = match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
-        // A machine's name in whatever charset it has.
+        // Hosts greet with names in any charset.
         Err(_) if is_greeting(line) => String::from_utf8_lossy(line),
         Err(_) => return Err(Reply::BAD_SYNTAX.into()),
     };
@@ -117,10 +117,10 @@ pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
         b"HELO" => Ok(Command::Helo(client_name(rest)?)),
         b"MAIL" => mail(rest).map(Command::Mail).map_err(Refusal::Reply),
         b"RCPT" => rcpt(rest).map(Command::Rcpt).map_err(Refusal::Reply),
-        b"DATA" => bare(rest, Command::Data),
-        b"RSET" => bare(rest, Command::Rset),
-        b"QUIT" => bare(rest, Command::Quit),
-        b"STARTTLS" => bare(rest, Command::StartTls),
+        b"DATA" => without_arguments(rest, Command::Data),
+        b"RSET" => without_arguments(rest, Command::Rset),
+        b"QUIT" => without_arguments(rest, Command::Quit),
+        b"STARTTLS" => without_arguments(rest, Command::StartTls),
         b"NOOP" => Ok(Command::Noop),
         b"HELP" => Ok(Command::Help),
         b"VRFY" if rest.is_empty() => Err(Reply::BAD_SYNTAX.into()),
@@ -136,7 +136,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
     }
 }
 
-/// RFC 4954 §4
+/// Parses the arguments of AUTH (RFC 4954 §4).
 fn auth(rest: &str) -> Result<Command, Refusal> {
     let mut words = rest.split_ascii_whitespace();
     match (words.next(), words.next(), words.next()) {
@@ -147,7 +147,7 @@ fn auth(rest: &str) -> Result<Command, Refusal> {
     }
 }
 
-fn bare(rest: &str, command: Command) -> Result<Command, Refusal> {
+fn without_arguments(rest: &str, command: Command) -> Result<Command, Refusal> {
     if rest.is_empty() { Ok(command) } else { Err(Reply::BAD_SYNTAX.into()) }
 }
 
@@ -155,7 +155,8 @@ fn is_greeting(line: &[u8]) -> bool {
     line.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"EHLO ") || head.eq_ignore_ascii_case(b"HELO "))
 }
 
-/// Who the client says it is: a domain or an address literal, but much else is met and harmless, such as two words.
+/// Accepts any non-empty name: a domain or an address literal is required, but much else, such as two words, is seen
+/// and harmless.
 fn client_name(text: &str) -> Result<String, Reply> {
     if text.is_empty() || text.len() > MAX_NAME { Err(Reply::BAD_SYNTAX) } else { Ok(text.to_owned()) }
 }
@@ -190,13 +191,13 @@ fn mail(rest: &str) -> Result<MailArguments, Reply> {
         if !path.is_ascii() && !arguments.smtputf8 {
             return Err(Reply::NEEDS_SMTPUTF8);
         }
-        let path = behind_route(path).and_then(ReversePath::parse_received);
+        let path = strip_source_route(path).and_then(ReversePath::parse_received);
         arguments.reverse_path = path.map_err(|_| Reply::BAD_SYNTAX)?;
     }
     Ok(arguments)
 }
 
-/// RFC 1870 §5: up to 20 digits; what overflows is too large, never small.
+/// Parses SIZE: up to 20 digits (RFC 1870 §5); an overflow is too large, never small.
 fn parse_size(digits: &str) -> Result<u64, Reply> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Reply::BAD_SYNTAX);
@@ -209,22 +210,22 @@ fn rcpt(rest: &str) -> Result<ForwardPath, Reply> {
     if !parameters.is_empty() {
         return Err(Reply::UNKNOWN_PARAMETER);
     }
-    // RFC 5321 §4.5.1: in any case, and without a domain.
+    // RFC 5321 §4.5.1: case-insensitive and without a domain.
     if path.eq_ignore_ascii_case("postmaster") {
         return Ok(ForwardPath::Postmaster);
     }
-    let mailbox = behind_route(path).and_then(Mailbox::parse_received);
+    let mailbox = strip_source_route(path).and_then(Mailbox::parse_received);
     mailbox.map(ForwardPath::Mailbox).map_err(|_| Reply::BAD_SYNTAX)
 }
 
-/// The path without its angle brackets, and the parameters behind it. An empty path is the null one, which is written
-/// `<>` and not otherwise.
+/// Splits into the path without its angle brackets and the parameters that follow. An empty path is the null path,
+/// which is valid only as `<>`.
 fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Reply> {
     let (head, body) = rest.split_at_checked(keyword.len()).ok_or(Reply::BAD_SYNTAX)?;
     // Blanks around the colon are not allowed but common.
     let body = body.trim_start_matches(BLANKS).strip_prefix(':').map(|body| body.trim_start_matches(BLANKS));
     let body = body.filter(|_| head.eq_ignore_ascii_case(keyword)).ok_or(Reply::BAD_SYNTAX)?;
-    let (path, behind) = match bracketed(body) {
+    let (path, behind) = match after_bracket(body) {
         Some(inside) => {
             let end = find_unquoted(inside, &['>']).ok_or(Reply::BAD_SYNTAX)?;
             let (path, behind) = inside.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
@@ -237,7 +238,7 @@ fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Re
         None => {
             let end = find_unquoted(body, &BLANKS).unwrap_or(body.len());
             let (path, behind) = body.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
-            // A parameter is no sender, and of two addresses neither is the one.
+            // A parameter is not a sender, and two addresses are ambiguous.
             let is_parameter = path.contains('=') && find_unquoted(path, &['@']).is_none();
             if path.is_empty() || is_parameter || behind.trim_start_matches(BLANKS).starts_with('<') {
                 return Err(Reply::BAD_SYNTAX);
@@ -252,15 +253,15 @@ fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Re
     Ok((path, behind.trim_matches(BLANKS)))
 }
 
-/// What follows the opening bracket, before which a display name may stand; none for a path without brackets.
-fn bracketed(body: &str) -> Option<&str> {
+/// Returns the text after the opening bracket, which a display name may precede; `None` for a path without brackets.
+fn after_bracket(body: &str) -> Option<&str> {
     let (name, behind) = body.split_at_checked(find_unquoted(body, &['<'])?)?;
-    // Beside an address a bracket is part of a parameter, and two addresses would be one too many.
+    // A bracket inside a parameter is not a path's, and a bracket after an address would start a second one.
     let other = name.contains('@') || find_unquoted(name, &['=', '>']).is_some();
     if other { None } else { behind.strip_prefix('<') }
 }
 
-/// Where one of these characters stands first outside of quoted strings.
+/// Returns the offset of the first of these characters outside quoted strings.
 fn find_unquoted(text: &str, wanted: &[char]) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     let found = text.char_indices().find(|(_, c)| {
@@ -275,9 +276,9 @@ fn find_unquoted(text: &str, wanted: &[char]) -> Option<usize> {
     found.map(|(at, _)| at)
 }
 
-/// What stands behind the source route that may begin a path: `@one.example,@[192.0.2.1]:` (RFC 5321 §4.1.2: A-d-l). It
-/// is ignored (RFC 5321 §4.1.1.3, appendix C).
-fn behind_route(path: &str) -> Result<&str, AddressError> {
+/// Strips the source route that may begin a path, `@one.example,@[192.0.2.1]:` (RFC 5321 §4.1.2: A-d-l). It is
+/// ignored (RFC 5321 §4.1.1.3, appendix C).
+fn strip_source_route(path: &str) -> Result<&str, AddressError> {
     if !path.starts_with('@') {
         return Ok(path);
     }

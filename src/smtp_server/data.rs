@@ -1,7 +1,8 @@
-//! Mail data as it comes after DATA: the strict end, dot-unstuffing, and where it is put.
+//! Reads the mail data after DATA: strict end of data, dot-unstuffing, buffering in memory or in a spool file.
 //!
-//! End of data is exactly CRLF . CRLF (RFC 5321 §4.1.1.4), also as the very first line. A bare CR or LF ends the session:
-//! two servers that disagree about line ends can be made to disagree about where a message ends (SMTP smuggling).
+//! The end of data is exactly CRLF . CRLF (RFC 5321 §4.1.1.4), also as the very first line. A bare CR or LF ends the
+//! session: two servers that disagree about line ends can be made to disagree about where a message ends (SMTP
+//! smuggling).
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -9,82 +10,82 @@ use super::admission::MailDataBudget;
 use crate::store::blobs::objects::{MailData, Objects, PendingObject};
 use crate::store::{Error, Result};
 
-/// RFC 5321 §4.5.3.1.6 says 1,000; real mail is met with more.
+/// RFC 5321 §4.5.3.1.6 allows 1,000 octets; real mail has longer lines.
 const MAX_LINE: usize = 65_536;
-/// Beyond this mail data goes to a draft on disk …
-const MEMORY_MAX: usize = 256 * 1024;
-/// … in pieces of this size.
-const PIECE: usize = 256 * 1024;
+/// Larger mail data goes to a spool file …
+const MAX_IN_MEMORY: usize = 256 * 1024;
+/// … in chunks of this size.
+const SPOOL_CHUNK: usize = 256 * 1024;
 
-/// What a piece of input brought.
+/// The result of feeding a piece of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// All of it was data; there is more to come.
+    /// All input was data and more is expected.
     More,
-    /// The data ended; so many octets of the input belong to it, the rest are commands.
+    /// The data ended after this many octets of the input; the rest are commands.
     End(usize),
-    /// A bare CR or LF.
+    /// The input contains a bare CR or LF.
     BareNewline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum LineState {
     LineStart,
-    /// Behind a dot that begins a line.
+    /// After the dot that begins a line.
     Dot,
-    /// Behind a dot and CR.
+    /// After that dot and a CR.
     DotCr,
     Inside,
-    /// Behind a CR inside a line.
+    /// After a CR inside a line.
     Cr,
 }
 
-/// Finds the end of data and undoes dot-stuffing, whatever pieces the data comes in.
+/// Finds the end of data and removes dot-stuffing, however the data is split into pieces.
 #[derive(Debug)]
 pub struct DataReader {
-    at: At,
+    state: LineState,
     line: usize,
     line_too_long: bool,
 }
 
 impl Default for DataReader {
     fn default() -> Self {
-        // RFC 5321 §4.1.1.4: the CRLF of the DATA command is the one before a first dot.
-        Self { at: At::LineStart, line: 0, line_too_long: false }
+        // RFC 5321 §4.1.1.4: the CRLF of the DATA command precedes a first dot.
+        Self { state: LineState::LineStart, line: 0, line_too_long: false }
     }
 }
 
 impl DataReader {
-    /// Whether a line was longer than is taken.
+    /// Returns true if a line exceeded the limit; its excess was dropped.
     pub const fn line_too_long(&self) -> bool {
         self.line_too_long
     }
 
-    /// Takes the next piece and appends what it holds of the message to `out`.
+    /// Consumes the next piece and appends the message data in it to `out`.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut rest = input;
         while let Some((&byte, behind)) = rest.split_first() {
-            match (self.at, byte) {
-                (At::LineStart, b'.') => {
-                    self.at = At::Dot;
+            match (self.state, byte) {
+                (LineState::LineStart, b'.') => {
+                    self.state = LineState::Dot;
                     rest = behind;
                 }
-                (At::LineStart, _) => self.at = At::Inside,
-                (At::Dot, b'\r') => {
-                    self.at = At::DotCr;
+                (LineState::LineStart, _) => self.state = LineState::Inside,
+                (LineState::Dot, b'\r') => {
+                    self.state = LineState::DotCr;
                     rest = behind;
                 }
-                // RFC 5321 §4.5.2: the dot that begins a longer line was added by the client.
-                (At::Dot, _) => self.at = At::Inside,
-                (At::DotCr, b'\n') => return Progress::End(input.len() - behind.len()),
-                (At::Cr, b'\n') => {
+                // RFC 5321 §4.5.2: the client added the dot that begins a longer line.
+                (LineState::Dot, _) => self.state = LineState::Inside,
+                (LineState::DotCr, b'\n') => return Progress::End(input.len() - behind.len()),
+                (LineState::Cr, b'\n') => {
                     out.extend_from_slice(b"\r\n");
-                    self.at = At::LineStart;
+                    self.state = LineState::LineStart;
                     self.line = 0;
                     rest = behind;
                 }
-                (At::Cr | At::DotCr, _) => return Progress::BareNewline,
-                (At::Inside, _) => match memchr::memchr2(b'\r', b'\n', rest) {
+                (LineState::Cr | LineState::DotCr, _) => return Progress::BareNewline,
+                (LineState::Inside, _) => match memchr::memchr2(b'\r', b'\n', rest) {
                     None => {
                         self.take(rest, out);
                         rest = &[];
@@ -95,7 +96,7 @@ impl DataReader {
                         if behind.first() != Some(&b'\r') {
                             return Progress::BareNewline;
                         }
-                        self.at = At::Cr;
+                        self.state = LineState::Cr;
                         rest = behind.get(1..).unwrap_or_default();
                     }
                 },
@@ -114,84 +115,92 @@ impl DataReader {
     }
 }
 
-/// Where mail data is gathered: in memory, then in a draft; past the size limit nowhere.
+/// Collects mail data: in memory, then in a spool file; past the size limit it is discarded.
 ///
-/// It holds the right to its draft until it is dropped, which should be after the draft.
+/// Holds the permit for its spool file until it is dropped, so drop the file first.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct MailDataBuffer {
     buffer: Vec<u8>,
-    draft: Option<PendingObject>,
-    room: MailDataBudget,
-    right: Option<OwnedSemaphorePermit>,
+    spool_file: Option<PendingObject>,
+    budget: MailDataBudget,
+    permit: Option<OwnedSemaphorePermit>,
     limit: u64,
     too_large: bool,
-    trouble: Option<Error>,
+    write_error: Option<Error>,
 }
 
-impl Gathered {
-    /// Nothing yet; at most `limit` octets.
-    pub(crate) const fn new(limit: u64, room: MailDataBudget) -> Self {
-        Self { buffer: Vec::new(), draft: None, room, right: None, limit, too_large: false, trouble: None }
+impl MailDataBuffer {
+    /// Creates an empty buffer for at most `limit` octets.
+    pub(crate) const fn new(limit: u64, budget: MailDataBudget) -> Self {
+        Self {
+            buffer: Vec::new(),
+            spool_file: None,
+            budget,
+            permit: None,
+            limit,
+            too_large: false,
+            write_error: None,
+        }
     }
 
-    /// Where the reader appends to.
+    /// Returns the buffer that the reader appends to.
     pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
-    /// Whether the message is past its limit.
     pub(crate) const fn too_large(&self) -> bool {
         self.too_large
     }
 
-    /// Octets held in memory.
+    /// Returns the octets held in memory.
     pub(crate) const fn in_memory(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// Called between pieces: moves to disk what should not stay in memory, and drops what will be refused anyway.
+    /// Moves data to disk that should not stay in memory, and drops what will be refused anyway; call it between
+    /// pieces.
     ///
-    /// A disk that fails is not told now but by [`Gathered::finish`], after the client has sent everything: replies come
-    /// only at the end of data.
-    pub(crate) async fn settle(&mut self, objects: &Objects, short_of_memory: bool) {
-        let written = self.draft.as_ref().map_or(0, PendingObject::len);
+    /// [`MailDataBuffer::finish`] reports a disk error, after the client has sent everything: SMTP replies only at the
+    /// end of data.
+    pub(crate) async fn spill(&mut self, objects: &Objects, short_of_memory: bool) {
+        let written = self.spool_file.as_ref().map_or(0, PendingObject::len);
         if written + self.buffer.len() as u64 > self.limit {
             self.too_large = true;
         }
-        if self.too_large || self.trouble.is_some() {
+        if self.too_large || self.write_error.is_some() {
             self.buffer.clear();
-            self.draft = None;
+            self.spool_file = None;
             return;
         }
-        let threshold = if self.draft.is_some() { PIECE } else { MEMORY_MAX };
+        let threshold = if self.spool_file.is_some() { SPOOL_CHUNK } else { MAX_IN_MEMORY };
         if self.buffer.len() < threshold && (self.buffer.is_empty() || !short_of_memory) {
             return;
         }
         if let Err(error) = self.write_out(objects).await {
-            self.trouble = Some(error);
+            self.write_error = Some(error);
         }
     }
 
-    /// Called when the client pauses: what is held in memory goes to disk, if there may be another draft.
-    pub(crate) async fn set_aside(&mut self, objects: &Objects) {
-        if self.has_right() {
-            self.settle(objects, true).await;
+    /// Moves the buffered data to disk while the client pauses, if a spool file is available.
+    pub(crate) async fn spill_all(&mut self, objects: &Objects) {
+        if self.acquire_permit() {
+            self.spill(objects, true).await;
             self.buffer.shrink_to_fit();
         }
     }
 
-    fn has_right(&mut self) -> bool {
-        if self.right.is_none() {
-            self.right = self.room.draft();
+    fn acquire_permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            self.permit = self.budget.spool_permit();
         }
-        self.right.is_some()
+        self.permit.is_some()
     }
 
     async fn write_out(&mut self, objects: &Objects) -> Result<()> {
-        if !self.has_right() {
+        if !self.acquire_permit() {
             return Err(Error::Busy);
         }
-        let (objects, piece, draft) = (objects.clone(), std::mem::take(&mut self.buffer), self.draft.take());
+        let (objects, piece, draft) = (objects.clone(), std::mem::take(&mut self.buffer), self.spool_file.take());
         let written = tokio::task::spawn_blocking(move || {
             let mut draft = match draft {
                 Some(draft) => draft,
@@ -203,22 +212,19 @@ impl Gathered {
         let (draft, mut piece) = written.await.map_err(|_| Error::Stopped)??;
         piece.clear();
         self.buffer = piece;
-        self.draft = Some(draft);
+        self.spool_file = Some(draft);
         Ok(())
     }
 
-    /// All of it, at the end of data.
-    ///
-    /// # Errors
-    /// The disk failed on the way.
+    /// Returns the complete data, at the end of data.
     pub(crate) async fn finish(&mut self, objects: &Objects) -> Result<MailData> {
-        if let Some(error) = self.trouble.take() {
+        if let Some(error) = self.write_error.take() {
             return Err(error);
         }
-        if self.draft.is_some() && !self.buffer.is_empty() {
+        if self.spool_file.is_some() && !self.buffer.is_empty() {
             self.write_out(objects).await?;
         }
-        Ok(match self.draft.take() {
+        Ok(match self.spool_file.take() {
             Some(draft) => MailData::Spooled(draft),
             None => MailData::Memory(std::mem::take(&mut self.buffer)),
         })
@@ -233,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// The message and the rest behind its end, or `None` for a bare newline, or an unfinished message.
+    /// Returns the message and the rest after its end, or `Err` for a bare newline or an unfinished message.
     fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize), Progress> {
         let mut reader = DataReader::default();
         let (mut out, mut before) = (Vec::new(), 0);

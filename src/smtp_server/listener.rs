@@ -1,4 +1,4 @@
-//! Listens, caps connections by peer and in all, reads the PROXY header, spawns sessions.
+//! Accepts connections, limits them per peer and in total, reads the PROXY header and spawns sessions.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::mail::reply::Reply;
 use crate::metrics::Counter;
 use crate::rate_limit::address_network;
 
-/// How long a load balancer may take for its header.
-const PROXY_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest PROXY header that is read: version 2 with its extensions.
+/// Time a load balancer has to send its header.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest PROXY header that is accepted: version 2 with its extensions.
 const PROXY_MAX: usize = 2048;
-/// As long as the shortest header of version 1, `PROXY UNKNOWN` and CRLF; shorter than the fixed head of version 2.
+/// The shortest header of version 1, `PROXY UNKNOWN` and CRLF; shorter than the fixed head of version 2.
 const PROXY_MIN: usize = 15;
 /// The longest header of version 1, with CRLF.
 const PROXY_V1_MAX: usize = 107;
@@ -27,27 +27,26 @@ const PROXY_V1_MAX: usize = 107;
 const PROXY_V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The fixed head of version 2; its last two octets are the length of the rest.
 const PROXY_V2_HEAD: usize = 16;
-/// Wait after an accept that failed: out of descriptors, which others must close first.
+/// Delay after a failed accept: it means out of descriptors, and others must close first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Connections that are open, by peer.
+/// Counts the open connections of each peer.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionTable {
     by_peer: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One counted connection.
+/// One counted connection; released on drop.
 struct ConnectionPermit {
-    open: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     peer: IpAddr,
 }
 
-/// What bounds connections.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimits {
-    /// In all.
+    /// Sessions in total.
     pub(crate) max_sessions: usize,
-    /// Of one peer.
+    /// Sessions of one peer.
     pub(crate) max_sessions_per_address: usize,
     /// Peers that send a PROXY header.
     pub(crate) proxies: Vec<ipnet::IpNet>,
@@ -60,23 +59,23 @@ impl ConnectionLimits {
 }
 
 impl ConnectionTable {
-    /// Counts a connection unless a cap is reached; returns how many are open.
-    fn enter(self: &Arc<Self>, address: IpAddr, caps: &ConnectionLimits, total: usize) -> Option<ConnectionPermit> {
+    /// Counts a connection and returns its permit, unless a limit is reached.
+    fn admit(self: &Arc<Self>, address: IpAddr, limits: &ConnectionLimits, total: usize) -> Option<ConnectionPermit> {
         let peer = address_network(address);
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_peer.entry(peer).or_default();
-        let free = *count < caps.max_sessions_per_address && total < caps.max_sessions;
-        *count += usize::from(free);
+        let admitted = *count < limits.max_sessions_per_address && total < limits.max_sessions;
+        *count += usize::from(admitted);
         if *count == 0 {
             by_peer.remove(&peer);
         }
-        free.then(|| ConnectionPermit { open: Arc::clone(self), peer })
+        admitted.then(|| ConnectionPermit { table: Arc::clone(self), peer })
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut by_peer = self.open.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_peer = self.table.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_peer.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -86,17 +85,17 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Accepts until the server stops.
+/// Accepts connections until the server stops.
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    open: Arc<ConnectionTable>,
-    caps: Arc<ConnectionLimits>,
+    connections: Arc<ConnectionTable>,
+    limits: Arc<ConnectionLimits>,
     sessions: TaskTracker,
     stop: CancellationToken,
 ) {
-    let open_door = || matches!(shared.role, Role::Mx).then(|| shared.metrics.open_door());
-    let (mut failing, mut door) = (false, open_door());
+    let count_listener = || matches!(shared.role, Role::Mx).then(|| shared.metrics.open_listener());
+    let (mut failing, mut open_listener) = (false, count_listener());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -107,77 +106,77 @@ pub(crate) async fn serve(
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "connections cannot be accepted");
-                    drop(door.take());
+                    drop(open_listener.take());
                 }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
         if std::mem::take(&mut failing) {
-            door = open_door();
+            open_listener = count_listener();
         }
         let address = address.ip().to_canonical();
-        // A load balancer's connections count for the peers behind it, once they are known.
-        let proxied = caps.is_proxy(address);
-        let counted = if proxied { None } else { open.enter(address, &caps, sessions.len()) };
-        if counted.is_none() && (!proxied || sessions.len() >= caps.max_sessions) {
+        // A load balancer's connections count for the peers behind it, once those are known.
+        let proxied = limits.is_proxy(address);
+        let permit = if proxied { None } else { connections.admit(address, &limits, sessions.len()) };
+        if permit.is_none() && (!proxied || sessions.len() >= limits.max_sessions) {
             refuse(&stream, &shared);
             continue;
         }
-        // Replies are whole; waiting to fill a segment would only delay them.
+        // Replies are written whole; waiting to fill a segment would only delay them.
         drop(stream.set_nodelay(true));
-        let (shared, open, caps) = (Arc::clone(&shared), Arc::clone(&open), Arc::clone(&caps));
+        let (shared, connections, limits) = (Arc::clone(&shared), Arc::clone(&connections), Arc::clone(&limits));
         let total = sessions.len();
         sessions.spawn(async move {
             if proxied {
-                behind_proxy(stream, address, shared, &open, &caps, total).await;
+                serve_proxied(stream, address, shared, &connections, &limits, total).await;
             } else {
-                begin(stream, address, shared).await;
+                run_session(stream, address, shared).await;
             }
-            drop(counted);
+            drop(permit);
         });
     }
 }
 
-async fn begin(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
+async fn run_session(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
     shared.metrics.add(Counter::SessionsOpened);
     let _open = shared.metrics.open_session();
     let abort = shared.abort.clone();
     let session = Session::new(shared, stream, address);
-    // A session in DATA says 421 itself; this is for one that waits for storage or a handshake.
+    // A session in DATA sends 421 itself; this timeout is for one that waits for storage or a handshake.
     tokio::select! {
         () = session.run() => {}
         () = async { abort.cancelled().await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
     }
 }
 
-/// Reads the PROXY header that the load balancer must send, then serves the peer behind it.
-async fn behind_proxy(
+/// Reads the PROXY header that the load balancer must send, then serves the peer that it names.
+async fn serve_proxied(
     mut stream: TcpStream,
     proxy: IpAddr,
     shared: Arc<Shared>,
-    open: &Arc<ConnectionTable>,
-    caps: &ConnectionLimits,
+    connections: &Arc<ConnectionTable>,
+    limits: &ConnectionLimits,
     total: usize,
 ) {
-    let header = tokio::time::timeout(PROXY_DEADLINE, read_proxy_header(&mut stream)).await;
+    let header = tokio::time::timeout(PROXY_TIMEOUT, read_proxy_header(&mut stream)).await;
     let Ok(Some(header)) = header else {
         tracing::warn!(%proxy, "a connection from a configured proxy had no PROXY header and was closed");
         return;
     };
     let address = header.unwrap_or(proxy).to_canonical();
-    match open.enter(address, caps, total) {
-        Some(counted) => {
-            begin(stream, address, shared).await;
-            drop(counted);
+    match connections.admit(address, limits, total) {
+        Some(permit) => {
+            run_session(stream, address, shared).await;
+            drop(permit);
         }
         None => refuse(&stream, &shared),
     }
 }
 
-/// The address in the header, `None` inside when it names none.
+/// Returns the address in the header; `Some(None)` when the header names none.
 ///
-/// Not an octet behind the header is taken: it may belong to a TLS handshake.
+/// Reads no octet past the header: it may belong to a TLS handshake.
 async fn read_proxy_header<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Option<IpAddr>> {
     let mut header = Vec::with_capacity(PROXY_V1_MAX);
     read_up_to(stream, &mut header, PROXY_MIN).await?;
@@ -219,7 +218,7 @@ fn v1_address(addresses: &ppp::v1::Addresses) -> Option<IpAddr> {
     }
 }
 
-/// LOCAL is the balancer's own health check: the connection's address counts.
+/// LOCAL is the balancer's own health check: the connection's own address counts.
 fn v2_address(header: &ppp::v2::Header<'_>) -> Option<IpAddr> {
     if header.command == ppp::v2::Command::Local {
         return None;
@@ -231,12 +230,12 @@ fn v2_address(header: &ppp::v2::Header<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Says why and closes, without waiting: a storm of connections must not cost a task each.
+/// Sends the reason and closes without waiting: a flood of connections must not cost a task each.
 fn refuse(stream: &TcpStream, shared: &Shared) {
     shared.metrics.add(Counter::SessionsRefused);
     let mut line = Vec::new();
     Reply::TOO_MANY_CONNECTIONS.write(&mut line);
-    // A fresh socket has room for one line; if not, the peer sees the close alone.
+    // A new socket has room for one line; if not, the peer only sees the close.
     drop(stream.try_write(&line));
 }
 
@@ -279,8 +278,8 @@ mod tests {
     #[test]
     fn a_connection_that_ends_makes_room_and_leaves_nothing_behind() {
         let open = Arc::new(ConnectionTable::default());
-        let caps = ConnectionLimits { max_sessions: 3, max_sessions_per_address: 2, proxies: Vec::new() };
-        let enter = |address: &str, total| open.enter(address.parse().unwrap(), &caps, total);
+        let limits = ConnectionLimits { max_sessions: 3, max_sessions_per_address: 2, proxies: Vec::new() };
+        let enter = |address: &str, total| open.admit(address.parse().unwrap(), &limits, total);
         let first = enter("2001:db8::1", 0).unwrap();
         let second = enter("2001:db8::2", 1).unwrap();
         assert!(enter("2001:db8::3", 2).is_none());

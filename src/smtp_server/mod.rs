@@ -1,6 +1,9 @@
-//! The SMTP door: listens, talks, and hands every message to [`Inbound`]. It stores nothing itself.
+//! The SMTP server: speaks SMTP and passes every message to [`Inbound`] or [`crate::outbound`]; it stores nothing
+//! itself.
 //!
-//! `listener` accepts, `session` talks, `command` parses, `phase` judges, `data` reads mail data, `room` bounds it.
+//! It may use every lower level. A new command goes to `command` (parsing), `phase` (order) and `session`
+//! (execution); limits on connections to `listener`, on mail data to `admission`; `data` reads what follows DATA,
+//! `stream` switches to TLS.
 
 pub(crate) mod admission;
 pub(crate) mod command;
@@ -31,8 +34,8 @@ use phase::TransactionLimits;
 use session::Shared;
 pub(crate) use session::{Role, Submission};
 
-/// Failed logins of one address within a minute before the next one that fails ends its session. As with the API
-/// (contract 1.12), keys that are good still work: nobody is locked out by a neighbour.
+/// Failed logins of one address within a minute after which the next failure ends its session. As in the API
+/// (contract 1.12) valid keys still work: a neighbour locks nobody out.
 pub(crate) const MAX_FAILED_LOGINS: u32 = 60;
 
 /// An address that could not be bound.
@@ -43,31 +46,27 @@ pub(crate) struct BindError {
     source: std::io::Error,
 }
 
-/// What every door is made of; clones share it.
+/// The services that every SMTP listener shares.
 #[derive(Clone)]
 pub(crate) struct Dependencies {
-    /// The pipeline that takes the mail.
     pub(crate) inbound: Inbound,
-    /// The certificate.
     pub(crate) tls: ServerTls,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// Our name.
+    /// Our own host name.
     pub(crate) hostname: String,
-    /// For mail data while it is received.
-    pub(crate) room: MailDataBudget,
+    pub(crate) budget: MailDataBudget,
 }
 
-/// The door, bound.
+/// A bound SMTP server.
 pub(crate) struct SmtpServer {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    caps: Arc<ConnectionLimits>,
+    limits: Arc<ConnectionLimits>,
 }
 
 impl SmtpServer {
-    /// Binds these addresses for a role; limits are those of `[smtp]`.
+    /// Binds these addresses for a role, with the limits of `[smtp]`.
     ///
     /// # Errors
     /// The first address that cannot be bound.
@@ -75,7 +74,7 @@ impl SmtpServer {
         listen: &[SocketAddr],
         role: Role,
         config: &config::Smtp,
-        parts: Dependencies,
+        dependencies: Dependencies,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
@@ -86,42 +85,41 @@ impl SmtpServer {
             addresses.push(address);
             listeners.push(listener);
         }
-        let caps = ConnectionLimits {
+        let limits = ConnectionLimits {
             max_sessions: config.max_sessions.min(role.files().limit()),
             max_sessions_per_address: config.max_sessions_per_address,
             proxies: config.proxy_protocol_from.clone(),
         };
-        if matches!(role, Role::Mx) && caps.max_sessions < config.max_sessions {
+        if matches!(role, Role::Mx) && limits.max_sessions < config.max_sessions {
             tracing::warn!(
-                sessions = caps.max_sessions,
+                sessions = limits.max_sessions,
                 "the limit of open files leaves room for fewer SMTP sessions"
             );
         }
         let shared = Shared {
-            inbound: parts.inbound,
+            inbound: dependencies.inbound,
             role,
-            metrics: parts.metrics,
-            hostname: parts.hostname,
-            tls: Some(TlsAcceptor::from(Arc::clone(parts.tls.config()))),
-            bounds: TransactionLimits {
+            metrics: dependencies.metrics,
+            hostname: dependencies.hostname,
+            tls: Some(TlsAcceptor::from(Arc::clone(dependencies.tls.config()))),
+            limits: TransactionLimits {
                 max_message_bytes: config.max_message_bytes,
                 max_recipients: config.max_recipients,
             },
             command_timeout: Duration::from_secs(config.command_timeout_secs),
             data_timeout: Duration::from_secs(config.data_timeout_secs),
-            room: parts.room,
+            budget: dependencies.budget,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
         };
-        Ok(Self { listeners, addresses, shared: Arc::new(shared), caps: Arc::new(caps) })
+        Ok(Self { listeners, addresses, shared: Arc::new(shared), limits: Arc::new(limits) })
     }
 
-    /// Where it listens.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Serves until `stop`. Then idle sessions are told to come again; one in DATA has `grace` to finish.
+    /// Serves until `stop`. Then idle sessions get 421 and sessions in DATA have `grace` to finish.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let sessions = TaskTracker::new();
         let open = Arc::new(ConnectionTable::default());
@@ -131,7 +129,7 @@ impl SmtpServer {
                 listener,
                 Arc::clone(&self.shared),
                 Arc::clone(&open),
-                Arc::clone(&self.caps),
+                Arc::clone(&self.limits),
                 sessions.clone(),
                 stop.clone(),
             ));
@@ -152,7 +150,7 @@ impl SmtpServer {
     }
 }
 
-/// For all doors together, as the budget and the limit of open files have it.
-pub(crate) fn room(memory: MemoryBudget) -> MailDataBudget {
-    MailDataBudget::new(memory, FileUse::Drafts.limit())
+/// The budget of all SMTP listeners, within the memory budget and the limit of open files.
+pub(crate) fn mail_data_budget(memory: MemoryBudget) -> MailDataBudget {
+    MailDataBudget::new(memory, FileUse::SpoolFiles.limit())
 }

@@ -1,52 +1,50 @@
-//! Where a session stands, and what each command may do there (RFC 5321 §4.1.4). No I/O: check, then proceed.
+//! The state of a session, and which commands it allows (RFC 5321 §4.1.4). No I/O: check, then proceed.
 
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 
 use super::command::MailArguments;
 
-/// Where a session stands; leaving a transaction drops its envelope.
+/// The state of a session; leaving a transaction drops its envelope.
 #[derive(Debug)]
 pub(crate) enum Phase<R> {
-    /// Nothing was said yet.
+    /// No EHLO or HELO yet.
     Connected,
-    /// EHLO or HELO was.
+    /// After EHLO or HELO.
     Greeted,
-    /// MAIL was.
+    /// After MAIL.
     Transaction(Envelope<R>),
 }
 
-/// What bounds a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransactionLimits {
-    /// The largest message.
+    /// Octets of one message.
     pub(crate) max_message_bytes: u64,
-    /// Recipients of one message.
     pub(crate) max_recipients: usize,
 }
 
 impl<R: PartialEq> Phase<R> {
-    /// EHLO or HELO: a new start (RFC 5321 §4.1.4).
+    /// Handles EHLO and HELO, which reset the session (RFC 5321 §4.1.4).
     pub(crate) fn greet(&mut self) {
         *self = Self::Greeted;
     }
 
-    /// RSET.
+    /// Handles RSET.
     pub(crate) fn reset(&mut self) {
         if matches!(self, Self::Transaction(_)) {
             *self = Self::Greeted;
         }
     }
 
-    /// MAIL.
+    /// Handles MAIL.
     ///
     /// # Errors
-    /// The refusal; nothing changed.
-    pub(crate) fn mail(&mut self, arguments: MailArguments, bounds: TransactionLimits) -> Result<Reply, Reply> {
+    /// The refusal; the state is unchanged.
+    pub(crate) fn mail(&mut self, arguments: MailArguments, limits: TransactionLimits) -> Result<Reply, Reply> {
         if !matches!(self, Self::Greeted) {
             return Err(Reply::BAD_SEQUENCE);
         }
-        if arguments.size.is_some_and(|size| size > bounds.max_message_bytes) {
+        if arguments.size.is_some_and(|size| size > limits.max_message_bytes) {
             return Err(Reply::TOO_LARGE);
         }
         *self = Self::Transaction(Envelope {
@@ -58,7 +56,7 @@ impl<R: PartialEq> Phase<R> {
         Ok(Reply::SENDER_OK)
     }
 
-    /// Whether RCPT is in order here; asked before the recipient is resolved.
+    /// Checks that RCPT is in order, before the recipient is resolved.
     ///
     /// # Errors
     /// The refusal.
@@ -70,11 +68,11 @@ impl<R: PartialEq> Phase<R> {
         }
     }
 
-    /// RCPT, once resolved; a repeated recipient counts once, also where no other fits.
-    pub(crate) fn add_recipient(&mut self, recipient: R, bounds: TransactionLimits) -> Reply {
+    /// Adds a resolved recipient; a repeated one counts once, even when the limit is reached.
+    pub(crate) fn add_recipient(&mut self, recipient: R, limits: TransactionLimits) -> Reply {
         let Self::Transaction(envelope) = self else { return Reply::BAD_SEQUENCE };
         if !envelope.recipients.contains(&recipient) {
-            if envelope.recipients.len() >= bounds.max_recipients {
+            if envelope.recipients.len() >= limits.max_recipients {
                 return Reply::TOO_MANY_RECIPIENTS;
             }
             envelope.recipients.push(recipient);
@@ -82,10 +80,10 @@ impl<R: PartialEq> Phase<R> {
         Reply::RECIPIENT_OK
     }
 
-    /// DATA: hands the envelope over and ends the transaction.
+    /// Handles DATA: returns the envelope and ends the transaction.
     ///
     /// # Errors
-    /// The refusal; nothing changed.
+    /// The refusal; the state is unchanged.
     pub(crate) fn data(&mut self) -> Result<Envelope<R>, Reply> {
         match self {
             Self::Transaction(envelope) if envelope.recipients.is_empty() => Err(Reply::NO_RECIPIENTS),
@@ -97,7 +95,7 @@ impl<R: PartialEq> Phase<R> {
         }
     }
 
-    /// The recipients of the present transaction.
+    /// Returns the recipients of the current transaction.
     pub(crate) fn recipients(&self) -> &[R] {
         match self {
             Self::Transaction(envelope) => &envelope.recipients,

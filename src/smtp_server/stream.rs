@@ -1,4 +1,4 @@
-//! A session's stream: plain at first, perhaps encrypted later.
+//! A session's stream: plain at first, encrypted after STARTTLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,18 +8,17 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Plain or encrypted.
 pub(crate) enum Stream<S> {
-    /// As it was accepted.
+    /// As accepted.
     Plain(S),
-    /// After STARTTLS.
+    /// After the TLS handshake.
     Tls(Box<TlsStream<S>>),
-    /// Between the two, or after a handshake that failed.
+    /// During the handshake, or after it failed.
     Closed,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    /// Encrypts a plain stream; returns what was agreed upon.
+    /// Encrypts a plain stream and returns the protocol version and the cipher suite.
     ///
     /// # Errors
     /// The handshake failed; the stream is closed.
@@ -35,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok((version.unwrap_or_default().replace("TLSv1_", "TLSv1."), cipher.unwrap_or_default()))
     }
 
-    /// Closes the sending side; what was written still arrives.
+    /// Closes the sending side; data already written still arrives.
     pub(crate) async fn shutdown(&mut self) {
         // The peer may be gone already.
         drop(AsyncWriteExt::shutdown(self).await);

@@ -12,35 +12,33 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-/// Where the API is and what opens it.
+/// The address and credential of the API.
 pub(crate) struct Api {
     address: SocketAddr,
     authorization: String,
 }
 
-/// One connection; a request at a time.
+/// One connection; sends one request at a time.
 pub(crate) struct Client {
     requests: SendRequest<Full<Bytes>>,
     authorization: String,
     host: String,
 }
 
-/// What is read of a row of a list.
+/// The fields read of a row of a list.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListedRow {
-    /// Public id.
     pub(crate) id: String,
     /// The cursor.
     pub(crate) received_at: i64,
 }
 
 impl Api {
-    /// Of a server, with an account's key.
+    /// Takes a server's address and an account's key.
     pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
         Self { address, authorization: format!("Bearer {key}") }
     }
 
-    /// Opens a connection.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let stream = TcpStream::connect(self.address).await.context("connecting to the API")?;
         stream.set_nodelay(true)?;
@@ -51,12 +49,12 @@ impl Api {
 }
 
 impl Client {
-    /// The body of a 200.
+    /// Returns the body of a 200.
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
         self.ask(Method::GET, path, Bytes::new(), StatusCode::OK).await
     }
 
-    /// The body of a 202 to a JSON document.
+    /// Posts JSON and returns the body of a 202.
     pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         self.ask(Method::POST, path, body, StatusCode::ACCEPTED).await
     }
@@ -70,7 +68,7 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
         self.requests.ready().await?;
-        let response = self.requests.send_request(request).await.with_context(|| format!("asking for {path}"))?;
+        let response = self.requests.send_request(request).await.with_context(|| format!("requesting {path}"))?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         if status != wanted {
@@ -79,7 +77,7 @@ impl Client {
         Ok(body)
     }
 
-    /// The rows of a list.
+    /// Returns the rows of a list.
     pub(crate) async fn rows(&mut self, path: &str) -> anyhow::Result<Vec<ListedRow>> {
         Ok(serde_json::from_slice(&self.get(path).await?)?)
     }

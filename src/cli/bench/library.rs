@@ -1,4 +1,4 @@
-//! The stored mail of `mailkite bench api`: varied as a mailbox is, spread over the last days, the same every time.
+//! The stored mail of `mailkite bench api`: as varied as a mailbox, spread over the last days, the same in every run.
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::{NewDelivery, Progress};
 use crate::store::{Db, messages};
 
-/// Domains that the mail is spread over; the server's seed makes them.
+/// Domains that the mail is spread over; the server's `seed` creates them.
 pub(crate) const DOMAINS: u64 = 8;
-/// The last of them gets this many messages, whatever the others get.
+/// The last domain gets this many messages, however many the others get.
 pub(crate) const RARE_DOMAIN_MESSAGES: u64 = 300;
-/// Messages whose subject holds [`RARE_WORD`].
+/// Messages whose subject contains [`RARE_WORD`].
 const RARE: u64 = 40;
 /// Messages that a receiver dropped.
 const DROPPED: u64 = 60;
-/// A word of few subjects.
+/// A word in few subjects.
 pub(crate) const RARE_WORD: &str = "zeppelin";
-/// Words of very many subjects.
+/// Words in very many subjects.
 pub(crate) const FREQUENT_WORDS: [&str; 4] = ["invoice", "shipped", "question", "order"];
-/// Words of no message; the last is made of frequent parts.
+/// Words in no message; the last consists of frequent parts.
 pub(crate) const ABSENT_WORDS: [&str; 4] = ["quokka", "xylograph", "jazzhands", "invoicequestion"];
-/// Two and fewer letters of very many messages.
+/// One or two letters that very many messages contain.
 pub(crate) const FREQUENT_LETTERS: [&str; 4] = ["in", "e", "er", "st"];
-/// Two and fewer letters of no message.
+/// One or two letters that no message contains.
 pub(crate) const ABSENT_LETTERS: [&str; 4] = ["qz", "~", "jq", "xk"];
 
 /// Rows per transaction.
 const STEP: u64 = 2_000;
-/// The oldest message; younger than anything that the sweep looks for.
+/// The age of the oldest message; too young for the sweep.
 pub(crate) const SPREAD: Duration = Duration::from_secs(6 * 86_400);
 
 const NAMES: &[&str] = &[
@@ -69,31 +69,31 @@ const WORDS: &[&str] = &[
 ];
 const BOXES: &[&str] = &["support", "sales", "billing", "orders", "hello", "jobs", "press", "returns"];
 
-/// Draws from a fixed sequence, so that two runs store the same mail.
-struct Draw(u64);
+/// A fixed pseudo-random sequence, so that two runs store the same mail.
+struct Random(u64);
 
-impl Draw {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
 
-    fn of(&mut self, words: &'static [&'static str]) -> &'static str {
+    fn pick(&mut self, words: &'static [&'static str]) -> &'static str {
         usize::try_from(self.next()).ok().and_then(|drawn| words.get(drawn % words.len())).unwrap_or(&"word")
     }
 }
 
-/// The six digits in the subject of a message; each number belongs to one message in a million.
+/// Returns the six digits in the subject of a message; each number belongs to one message in a million.
 pub(crate) fn order_number(number: u64) -> u64 {
     number.wrapping_mul(387_420_489) % 1_000_000
 }
 
-fn subject(number: u64, count: u64, draw: &mut Draw) -> String {
+fn subject(number: u64, count: u64, draw: &mut Random) -> String {
     let order = order_number(number);
     if number % (count / RARE).max(1) == 7 {
-        return format!("A {RARE_WORD} over the {}", draw.of(WORDS));
+        return format!("A {RARE_WORD} over the {}", draw.pick(WORDS));
     }
-    let (one, other) = (draw.of(WORDS), draw.of(WORDS));
+    let (one, other) = (draw.pick(WORDS), draw.pick(WORDS));
     match draw.next() % 6 {
         0 | 1 => format!("Your invoice {order:06} for the {one} {other}"),
         2 => format!("Order {order:06} has shipped"),
@@ -115,14 +115,14 @@ pub(crate) async fn store(db: &Db, count: u64, now: Timestamp) -> anyhow::Result
 }
 
 fn store_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
-    let mut draw = Draw(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut draw = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let age = SPREAD.mul_f64((count - number) as f64 / count as f64);
     let at = now.minus(age);
     let is_rare = number % (count / RARE_DOMAIN_MESSAGES).max(1) == 3;
     let domain = if is_rare { DOMAINS - 1 } else { draw.next() % (DOMAINS - 1) };
-    let (name, surname) = (draw.of(NAMES), draw.of(SURNAMES));
-    let from = format!("{name}.{surname}@{}{}.example", draw.of(WORDS), draw.next() % 200);
-    let to = format!("{}@e{domain}.bench.test", draw.of(BOXES));
+    let (name, surname) = (draw.pick(NAMES), draw.pick(SURNAMES));
+    let from = format!("{name}.{surname}@{}{}.example", draw.pick(WORDS), draw.next() % 200);
+    let to = format!("{}@e{domain}.bench.test", draw.pick(BOXES));
     let subject = subject(number, count, &mut draw);
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{}", "An older mail. ".repeat(20));
     let raw = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;

@@ -1,4 +1,4 @@
-//! The loader: plain SMTP clients that send numbered mails, as fast as they are taken or at a given rate.
+//! The load generator: plain SMTP clients that send numbered mails, as fast as they are accepted or at a given rate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,33 +13,32 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::peers::Arrivals;
 
-/// What is sent.
+/// The load to generate.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
-    /// Number of the first mail.
+    /// The number of the first mail.
     pub(crate) first: u64,
-    /// Mails in all.
     pub(crate) messages: u64,
-    /// Sessions at the same time.
+    /// Concurrent sessions.
     pub(crate) sessions: usize,
     /// Mails over one connection.
     pub(crate) per_connection: u64,
-    /// Mails a second; 0 is as fast as they are taken.
+    /// Mails per second; 0 is as fast as they are accepted.
     pub(crate) rate: u64,
-    /// MAIL, RCPT and DATA in one write.
+    /// Sends MAIL, RCPT and DATA in one write.
     pub(crate) pipelining: bool,
     /// Domains the mails are spread over.
     pub(crate) endpoints: usize,
-    /// Header fields of the body and the body.
+    /// The remaining header fields and the body.
     pub(crate) body: Arc<str>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    /// Microseconds from MAIL (open loop: from when it was due) to the final 250, sorted.
+    /// Microseconds from MAIL (open loop: from the due time) to the final 250, sorted.
     pub(crate) accept_micros: Vec<u64>,
-    /// Numbers of the accepted mails.
+    /// The numbers of the accepted mails.
     accepted: Vec<u64>,
     endpoints: u64,
     /// From the first mail to the last 250.
@@ -47,19 +46,19 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Mails accepted a second.
+    /// Returns mails accepted per second.
     pub(crate) fn per_second(&self) -> f64 {
         self.accepted.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// How many were accepted for endpoints that a predicate names.
+    /// Counts the mails accepted for the endpoints that satisfy a predicate.
     pub(crate) fn accepted_for(&self, wanted: impl Fn(usize) -> bool) -> u64 {
         let endpoint = |number: &u64| usize::try_from(number % self.endpoints).unwrap_or(0);
         self.accepted.iter().filter(|number| wanted(endpoint(number))).count() as u64
     }
 }
 
-/// A body of words that compress like text, of about `size` octets, and an attachment of random octets.
+/// Makes a body of words that compress like text, of about `size` octets, and an attachment of random octets.
 pub(crate) fn body(size: usize, attachment: usize) -> Arc<str> {
     const WORDS: &[&str] = &[
         "engine", "branch", "table", "number", "letter", "window", "garden", "silver", "morning", "question",
@@ -98,7 +97,7 @@ pub(crate) fn body(size: usize, attachment: usize) -> Arc<str> {
     .into()
 }
 
-/// Sends everything; `sent` notes when the last octet of each mail was written.
+/// Sends everything; `sent` records when the last octet of each mail is written.
 pub(crate) async fn run(load: &Load, to: SocketAddr, sent: Arc<Arrivals>) -> anyhow::Result<Loaded> {
     let next = Arc::new(AtomicU64::new(load.first));
     let started = Instant::now();
@@ -152,7 +151,7 @@ impl Connection {
             self.line.clear();
             self.lines.read_line(&mut self.line).await?;
             if !self.line.starts_with(code) {
-                bail!("the server said {:?} where {code} was expected", self.line.trim_end());
+                bail!("the server replied {:?} instead of {code}", self.line.trim_end());
             }
             if self.line.as_bytes().get(3) != Some(&b'-') {
                 return Ok(());
@@ -186,7 +185,7 @@ impl Client {
         }
     }
 
-    /// In an open loop a mail counts from when it was due, so a server that stalls cannot hide it.
+    /// Waits for a mail's due time. In an open loop a mail counts from then, so a server that stalls cannot hide it.
     async fn wait_until_due(&self, number: u64) -> Instant {
         if self.load.rate == 0 {
             return Instant::now();
@@ -220,7 +219,7 @@ impl Client {
              Message-ID: <{number}@bench.test>\r\nMIME-Version: 1.0\r\n{}",
             self.load.body
         )?;
-        self.sent.note_sent(number);
+        self.sent.record_sent(number);
         connection.write.write_all(mail.as_bytes()).await?;
         connection.expect("250").await
     }

@@ -1,8 +1,9 @@
-//! `mailkite bench`: the product's own benchmark, honest and reproducible.
+//! `mailkite bench`: the product's own benchmark, reproducible.
 //!
-//! The server is a process of its own on real disk, durable exactly as in production; this process is the loader and
-//! the webhook receiver, on the same machine. A no-op SMTP sink under the same loader gives the ceiling, so that the
-//! figure is a ratio.
+//! The server is a process of its own on a real disk, with the durability of production; this process is the load
+//! generator and the webhook receiver, on the same machine. A no-op SMTP sink under the same load gives the ceiling,
+//! so that the result is a ratio. A new measurement is a subcommand with a file of its own and a report; `server` is
+//! the process under test.
 
 mod api;
 mod client;
@@ -27,21 +28,21 @@ use peers::{Arrivals, Sink};
 use report::Report;
 use server::Child;
 
-/// How long after the last 250 webhooks are waited for.
+/// The most time to wait for webhooks after the last 250.
 const TAIL_MAX: Duration = Duration::from_secs(20);
-/// `TMPFS_MAGIC` of statfs(2): memory, on which fsync costs nothing.
+/// `TMPFS_MAGIC` of statfs(2): memory, where fsync costs nothing.
 const TMPFS: u32 = 0x0102_1994;
 
-/// What is measured instead of mail to webhook.
+/// Benchmarks other than mail to webhook.
 #[derive(Clone, Debug, Subcommand)]
 enum Other {
-    /// Measure lists, searches and details over a large mailbox, and what listing costs the mail that arrives
+    /// Measure lists, searches and details of a large mailbox, and the cost of listing for mail that arrives
+    /// meanwhile
     Api(api::Options),
-    /// Measure messages handed to the API and delivered to remote hosts
+    /// Measure messages submitted to the API and delivered to remote hosts
     Send(send::Options),
 }
 
-/// Options of `mailkite bench`.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -50,7 +51,7 @@ pub(crate) struct Options {
     /// Mails to send
     #[arg(long, default_value_t = 20_000)]
     messages: u64,
-    /// SMTP sessions at the same time
+    /// Concurrent SMTP sessions
     #[arg(long, default_value_t = 32)]
     sessions: usize,
     /// Octets of a mail
@@ -59,7 +60,7 @@ pub(crate) struct Options {
     /// Mails sent over one connection
     #[arg(long, default_value_t = 100)]
     per_connection: u64,
-    /// Mails a second, whatever the server does (open loop); 0 is as fast as it takes them
+    /// Mails per second, whatever the server does (open loop); 0 is as fast as it accepts them
     #[arg(long, default_value_t = 0)]
     rate: u64,
     /// KiB of an attachment in each mail; 0 for none
@@ -77,21 +78,21 @@ pub(crate) struct Options {
     /// Wait for the reply to each command instead of pipelining MAIL, RCPT and DATA
     #[arg(long)]
     no_pipelining: bool,
-    /// Leave the no-op sink out
+    /// Skip the no-op sink
     #[arg(long)]
     no_baseline: bool,
-    /// Where the data directory is made and removed again; real disk
+    /// Folder to create the data directory in, and remove it again; a real disk
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Measure even on a file system in memory, where an fsync costs nothing
     #[arg(long)]
     allow_tmpfs: bool,
-    /// One JSON object instead of a table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// A directory that is removed at the end.
+/// A directory that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -102,7 +103,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs the benchmark and prints its table; an error if a message was lost.
+/// Runs the benchmark and prints its table; fails if a message was lost.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.other {
         Some(Other::Api(options)) => return api::run(options),
@@ -110,7 +111,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         None => {}
     }
     if !(0.0..1.0).contains(&options.hanging) || options.endpoints == 0 || options.sessions == 0 {
-        bail!("--hanging is a share below 1, and there is at least one endpoint and one session");
+        bail!("--hanging must be below 1, and --endpoints and --sessions at least 1");
     }
     let scratch = scratch(&options.dir, options.allow_tmpfs)?;
     let lost = until_stopped(measure(options, &scratch.0))?;
@@ -120,21 +121,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new folder in `dir`, which must be a real disk.
+/// Names a new folder in `dir`, which must be on a real disk.
 fn scratch(dir: &Path, allow_tmpfs: bool) -> anyhow::Result<Scratch> {
-    let stat = rustix::fs::statfs(dir).with_context(|| format!("looking at {}", dir.display()))?;
+    let stat = rustix::fs::statfs(dir).with_context(|| format!("reading the file system of {}", dir.display()))?;
     let in_memory =
         stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS);
     if in_memory && !allow_tmpfs {
         bail!(
-            "{} is memory (tmpfs), where an fsync costs nothing; give a directory on a real disk with --dir, or say --allow-tmpfs",
+            "{} is in memory (tmpfs), where an fsync costs nothing; name a directory on a real disk \
+             with --dir, or use --allow-tmpfs",
             dir.display()
         );
     }
     Ok(Scratch(dir.join(format!("mailkite-bench-{}", std::process::id()))))
 }
 
-/// Runs a measurement; a signal ends it with an error, after which the folder is removed.
+/// Runs a measurement; a signal ends it with an error, and the folder is removed.
 fn until_stopped<T>(measurement: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     super::serve_on_threads(async {
         let stop = super::serve::stop_on_signal()?;

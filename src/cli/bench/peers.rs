@@ -1,5 +1,5 @@
-//! What the server meets in a benchmark: webhook receivers, endpoints that never answer, and SMTP sinks, as remote hosts
-//! and for the loader's own ceiling.
+//! The peers of the server in a benchmark: webhook receivers, endpoints that never answer, and SMTP sinks, both as
+//! remote hosts and to measure the load generator's own ceiling.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// When each mail was sent and when its first webhook came, in microseconds since the start; 0 is not yet.
+/// The times when each mail was sent and its first webhook arrived, in microseconds since the start; 0 is not yet.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     started: Instant,
@@ -21,7 +21,6 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Nothing sent, nothing arrived.
     pub(crate) fn new(messages: u64) -> Self {
         let zeros = || (0..messages).map(|_| AtomicU64::new(0)).collect();
         Self { started: Instant::now(), sent: zeros(), arrived: zeros(), count: AtomicU64::new(0) }
@@ -31,23 +30,23 @@ impl Arrivals {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// The last octets of a mail are about to be written.
-    pub(crate) fn note_sent(&self, number: u64) {
+    /// Records that the last octets of a mail are about to be written.
+    pub(crate) fn record_sent(&self, number: u64) {
         if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.sent.get(index)) {
             slot.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// Something came that says `number=` and a mail's number; other numbers than those of the mails are of no interest.
-    fn note_text(&self, text: &[u8]) {
+    /// Records the arrival of the mail whose number follows `number=` in a text; ignores unknown numbers.
+    fn record_text(&self, text: &[u8]) {
         let Some(at) = memmem::find(text, b"number=") else { return };
         let digits = text.get(at + 7..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
-        self.note_arrived(
+        self.record_arrived(
             digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))),
         );
     }
 
-    fn note_arrived(&self, number: u64) {
+    fn record_arrived(&self, number: u64) {
         let slot = usize::try_from(number).ok().and_then(|index| self.arrived.get(index));
         if let Some(slot) = slot
             && slot.swap(self.now(), Ordering::Relaxed) == 0
@@ -56,12 +55,12 @@ impl Arrivals {
         }
     }
 
-    /// How many mails' webhooks came.
+    /// Returns how many mails' webhooks have arrived.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Microseconds from a mail's last octets to its webhook, sorted.
+    /// Returns the microseconds from each mail's last octets to its webhook, sorted.
     pub(crate) fn latencies(&self) -> Vec<u64> {
         let pair = |(sent, arrived): (&AtomicU64, &AtomicU64)| {
             let (sent, arrived) = (sent.load(Ordering::Relaxed), arrived.load(Ordering::Relaxed));
@@ -94,13 +93,13 @@ pub(crate) async fn receivers(count: usize, hanging: usize, arrivals: &Arc<Arriv
     Ok(ports)
 }
 
-/// Reads and says nothing until the peer gives up.
+/// Reads without answering until the peer gives up.
 async fn hang(mut stream: TcpStream) {
     let mut buffer = [0_u8; 512];
     while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
 }
 
-/// Answers 200 to each request and notes the number that its payload carries.
+/// Answers 200 to each request and records the number in its payload.
 async fn receive(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
@@ -114,13 +113,13 @@ async fn receive(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<
         }
         let length = whole.unwrap_or(0);
         let request = input.get(..length).unwrap_or_default();
-        arrivals.note_text(request);
+        arrivals.record_text(request);
         input.drain(..length);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
     }
 }
 
-/// Octets of the request that the buffer begins with, once its header is complete.
+/// Returns the octets of the request at the start of the buffer, once its header is complete.
 fn request_length(input: &[u8]) -> Option<usize> {
     let end = memmem::find(input, b"\r\n\r\n")? + 4;
     let header = std::str::from_utf8(input.get(..end)?).ok()?;
@@ -131,28 +130,27 @@ fn request_length(input: &[u8]) -> Option<usize> {
     Some(end + length.unwrap_or(0))
 }
 
-/// An SMTP server that says yes and forgets.
+/// An SMTP server that accepts and discards everything.
 pub(crate) struct Sink {
-    /// Where it listens.
     pub(crate) address: SocketAddr,
 }
 
 impl Sink {
-    /// Starts it; what it takes is noted.
+    /// Starts it; records the arrival of mails.
     pub(crate) async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the sink")?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let arrivals = Arc::clone(&arrivals);
-                tokio::spawn(async move { drop(swallow(stream, &arrivals).await) });
+                tokio::spawn(async move { drop(serve_sink(stream, &arrivals).await) });
             }
         });
         Ok(Self { address })
     }
 }
 
-/// At `address`, a host that takes every connection and never says a word.
+/// Starts a host at `address` that accepts every connection and never answers.
 pub(crate) async fn tarpit(address: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.context("binding the tarpit")?;
     tokio::spawn(async move {
@@ -163,7 +161,7 @@ pub(crate) async fn tarpit(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn swallow(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
+async fn serve_sink(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(b"220 sink ESMTP\r\n").await?;
     let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
@@ -178,7 +176,7 @@ async fn swallow(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<
             let Some(at) = memmem::find(&input, mark) else { break };
             let verb = input.get(..4).unwrap_or_default().to_ascii_uppercase();
             if in_data {
-                arrivals.note_text(input.get(..at).unwrap_or_default());
+                arrivals.record_text(input.get(..at).unwrap_or_default());
             }
             input.drain(..at + mark.len());
             let reply: &[u8] = match (in_data, verb.as_slice()) {

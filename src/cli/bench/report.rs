@@ -1,4 +1,4 @@
-//! The figures of a benchmark, as a table or as JSON.
+//! The results of a benchmark, as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,13 +22,13 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Four columns of eight.
+    /// Formats four columns of eight.
     pub(crate) fn columns(self) -> String {
         format!("{:>8.2} {:>8.2} {:>8.2} {:>8.2}", self.p50, self.p90, self.p99, self.max)
     }
 }
 
-/// Everything that was measured.
+/// All results.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
@@ -56,13 +56,13 @@ pub(crate) struct Report {
     cpu_ms_per_message: f64,
     idle_rss_mib: f64,
     peak_rss_mib: f64,
-    /// Accepted for an endpoint that answers, and never delivered to it.
+    /// Mails accepted for an endpoint that answers, but never delivered to it.
     pub(crate) lost: u64,
     #[serde(flatten)]
     machine: Machine,
 }
 
-/// What it was measured on.
+/// The machine of the measurement.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
@@ -75,7 +75,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, with its disk.
+    /// Describes this machine, with its disk.
     pub(crate) fn new(disk: Disk) -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -87,7 +87,7 @@ impl Machine {
         }
     }
 
-    /// Two lines for people.
+    /// Formats two lines for the table.
     pub(crate) fn lines(&self) -> [String; 2] {
         [
             format!("{} cores, {}", self.cores, self.cpu),
@@ -96,7 +96,7 @@ impl Machine {
     }
 }
 
-/// What the data lies on.
+/// The disk of the data directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     filesystem: String,
@@ -104,13 +104,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Names the file system of `dir` and times it.
+    /// Identifies the file system of `dir` and measures its fsync.
     pub(crate) fn measure(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self { filesystem: filesystem(dir)?, fsync_p50_us: fsync_micros(dir)? })
     }
 }
 
-/// The kind of the mount that holds `dir`, as the kernel lists it.
+/// Returns the type of the mount that contains `dir`, as the kernel lists it.
 fn filesystem(dir: &Path) -> anyhow::Result<String> {
     let dir = dir.canonicalize()?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -119,11 +119,11 @@ fn filesystem(dir: &Path) -> anyhow::Result<String> {
         let (point, kind) = (words.next()?, words.next()?);
         dir.starts_with(point).then_some((point.len(), kind))
     });
-    // Of several mounts on one point the last is the one that is seen.
+    // Of several mounts on one point the last one is visible.
     Ok(holding.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned()))
 }
 
-/// Of sorted microseconds.
+/// Computes percentiles of sorted microseconds.
 pub(crate) fn percentiles(sorted_micros: &[u64]) -> Percentiles {
     let at = |share: usize| {
         let index = (sorted_micros.len() * share / 100).min(sorted_micros.len().saturating_sub(1));
@@ -132,7 +132,7 @@ pub(crate) fn percentiles(sorted_micros: &[u64]) -> Percentiles {
     Percentiles { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
 }
 
-/// The median of an 8 KiB write with fdatasync in `dir`.
+/// Measures the median of an 8 KiB write with fdatasync in `dir`.
 fn fsync_micros(dir: &Path) -> anyhow::Result<u64> {
     let path = dir.join("fsync-probe");
     let mut file = std::fs::File::create(&path)?;
@@ -155,7 +155,6 @@ fn read_line(path: &str, prefix: &str) -> String {
 }
 
 impl Report {
-    /// Puts the figures together.
     #[expect(clippy::too_many_arguments, reason = "one call site; each is a measurement of its own")]
     pub(crate) fn new(
         options: &Options,
@@ -202,12 +201,12 @@ impl Report {
         }
     }
 
-    /// One JSON object.
+    /// Renders one JSON object.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// A table for people.
+    /// Renders a table.
     pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
@@ -215,7 +214,7 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", line.trim_end());
         };
-        let speed = |rate: u64| if rate == 0 { "as fast as taken".to_owned() } else { format!("{rate}/s") };
+        let speed = |rate: u64| if rate == 0 { "as fast as accepted".to_owned() } else { format!("{rate}/s") };
         row("", String::new());
         let attached = match self.attachment_kib {
             0 => String::new(),

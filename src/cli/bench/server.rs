@@ -1,4 +1,4 @@
-//! The server under test, as a process of its own, so that its memory and its commits are its alone.
+//! The server under test, in a process of its own, so that its memory and its commits are measured alone.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,32 +24,32 @@ use crate::store::{Db, messages};
 
 /// Rows per transaction of the preload.
 const PRELOAD_STEP: u64 = 2_000;
-/// Where the remote hosts of a benchmark are.
+/// The network of the benchmark's remote hosts.
 const LOOPBACK: &str = "127.0.0.0/8";
 
-/// Options of the hidden command that is the server.
+/// Options of the hidden command that runs the server.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerOptions {
     /// The data directory
     #[arg(long)]
     data_dir: PathBuf,
-    /// Port of each endpoint's webhook
+    /// Ports of the endpoints' webhooks
     #[arg(long, value_delimiter = ',')]
     ports: Vec<u16>,
     /// Messages to store first, all alike
     #[arg(long, default_value_t = 0)]
     preload: u64,
-    /// Messages to store first, as a mailbox has them
+    /// Messages to store first, varied as in a mailbox
     #[arg(long, default_value_t = 0)]
     library: u64,
-    /// The DNS server, and the port of the remote hosts that it knows
+    /// The DNS server; `remote_port` is the port of the hosts it names
     #[arg(long, requires = "remote_port")]
     dns: Option<SocketAddr>,
     #[arg(long)]
     remote_port: Option<u16>,
 }
 
-/// What the server tells once it is ready.
+/// The line that the server prints once it is ready.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Ready {
     smtp: SocketAddr,
@@ -57,7 +57,7 @@ struct Ready {
     api_key: String,
 }
 
-/// What the server tells of itself.
+/// The server's own figures, printed on request.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     /// Commits so far.
@@ -67,10 +67,10 @@ pub(crate) struct Figures {
     /// Octets written to the database's WAL so far.
     #[serde(default)]
     pub(crate) wal_octets: u64,
-    /// Memory that it holds, and the most that it ever held, in KiB.
+    /// Memory held now, and at most so far, in KiB.
     pub(crate) rss_kib: u64,
     pub(crate) peak_rss_kib: u64,
-    /// Processor time so far, of all its threads.
+    /// Processor time of all threads so far.
     pub(crate) cpu_millis: u64,
 }
 
@@ -83,16 +83,16 @@ impl Figures {
     }
 }
 
-/// Serves until standard input ends; each line there asks for the figures.
+/// Serves until standard input ends; each line there requests the figures.
 pub(crate) fn run(options: &ServerOptions) -> anyhow::Result<()> {
     let _logs = crate::cli::logs::init(&Log { level: "warn".to_owned(), format: LogFormat::Human });
     crate::cli::serve_on_threads(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = Config::dev(options.data_dir.clone(), any, any);
-        // As production does it; loopback peers are verified without DNS anyway.
+        // Run as production does; loopback peers are verified without DNS anyway.
         config.dev = false;
         config.smtp.max_sessions_per_address = config.smtp.max_sessions;
-        // What is measured is the server, not its patience with one client.
+        // Measure the server, not its limits for one client.
         config.http.rate_limit = 0;
         config.limits.requests_per_second = 0;
         if let (Some(dns), Some(port)) = (options.dns, options.remote_port) {
@@ -105,7 +105,7 @@ pub(crate) fn run(options: &ServerOptions) -> anyhow::Result<()> {
         if options.preload > 0 || options.library > 0 {
             preload(bound.db(), options.preload, bound.clock().now()).await?;
             library::store(bound.db(), options.library, bound.clock().now()).await?;
-            settle(bound.db()).await?;
+            finish_preload(bound.db()).await?;
         }
         let smtp = bound.smtp_addresses().first().copied().context("no SMTP address")?;
         let http = bound.http_addresses().first().copied().context("no HTTP address")?;
@@ -129,15 +129,15 @@ fn memory_kib(name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Fields 14 and 15 of `/proc/self/stat`, which Linux counts in hundredths of a second.
+/// Reads fields 14 and 15 of `/proc/self/stat`, which Linux counts in hundredths of a second.
 fn cpu_millis() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name, which may hold anything.
+    // Skip the program's name, which may contain anything.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10
 }
 
-/// The owner with its domains; the owner's API key.
+/// Creates the owner with its domains; returns the owner's API key.
 async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
     let (secrets, now, ports) = (bound.secrets().clone(), bound.clock().now(), ports.to_vec());
     let seeded = bound.db().write(move |tx| {
@@ -153,7 +153,7 @@ async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
     Ok(key)
 }
 
-/// Stores messages as acceptance would have, spread over the day before now.
+/// Stores messages as acceptance would have, spread over the last day.
 async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
     let mut stored = 0;
     while stored < count {
@@ -164,8 +164,8 @@ async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As in a server that has run for a while: the search index is filled, and nothing of the preload waits to be written.
-async fn settle(db: &Db) -> anyhow::Result<()> {
+/// Fills the search index and flushes the preload, as in a server that has run for a while.
+async fn finish_preload(db: &Db) -> anyhow::Result<()> {
     while db.write(|tx| store::search::fill(tx, 5_000)).await? > 0 {}
     rustix::fs::sync();
     Ok(())
@@ -207,13 +207,13 @@ fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) 
 /// The server's process.
 pub(crate) struct Child {
     process: tokio::process::Child,
-    ask: ChildStdin,
-    told: Lines<BufReader<ChildStdout>>,
-    /// Where it receives mail.
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    /// The address that receives mail.
     pub(crate) smtp: SocketAddr,
-    /// Where its API is.
+    /// The address of the API.
     pub(crate) http: SocketAddr,
-    /// The key of the account with all mail.
+    /// The API key of the account that owns all mail.
     pub(crate) api_key: String,
 }
 
@@ -237,24 +237,24 @@ impl Child {
         let mut told = BufReader::new(told).lines();
         let ready = told.next_line().await?.context("the server did not start")?;
         let Ready { smtp, http, api_key } = serde_json::from_str(&ready)?;
-        Ok(Self { process, ask, told, smtp, http, api_key })
+        Ok(Self { process, input: ask, output: told, smtp, http, api_key })
     }
 
-    /// Asks for the figures.
+    /// Requests the figures.
     pub(crate) async fn figures(&mut self) -> anyhow::Result<Figures> {
-        self.ask.write_all(b"\n").await?;
-        let line = self.told.next_line().await?.context("the server ended")?;
+        self.input.write_all(b"\n").await?;
+        let line = self.output.next_line().await?.context("the server exited")?;
         Ok(serde_json::from_str(&line)?)
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills it, as `kill -9` does.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         self.process.kill().await.context("killing the server")
     }
 
-    /// Stops it and waits for its end.
+    /// Stops it and waits for its exit.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.ask);
+        drop(self.input);
         self.process.wait().await?;
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! `mailkite dev`: everything on loopback, from nothing to a verified webhook in one command.
 //!
-//! The same engine as `serve`, with an account, a key, the domain `inbox.test` and a receiver that checks both
-//! signatures. What happens is told line by line, as prose or as JSON.
+//! Runs the same services as `serve`, with an account, a key, the domain `inbox.test` and a webhook receiver that
+//! verifies both signatures. Prints what happens line by line, as prose or as JSON: `screen` formats it, `sample`
+//! sends the first mail, `receiver` gets the webhooks.
 
 mod receiver;
 mod sample;
 mod screen;
-pub(super) mod text;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -28,50 +28,49 @@ use screen::Screen;
 
 const DOMAIN: &str = "inbox.test";
 const OWNER: &str = "owner@inbox.test";
-/// How many ports after a taken one are tried.
+/// Ports tried after one that is in use.
 const PORTS_TRIED: u16 = 50;
-/// A stop that takes longer is explained.
+/// A shutdown that takes longer is explained.
 const SHORT_STOP: Duration = Duration::from_secs(1);
 
-/// Options of `mailkite dev`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// Where mail, keys and the database are kept
+    /// Directory of mail, keys and the database
     #[arg(long, value_name = "DIR", default_value = "./mailkite-data")]
     data_dir: PathBuf,
-    /// Address of the API; loopback only, the next free port is taken
+    /// Address of the API; loopback only; if it is in use, the next free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
-    /// Address to receive mail on; loopback only, the next free port is taken
+    /// Address that receives mail; loopback only; if it is in use, the next free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2525")]
     smtp: SocketAddr,
-    /// Address where mail programs hand in mail; loopback only, the next free port is taken
+    /// Submission address for mail programs; loopback only; if it is in use, the next free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2587")]
     submission: SocketAddr,
-    /// Your own app, which gets the webhooks instead of the built-in receiver
+    /// Your own app, which receives the webhooks instead of the built-in receiver
     #[arg(long, value_name = "URL")]
     forward: Option<String>,
-    /// Send no mail of its own at the start
+    /// Do not send a first mail at the start
     #[arg(long)]
     no_sample: bool,
-    /// JSON lines instead of prose: one when ready, then one for each event
+    /// Print JSON lines instead of prose: one when ready, then one for each event
     #[arg(long)]
     json: bool,
 }
 
-/// What a program that starts us needs to know, in this order.
+/// The facts that a program that starts us needs, in this order.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Ready {
     http: String,
     smtp: String,
-    /// Programs choose it themselves, with `--submission`.
+    /// Programs set it themselves, with `--submission`.
     #[serde(skip)]
     submission: String,
     api_key: String,
     domain: &'static str,
     webhook_secret: String,
-    /// The dashboard's address, which signs in whoever opens it first; for people, who see it on their terminal.
+    /// The dashboard's address, which signs in whoever opens it first; for people at their terminal.
     #[serde(skip)]
     dashboard: String,
 }
@@ -84,23 +83,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for (name, address) in addresses {
         if !address.ip().is_loopback() {
             bail!(
-                "{name} {address} is not a loopback address; mailkite dev is for this machine alone (see mailkite serve)"
+                "{name} {address} is not a loopback address; mailkite dev serves this machine alone (see \
+                 mailkite serve)"
             );
         }
     }
     if let Some(url) = &options.forward {
         let policy = Policy { allow_localhost: true, allow_networks: Vec::new() };
         Target::parse(url, &policy).with_context(|| {
-            format!("webhooks cannot go to {url}; give an https:// URL, or http:// on localhost or 127.0.0.1")
+            format!("webhooks cannot be sent to {url}; use an https:// URL, or http:// on localhost or 127.0.0.1")
         })?;
     }
     super::serve_on_threads(start(options))
 }
 
 async fn start(options: &Options) -> anyhow::Result<()> {
-    // Before anything is said: who reads that it is ready may stop it at once.
+    // Catch signals before anything is printed: who reads that it is ready may stop it at once.
     let stop = serve::stop_on_signal()?;
-    let fresh = !options.data_dir.join(store::FILE_NAME).exists();
+    let is_new = !options.data_dir.join(store::FILE_NAME).exists();
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("binding the built-in receiver")?;
     let built_in = format!("http://{}/hook", receiver.local_addr()?);
     let webhook = options.forward.clone().unwrap_or(built_in);
@@ -111,7 +111,7 @@ async fn start(options: &Options) -> anyhow::Result<()> {
         config.submission.listen = vec![submission];
         match app::bind(config, Clock::System).await {
             Ok(bound) => break bound,
-            // Unless somebody took one of them meanwhile, it is something else.
+            // If no port was taken meanwhile, the error has another cause.
             Err(error) => match free_ports(doors)? {
                 same if same == doors => return Err(error.into()),
                 others => doors = others,
@@ -121,21 +121,21 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     let [http, smtp, submission] = doors;
     let ready = seed(&bound, &webhook).await.context("preparing the first account")?;
     let mut screen = Screen::new(options.json);
-    screen.ready(&ready, options, fresh);
+    screen.ready(&ready, options, is_new);
     let doors = [
-        (options.http, http, "the API is on"),
-        (options.smtp, smtp, "mail is received on"),
-        (options.submission, submission, "mail programs hand in on"),
+        (options.http, http, "the API uses"),
+        (options.smtp, smtp, "SMTP uses"),
+        (options.submission, submission, "submission uses"),
     ];
     for (wanted, taken, what) in doors {
         if wanted != taken && wanted.port() != 0 {
-            screen.note(&format!("port {} is taken, so {what} {}", wanted.port(), taken.port()));
+            screen.note(&format!("port {} is in use; {what} {} instead", wanted.port(), taken.port()));
         }
     }
     let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
     let mut activity = bound.feed().listen();
     let mut serving = tokio::spawn(bound.run(stop.clone()));
-    let telling = async {
+    let reporting = async {
         if !options.no_sample && !options.json {
             sample::show(smtp, &mut activity, &receiver, &mut screen).await;
         } else if !options.no_sample
@@ -153,14 +153,16 @@ async fn start(options: &Options) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = telling => {}
+        () = reporting => {}
         () = stop.cancelled() => {}
     }
     stop.cancel();
     let served = match tokio::time::timeout(SHORT_STOP, &mut serving).await {
         Ok(served) => served,
         Err(_) => {
-            screen.note("waiting for what is under way; Ctrl-C again leaves at once, and nothing stored is lost");
+            screen.note(
+                "waiting for running work to finish; press Ctrl-C again to quit at once, nothing stored is lost",
+            );
             serving.await
         }
     };
@@ -171,7 +173,7 @@ async fn start(options: &Options) -> anyhow::Result<()> {
 
 async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
     let (secrets, now, url) = (bound.secrets().clone(), bound.clock().now(), webhook.to_owned());
-    // After the first start there is nothing to write, and a full disk is no reason against the next.
+    // After the first start there is nothing to write, and a full disk must not prevent the next.
     let seeded = bound.db().write_removal(move |tx| {
         let (account, api_key) = bootstrap::owner(tx, &secrets, OWNER, now)?;
         let domain = bootstrap::verified_domain(tx, account.id, DOMAIN, now)?;
@@ -184,18 +186,18 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
     let [submission, _] = bound.submission_addresses();
     let submission = submission.first().context("no submission address")?.to_string();
     let http = bound.config().public_url.clone();
-    // In the fragment, which a browser keeps to itself.
+    // In the fragment, which browsers do not send.
     let dashboard = format!("{http}/#/ticket/{}", bound.accounts().tickets.issue(account));
     Ok(Ready { http, smtp, submission, api_key, domain: DOMAIN, webhook_secret, dashboard })
 }
 
-/// The addresses themselves, or the same with the next free ports; no two are the same.
+/// Returns the addresses, each with the next free port; no two are the same.
 fn free_ports([http, smtp, submission]: [SocketAddr; 3]) -> anyhow::Result<[SocketAddr; 3]> {
     let (http, smtp, submission) = (free_port(http)?, free_port(smtp)?, free_port(submission)?);
     Ok([http.local_addr()?, smtp.local_addr()?, submission.local_addr()?])
 }
 
-/// Listens on the address itself, or on the next free port.
+/// Listens on the address, or on its next free port.
 fn free_port(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
     for step in 0..=PORTS_TRIED {
         let Some(port) = wanted.port().checked_add(step) else { break };

@@ -1,4 +1,4 @@
-//! The built-in webhook receiver: checks both signatures with code of its own and answers 200, or 401.
+//! The built-in webhook receiver: verifies both signatures with code of its own and answers 200, or 401.
 
 use data_encoding::HEXLOWER;
 use std::collections::HashMap;
@@ -18,23 +18,23 @@ use tokio::net::TcpListener;
 use crate::clock::Clock;
 use crate::http::local::OwnNames;
 
-/// Payloads larger than this are not taken.
+/// Larger payloads are refused.
 const MAX_BODY: usize = 256 * 1024 * 1024;
 /// Deliveries remembered for the screen.
 const REMEMBERED: usize = 64;
 
-/// What a delivery's headers said, and whether both signatures hold.
+/// The signatures of a delivery and the result of verifying them.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     /// `x-mailkite-signature`.
     pub(crate) signature: String,
     /// `webhook-signature`.
     pub(crate) standard_signature: String,
-    /// Whether both hold.
+    /// True if both signatures are valid.
     pub(crate) genuine: bool,
 }
 
-/// The receiver; clones share what it remembers.
+/// The receiver; clones share its memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Receiver {
     seen: Arc<Mutex<HashMap<String, Received>>>,
@@ -60,13 +60,13 @@ impl Receiver {
         receiver
     }
 
-    /// What was received of an event.
+    /// Returns what was received of an event.
     pub(crate) fn received(&self, event_id: &str) -> Option<Received> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(event_id).cloned()
     }
 
     async fn answer(&self, request: Request<Incoming>, secret: &str) -> Response<Full<Bytes>> {
-        // A page in a browser of this machine is no server that posts webhooks.
+        // A page in a browser on this machine is not a server that posts webhooks.
         if OwnNames::new("http://localhost", "localhost").admit(&request, false).is_err() {
             return reply(StatusCode::FORBIDDEN, "this receiver is for mailkite dev");
         }
@@ -102,8 +102,8 @@ fn reply(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whether a signature's time is near enough to now to be no replay (contract 9.3).
-fn recent(millis: i64) -> bool {
+/// Checks that a signature's time is near enough to be no replay (contract 9.3).
+fn is_recent(millis: i64) -> bool {
     Clock::System.now().as_millis().abs_diff(millis) <= 300_000
 }
 
@@ -111,29 +111,29 @@ fn value<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn holds(key: &[u8], parts: [&[u8]; 3], tag: &[u8]) -> bool {
+fn verify_hmac(key: &[u8], parts: [&[u8]; 3], tag: &[u8]) -> bool {
     let message = parts.concat();
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), &message, tag).is_ok()
 }
 
-/// `x-mailkite-signature: t=…,v1=…` over `t.body`, keyed with the whole secret.
+/// Verifies `x-mailkite-signature: t=…,v1=…` over `t.body`, keyed with the whole secret.
 fn first_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
     let header = value(headers, "x-mailkite-signature");
     let Some((time, tag)) = header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")) else { return false };
     let tag = HEXLOWER.decode(tag.as_bytes()).unwrap_or_default();
-    time.parse().is_ok_and(recent) && holds(secret.as_bytes(), [time.as_bytes(), b".", body], &tag)
+    time.parse().is_ok_and(is_recent) && verify_hmac(secret.as_bytes(), [time.as_bytes(), b".", body], &tag)
 }
 
-/// `webhook-signature: v1,…` over `id.seconds.body`, keyed with the decoded secret.
+/// Verifies `webhook-signature: v1,…` over `id.seconds.body`, keyed with the decoded secret.
 fn second_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
     let key = secret.strip_prefix("whsec_").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
     let time = value(headers, "webhook-timestamp");
     let head = format!("{}.{time}", value(headers, "webhook-id"));
-    let in_time = time.parse::<i64>().is_ok_and(|seconds| recent(seconds.saturating_mul(1_000)));
+    let in_time = time.parse::<i64>().is_ok_and(|seconds| is_recent(seconds.saturating_mul(1_000)));
     in_time
         && value(headers, "webhook-signature").split(' ').any(|part| {
             let tag = part.strip_prefix("v1,").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
-            holds(&key, [head.as_bytes(), b".", body], &tag)
+            verify_hmac(&key, [head.as_bytes(), b".", body], &tag)
         })
 }
 

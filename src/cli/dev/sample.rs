@@ -1,4 +1,4 @@
-//! The first mail, sent over real SMTP from this process to itself, and what became of it.
+//! The first mail, sent over real SMTP from this process to itself, and its way to the webhook.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,13 +10,14 @@ use tokio::sync::broadcast;
 
 use super::receiver::Receiver;
 use super::screen::Screen;
+use crate::cli::text;
 use crate::clock::Clock;
 use crate::event_bus::Activity;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 const ATTACHMENT: &str = "bmFtZSxib3JuCkFkYSBMb3ZlbGFjZSwxODE1CkdyYWNlIEhvcHBlciwxOTA2Cg==";
 
-/// The server's last word on the mail.
+/// The server's reply to the mail.
 pub(crate) struct Sent {
     /// `250 2.0.0 Ok: msg_…`
     pub(crate) reply: String,
@@ -24,7 +25,7 @@ pub(crate) struct Sent {
     pub(crate) took: Duration,
 }
 
-/// Sends the mail and shows each step until its webhook was delivered and verified, or was not.
+/// Sends the mail and shows each step until its webhook was delivered and verified, or failed.
 pub(crate) async fn show(
     smtp: SocketAddr,
     activity: &mut broadcast::Receiver<Activity>,
@@ -37,11 +38,11 @@ pub(crate) async fn show(
         Err(error) => return screen.step(false, "accepted", &format!("{error:#}")),
     };
     screen.step(true, "accepted", &format!("{} ({} ms)", sent.reply, sent.took.as_millis()));
-    // `250 2.0.0 Ok: msg_…`; attempts left from an earlier run are not of this mail.
+    // `250 2.0.0 Ok: msg_…`; attempts left from an earlier run belong to other mail.
     let id = sent.reply.rsplit(' ').next().unwrap_or_default();
-    let followed = tokio::time::timeout(PATIENCE, follow(id, activity, receiver, screen)).await;
+    let followed = tokio::time::timeout(DELIVERY_TIMEOUT, follow(id, activity, receiver, screen)).await;
     if followed.is_err() {
-        screen.step(false, "delivered", "no attempt was made in time; see the lines above");
+        screen.step(false, "delivered", "no attempt was made in time; see the messages above");
     }
 }
 
@@ -50,7 +51,7 @@ async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver
         match &event {
             Activity::Accepted { message_id, size, attachments, .. } if message_id == id => {
                 screen.remember(&event);
-                let text = format!("{}, {attachments} attachment, on disk before the 250", super::text::size(*size));
+                let text = format!("{}, {attachments} attachment, on disk before the 250", text::size(*size));
                 screen.step(true, "stored", &text);
             }
             Activity::Attempted { message_id, url, status_code, error, status, duration_ms, .. }
@@ -68,7 +69,7 @@ async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver
                     let text = if seen.genuine {
                         "both signatures, by the receiver's own code"
                     } else {
-                        "a signature is wrong"
+                        "a signature is invalid"
                     };
                     screen.step(seen.genuine, "verified", text);
                 }
@@ -79,7 +80,6 @@ async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver
     }
 }
 
-/// Sends the mail.
 pub(crate) async fn send(smtp: SocketAddr) -> anyhow::Result<Sent> {
     let stream = TcpStream::connect(smtp).await.context("connecting to our own SMTP port")?;
     let (read, mut write) = stream.into_split();
@@ -108,7 +108,7 @@ pub(crate) async fn send(smtp: SocketAddr) -> anyhow::Result<Sent> {
     Ok(Sent { reply, took })
 }
 
-/// The mail data with its final dot.
+/// Returns the mail data with its final dot.
 fn mail() -> String {
     let now = Clock::System.now();
     format!(

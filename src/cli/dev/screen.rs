@@ -1,12 +1,12 @@
-//! What `mailkite dev` shows: calm prose on a terminal, or one JSON line for each event.
+//! The output of `mailkite dev`: prose on a terminal, or one JSON line for each event.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-use super::text::{columns, cut, fit, size, wait};
 use super::{DOMAIN, Options, Ready};
+use crate::cli::text::{columns, cut, fit, size, wait};
 use crate::clock::{Clock, Timestamp};
 use crate::event_bus::Activity;
 
@@ -14,19 +14,19 @@ use crate::event_bus::Activity;
 const REMEMBERED: usize = 1_000;
 /// Columns for the text of a step.
 const STEP_WIDTH: usize = 66;
-/// Columns before the names of a line: time and mark.
+/// Columns before the addresses: time and mark.
 const LEAD: usize = 12;
 /// Columns of a size and the outcome of a usual delivery, with the gaps before them.
 const TAIL: usize = 26;
 
-/// The terminal, or whoever reads the lines.
+/// Writes to standard output.
 pub(crate) struct Screen {
     json: bool,
     colour: bool,
     accepted: HashMap<String, Mail>,
 }
 
-/// What a line says of a mail.
+/// The parts of a mail that lines show.
 struct Mail {
     from: String,
     to: String,
@@ -35,7 +35,6 @@ struct Mail {
 }
 
 impl Screen {
-    /// A screen on standard output.
     pub(crate) fn new(json: bool) -> Self {
         let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { json, colour, accepted: HashMap::new() }
@@ -43,7 +42,7 @@ impl Screen {
 
     fn line(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        // Whoever read our lines may be gone; the server goes on.
+        // The reader of our output may be gone; the server goes on.
         drop(writeln!(out, "{text}").and_then(|()| out.flush()));
     }
 
@@ -61,14 +60,14 @@ impl Screen {
         if good { self.paint("32", "✓") } else { self.paint("31", "✗") }
     }
 
-    /// The server is up.
+    /// Shows that the server is ready.
     pub(crate) fn ready(&self, ready: &Ready, options: &Options, fresh: bool) {
         if self.json {
             return self.line(&serde_json::to_string(ready).unwrap_or_default());
         }
         let title = self.paint("1", "mailkite");
         self.line(&format!("\n{title} {} dev\n", env!("CARGO_PKG_VERSION")));
-        let state = if fresh { "new" } else { "as it was" };
+        let state = if fresh { "new" } else { "existing" };
         let webhook = options.forward.as_deref().unwrap_or("built-in receiver");
         let rows = [
             ("mail", format!("{} for *@{}", ready.smtp, ready.domain)),
@@ -84,17 +83,17 @@ impl Screen {
         }
     }
 
-    /// Something worth a word.
+    /// Shows a remark.
     pub(crate) fn note(&self, text: &str) {
         self.prose(&format!("  {} {text}", self.paint("33", "!")));
     }
 
-    /// The first mail is on its way.
+    /// Introduces the first mail.
     pub(crate) fn sample_begins(&self) {
         self.prose(&format!("\n{}\n", self.paint("1", "A first mail, from this process to itself")));
     }
 
-    /// One step of the first mail.
+    /// Shows one step of the first mail.
     pub(crate) fn step(&mut self, good: bool, name: &str, text: &str) {
         self.prose(&format!(
             "  {} {} {}",
@@ -104,12 +103,12 @@ impl Screen {
         ));
     }
 
-    /// A further line of a step.
+    /// Shows a further line of a step.
     pub(crate) fn more(&mut self, text: &str) {
         self.prose(&format!("              {}", cut(text, STEP_WIDTH)));
     }
 
-    /// What to do next; every command works as pasted.
+    /// Shows what to do next; every command works as pasted.
     pub(crate) fn next_steps(&self, ready: &Ready) {
         let (host, port) = ready.smtp.rsplit_once(':').unwrap_or((&ready.smtp, "25"));
         self.prose(&format!("\n{}\n", self.paint("1", "Now you")));
@@ -118,7 +117,7 @@ impl Screen {
         let (http, key) = (&ready.http, &ready.api_key);
         let steps = [
             (
-                "Send a mail to it",
+                "Send it a mail",
                 format!(
                     "swaks --server {host} --port {port} \\\n    --from you@example.com --to hello@{domain} \\\n    \
                      --header 'Subject: Hi' --body 'Does it branch?'"
@@ -133,7 +132,7 @@ impl Screen {
             ),
             ("See what arrived", format!("curl -s {http}/api/messages \\\n    -H 'Authorization: Bearer {key}'")),
             (
-                "Let it send one; here mail is signed and captured, never sent",
+                "Send one from it; in dev mode mail is signed and captured, never sent",
                 format!(
                     "curl -s {http}/v1/send -H 'Content-Type: application/json' \\\n    \
                      -d '{{\"from\":\"hello@{domain}\",\"to\":\"you@example.com\",\n        \
@@ -142,14 +141,14 @@ impl Screen {
                 ),
             ),
             (
-                "or as a mail program does",
+                "or as a mail program would",
                 format!(
                     "printf 'From: hello@{domain}\\r\\nSubject: Re: Hi\\r\\n\\r\\nIt does.\\r\\n' |\n    \
                      curl -s smtp://{submission} --ssl-reqd -k -T - \\\n    -u mailkite:{key} \\\n    \
                      --mail-from hello@{domain} --mail-rcpt you@example.com"
                 ),
             ),
-            ("Get the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
+            ("Receive the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
             ("Open the dashboard (this link signs in once)", ready.dashboard.clone()),
         ];
         for (name, command) in steps {
@@ -158,7 +157,7 @@ impl Screen {
         self.prose("Waiting for mail. Ctrl-C stops.\n");
     }
 
-    /// A mail was accepted, or a webhook attempted.
+    /// Shows an event.
     pub(crate) fn activity(&mut self, event: &Activity) {
         if self.json {
             return self.line(&as_json(event).to_string());
@@ -192,7 +191,7 @@ impl Screen {
         }
     }
 
-    /// A mail that was sent, captured, deferred or returned.
+    /// Shows outgoing mail that was sent, captured, deferred or returned.
     fn sent_line(&self, event: &Activity) {
         let Activity::Sent { message_id, from, to, subject, status, captured, diagnostic, next_attempt_at, .. } =
             event
@@ -218,7 +217,7 @@ impl Screen {
         self.mail_line(&mark, Some(&mail), message_id.as_deref().unwrap_or_default(), &outcome);
     }
 
-    /// Keeps what the lines of a mail's attempts will say of it.
+    /// Remembers the parts of a mail that the lines of its attempts will show.
     pub(crate) fn remember(&mut self, event: &Activity) {
         let Activity::Accepted { message_id, from, to, subject, size, .. } = event else { return };
         if self.accepted.len() >= REMEMBERED {
@@ -234,7 +233,8 @@ impl Screen {
         self.accepted.insert(message_id.clone(), mail);
     }
 
-    /// Time, mark, names, subject, size, outcome; an unusual outcome takes the room of the size and of the subject.
+    /// Shows time, mark, addresses, subject, size and outcome; a long outcome takes the columns of the size and of
+    /// the subject.
     fn mail_line(&self, mark: &str, mail: Option<&Mail>, message_id: &str, outcome: &str) {
         let time = self.time();
         let Some(mail) = mail else { return self.line(&format!("{time}  {mark} {message_id}  {outcome}")) };
@@ -244,22 +244,22 @@ impl Screen {
         let wide = columns();
         let room = wide.saturating_sub(LEAD + 3 + tail.chars().count());
         let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40).min(room * 2 / 3);
-        let beside = names.saturating_sub(3 + mail.from.chars().count());
-        let to = cut(&mail.to, beside.max(names / 3));
+        let remaining = names.saturating_sub(3 + mail.from.chars().count());
+        let to = cut(&mail.to, remaining.max(names / 3));
         let from = cut(&mail.from, names.saturating_sub(3 + to.chars().count()));
         let subject = self.paint("1", &fit(&mail.subject, room.saturating_sub(names)));
         self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&format!("{from} → {to}"), names)));
     }
 
-    /// More happened than could be shown.
+    /// Shows that events were missed.
     pub(crate) fn missed(&self, count: u64) {
         if self.json {
             return self.line(&json!({"event": "missed", "count": count}).to_string());
         }
-        self.note(&format!("{count} events went by too fast to be shown"));
+        self.note(&format!("{count} events were too many to be shown"));
     }
 
-    /// The end.
+    /// Shows that the server stopped.
     pub(crate) fn stopped(&self) {
         self.prose("\nStopped. Everything accepted is on disk.");
     }
@@ -270,12 +270,12 @@ impl Screen {
     }
 }
 
-/// An address, without the domain that nearly all mail of `mailkite dev` is about.
+/// Strips the domain that nearly all mail of `mailkite dev` is for.
 fn short(address: &str) -> &str {
     address.strip_suffix(DOMAIN).and_then(|rest| rest.strip_suffix('@')).unwrap_or(address)
 }
 
-/// How an attempt ended, in a few words.
+/// Describes the outcome of an attempt in a few words.
 fn outcome(event: &Activity) -> String {
     let Activity::Attempted { attempt, status_code, error, status, duration_ms, next_attempt_at, .. } = event else {
         return String::new();

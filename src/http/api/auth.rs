@@ -78,7 +78,7 @@ impl From<Refusal> for ApiError {
             Refusal::WrongPassword => Code::WrongPassword.into(),
             Refusal::PasswordMissing => missing("currentPassword"),
             Refusal::Store(error) => error.into(),
-            Refusal::Hash(HashError::Crowded(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
+            Refusal::Hash(HashError::QueueFull(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             Refusal::Hash(error @ HashError::Failed) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
@@ -255,7 +255,7 @@ impl<'a> LoginAttempt<'a> {
 
     /// Takes the failure back.
     fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
-        self.tries.into_iter().for_each(Attempt::forgive);
+        self.tries.into_iter().for_each(Attempt::succeed);
         self.pairs
     }
 }

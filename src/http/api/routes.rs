@@ -18,7 +18,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
-use crate::id::{AccountRowId, DomainRowId, RouteId};
+use crate::id::{AccountRowId, RouteId};
 use crate::inbound::route::Pattern;
 use crate::limits::Kind;
 use crate::mail::address::Mailbox;

@@ -265,7 +265,7 @@ impl Inbound {
         let address = recipient.mailbox.canonical();
         if recipient.idle_routes > 0 {
             tracing::warn!(message = %id, routes = recipient.idle_routes, "more routes match than may run; these did not");
-            self.shared.limits.note_refused(Kind::FanOut, recipient.idle_routes);
+            self.shared.limits.count_refused(Kind::FanOut, recipient.idle_routes);
         }
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
         // Another device may send the same.

@@ -195,7 +195,7 @@ pub(super) fn forward_all(
     let mut jobs = Vec::new();
     let due = forwards(common, plan).count();
     let (running, copies) = share_copies(common.copies, due);
-    ways.limits.note_refused(Kind::LocalCopies, due - running);
+    ways.limits.count_refused(Kind::LocalCopies, due - running);
     for route in forwards(common, plan).take(running) {
         let Some(to) = route.row.destination.as_deref() else { continue };
         let forward = Forward {

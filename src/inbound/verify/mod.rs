@@ -191,7 +191,7 @@ impl<'c> Check<'c> {
             return;
         };
         found.same_header = read.same_header;
-        self.resolver.learn().await;
+        self.resolver.detect_edns().await;
         let CheckResults { spf, dkim, dmarc, enforced, arc, .. } = found;
         let keys = Records::default();
         let (spf_output, dkim_output, ()) = tokio::join!(

@@ -1,5 +1,5 @@
-//! How much may be asked for one look at a policy: a stranger writes it, and each term of it costs questions
-//! (RFC 7208 §4.6.4 allows ten terms, each of which may name ten hosts).
+//! Bounds the DNS queries of one policy check: a stranger writes the policy, and each of its terms costs queries (RFC
+//! 7208 §4.6.4 allows ten terms, each of which may name ten hosts).
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{DnsError, Error, MX, MessageAuthenticator, RecordSet, ResolverCache, SpfOutput, SpfResult, Txt};
 
-/// The answers of one look, each asked for once, and how many questions it has left.
+/// The answers of one check, each queried once, and the queries left.
 pub(crate) struct Budget {
     left: AtomicUsize,
     refused: AtomicUsize,
@@ -26,7 +26,7 @@ pub(crate) struct Budget {
 type Answers<K, V> = Mutex<HashMap<K, V>>;
 
 impl Budget {
-    /// So many questions.
+    /// Allows this many queries.
     pub(crate) fn new(questions: usize) -> Self {
         Self {
             left: AtomicUsize::new(questions),
@@ -39,20 +39,25 @@ impl Budget {
         }
     }
 
-    /// RFC 7208's check within the budget; beyond it the policy is in error, as it is beyond the limits of the RFC.
-    pub(crate) async fn verify_spf(&self, asks: &MessageAuthenticator, sender: SpfParameters<'_>) -> SpfOutput {
+    /// Runs RFC 7208's check within the budget; beyond it the result is permerror, as it is beyond the limits of the
+    /// RFC.
+    pub(crate) async fn verify_spf(
+        &self,
+        authenticator: &MessageAuthenticator,
+        sender: SpfParameters<'_>,
+    ) -> SpfOutput {
         let parameters = mail_auth::Parameters::new(sender)
             .with_txt_cache(self)
             .with_mx_cache(self)
             .with_ptr_cache(self)
             .with_ipv4_cache(self)
             .with_ipv6_cache(self);
-        let output = asks.verify_spf(parameters).await;
+        let output = authenticator.verify_spf(parameters).await;
         let exceeded = self.refused.load(Ordering::Relaxed) > 0;
         if exceeded { output.with_result(SpfResult::PermError) } else { output }
     }
 
-    /// What is known, or what stands for it when nothing more may be asked.
+    /// Returns the cached answer, or `nothing` when no query is left; `None` allows one query.
     fn answer<K, Q, V>(&self, known: &Answers<K, V>, key: &Q, nothing: impl FnOnce() -> V) -> Option<V>
     where
         K: Borrow<Q> + Hash + Eq,

@@ -1,7 +1,7 @@
-//! Answers that DNS proves (DNSSEC): asked of a validating server with the AD bit, which then says whether it validated
-//! (RFC 6840 §5.7).
+//! Authenticated DNS answers (DNSSEC): queries set the AD bit, and a validating server sets it in answers that it
+//! validated (RFC 6840 §5.7).
 //!
-//! The bit is believed of a server on this machine alone: on the way from another anybody could set it.
+//! The bit is trusted only from a server on this machine: anybody on the path from another could set it.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,53 +17,53 @@ use tokio::time::timeout;
 use super::edns::{self, Support};
 use super::{ATTEMPTS, DnsError, MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUT};
 
-const REMEMBERED: usize = 4_096;
-/// What fits a datagram on every path (the DNS flag day's 1,232).
+const MAX_CACHED: usize = 4_096;
+/// The largest datagram that passes every path (the DNS flag day's 1,232).
 const MAX_PAYLOAD: u16 = 1_232;
 
-/// The records of a name, or that there are none, and whether DNS proves it.
+/// The records of a name, possibly none, and the validation result.
 #[derive(Clone, Debug)]
-pub(crate) struct Proven {
+pub(crate) struct Validated {
     pub(crate) records: Vec<RData>,
     pub(crate) authentic: bool,
     response_code: ResponseCode,
 }
 
-/// Answers in memory.
+/// A cache of answers.
 #[derive(Default)]
-pub(crate) struct Cache(Mutex<HashMap<(String, RecordType), (Instant, Proven)>>);
+pub(crate) struct Cache(Mutex<HashMap<(String, RecordType), (Instant, Validated)>>);
 
 impl Cache {
-    fn get(&self, key: &(String, RecordType)) -> Option<Proven> {
+    fn get(&self, key: &(String, RecordType)) -> Option<Validated> {
         let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, proven)| proven.clone())
     }
 
-    fn put(&self, key: (String, RecordType), proven: Proven, ttl: Duration) {
+    fn put(&self, key: (String, RecordType), proven: Validated, ttl: Duration) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= REMEMBERED {
+        if cache.len() >= MAX_CACHED {
             cache.clear();
         }
         cache.insert(key, (Instant::now() + ttl, proven));
     }
 }
 
-/// Asks `servers` in turn; only those on this machine can prove anything. No records, when the name exists without any.
-pub(crate) async fn ask(
+/// Queries `servers` in turn; only those on this machine can authenticate. A name without such records gives none.
+pub(crate) async fn query(
     servers: &[SocketAddr],
     edns: &Support,
     cache: &Cache,
     name: &str,
     kind: RecordType,
-) -> Result<Proven, DnsError> {
+) -> Result<Validated, DnsError> {
     let key = (name.to_ascii_lowercase(), kind);
     if let Some(known) = cache.get(&key) {
-        return found(name, known);
+        return check_exists(name, known);
     }
     let asked = Name::from_ascii(format!("{}.", name.trim_end_matches('.')));
     let asked = asked.map_err(|_| DnsError::BadName(name.to_owned()))?;
     let mut reason = "no name server".to_owned();
-    // First with EDNS. Whoever refuses it or says nothing is asked without (RFC 6891 §7).
+    // Try EDNS first, then without for servers that refuse it or stay silent (RFC 6891 §7).
     let mut attempts: Vec<(SocketAddr, bool)> = Vec::with_capacity(servers.len() * ATTEMPTS);
     let is_missing = edns.is_missing();
     (0..ATTEMPTS).for_each(|attempt| {
@@ -89,7 +89,7 @@ pub(crate) async fn ask(
             reason = format!("{server}: {response_code}");
             continue;
         }
-        edns.note(with_edns, refused);
+        edns.record(with_edns, refused);
         let records: Vec<RData> = answer
             .answers
             .iter()
@@ -99,14 +99,14 @@ pub(crate) async fn ask(
         let ttl = answer.answers.iter().map(|record| Duration::from_secs(record.ttl.into())).min();
         let ttl = if records.is_empty() { MAX_NEGATIVE_TTL } else { ttl.unwrap_or(MAX_NEGATIVE_TTL).min(MAX_TTL) };
         let authentic = answer.metadata.authentic_data && server.ip().to_canonical().is_loopback();
-        let proven = Proven { records, authentic, response_code };
+        let proven = Validated { records, authentic, response_code };
         cache.put(key, proven.clone(), ttl);
-        return found(name, proven);
+        return check_exists(name, proven);
     }
     Err(DnsError::NoAnswer { name: name.to_owned(), reason })
 }
 
-fn found(name: &str, proven: Proven) -> Result<Proven, DnsError> {
+fn check_exists(name: &str, proven: Validated) -> Result<Validated, DnsError> {
     if proven.records.is_empty() && proven.response_code == ResponseCode::NXDomain {
         return Err(DnsError::NoSuchName(name.to_owned()));
     }
@@ -133,7 +133,7 @@ async fn exchange(server: SocketAddr, name: &Name, kind: RecordType, with_edns: 
     stream.write_all(&octets).await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
-    read(&answer, &question).ok_or_else(|| std::io::Error::other("no answer to what was asked"))
+    read(&answer, &question).ok_or_else(|| std::io::Error::other("the answer does not match the query"))
 }
 
 async fn over_udp(server: SocketAddr, octets: &[u8], question: &Message) -> std::io::Result<Message> {
@@ -148,7 +148,7 @@ async fn over_udp(server: SocketAddr, octets: &[u8], question: &Message) -> std:
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // What is no answer to this question is somebody's guess.
+        // A datagram that does not answer this query may be forged.
         if let Some(answer) = read(buffer.get(..length).unwrap_or_default(), question) {
             return Ok(answer);
         }

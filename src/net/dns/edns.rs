@@ -1,5 +1,5 @@
-//! Whether the servers to ask know EDNS (RFC 6891). Some home routers and old servers answer such a question with an
-//! error, and some drop it; §7 has them asked again without.
+//! Tracks EDNS support of the servers (RFC 6891). Some home routers and old servers answer a query with EDNS with an
+//! error, and some drop it; §7 has the query repeated without.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -8,81 +8,81 @@ use std::time::{Duration, Instant};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 
-/// How long is believed what was found out.
-const BELIEVED: Duration = Duration::from_secs(600);
+/// The lifetime of a result.
+const VALID_FOR: Duration = Duration::from_secs(600);
 
-/// What is known of the servers.
+/// The EDNS support of the servers.
 #[derive(Default)]
-pub(crate) struct Support(Mutex<Known>);
+pub(crate) struct Support(Mutex<State>);
 
 #[derive(Clone, Copy, Default)]
-enum Known {
+enum State {
     #[default]
-    Nothing,
+    Unknown,
     Works(Instant),
     Fails(Instant),
 }
 
 impl Support {
-    /// Whether to ask without EDNS.
+    /// Returns true if queries should go without EDNS.
     pub(crate) fn is_missing(&self) -> bool {
-        matches!(self.known(), Known::Fails(since) if since.elapsed() < BELIEVED)
+        matches!(self.state(), State::Fails(since) if since.elapsed() < VALID_FOR)
     }
 
-    /// Whether a question with EDNS was answered not long ago.
+    /// Returns true if a query with EDNS was answered recently.
     pub(crate) fn works(&self) -> bool {
-        matches!(self.known(), Known::Works(since) if since.elapsed() < BELIEVED)
+        matches!(self.state(), State::Works(since) if since.elapsed() < VALID_FOR)
     }
 
-    /// Whether a question has to be asked before it is known.
+    /// Returns true if a query is needed to find out.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.known(), Known::Nothing)
+        matches!(self.state(), State::Unknown)
     }
 
-    /// Takes the answer to a question with EDNS; whether it has to be asked again without.
+    /// Records the answer to a query with EDNS; returns true if it must be repeated without.
     pub(crate) fn is_refused<T>(&self, answer: &Result<T, NetError>) -> bool {
         let works = self.works();
         match answer {
             Err(error) if is_refusal(error) => true,
-            // RFC 2671 §5.3 named SERVFAIL too; but that is mostly said of one domain alone.
+            // RFC 2671 §5.3 named SERVFAIL too, but mostly it concerns a single domain.
             Err(error) if self.is_unknown() && is_failure(error) => true,
-            // Servers that do not answer at all are asked twice only until they are known.
-            Err(error) if is_silence(error) => !works,
+            // Servers that do not answer at all are queried twice only until their support is known.
+            Err(error) if is_no_answer(error) => !works,
             Err(NetError::Dns(DnsError::ResponseCode(_))) => false,
             Ok(_) | Err(NetError::Dns(_)) => {
-                self.set(Known::Works(Instant::now()));
+                self.set(State::Works(Instant::now()));
                 false
             }
             Err(_) => false,
         }
     }
 
-    /// Takes note that a question was answered, with EDNS, or without after it had been refused with.
-    pub(crate) fn note(&self, with: bool, refused: bool) {
+    /// Records that a query was answered: with EDNS, or without after one with EDNS had been refused.
+    pub(crate) fn record(&self, with: bool, refused: bool) {
         match (with, refused) {
-            (true, _) => self.set(Known::Works(Instant::now())),
-            (false, true) => self.set(Known::Fails(Instant::now())),
+            (true, _) => self.set(State::Works(Instant::now())),
+            (false, true) => self.set(State::Fails(Instant::now())),
             (false, false) => {}
         }
     }
 
-    /// Takes the answer to the same question without EDNS.
-    pub(crate) fn note_without<T>(&self, answer: &Result<T, NetError>) {
+    /// Records the answer to the repeated query without EDNS.
+    pub(crate) fn record_without<T>(&self, answer: &Result<T, NetError>) {
         if matches!(answer, Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_)))) {
-            self.set(Known::Fails(Instant::now()));
+            self.set(State::Fails(Instant::now()));
         }
     }
 
-    fn known(&self) -> Known {
+    fn state(&self) -> State {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, known: Known) {
+    fn set(&self, known: State) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 }
 
-/// Whether a response code says that EDNS is not understood (RFC 6891 §7).
+/// Returns true for the response codes of servers without EDNS (RFC 6891 §7).
 pub(crate) const fn is_refused_by(code: ResponseCode) -> bool {
     matches!(code, ResponseCode::FormErr | ResponseCode::NotImp)
 }
@@ -104,6 +104,6 @@ fn is_failure(error: &NetError) -> bool {
     }
 }
 
-const fn is_silence(error: &NetError) -> bool {
+const fn is_no_answer(error: &NetError) -> bool {
     matches!(error, NetError::Timeout | NetError::NoConnections | NetError::Io(_))
 }

@@ -1,8 +1,9 @@
-//! The one resolver: configured servers or the system's, with a cache, over UDP and then TCP.
+//! The resolver: configured servers or the system's, with a cache, over UDP and then TCP.
 //!
-//! Mail authentication asks through [`Resolver::authenticator`], everything that connects to a host through
-//! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What
-//! may be connected to is not decided here.
+//! Mail authentication queries through [`Resolver::authenticator`], everything that connects to a host through
+//! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`].
+//! `egress::guard` decides which addresses may be connected to. DNSSEC is in `dnssec`, fallback without EDNS in
+//! `edns`, the limit on queries of a policy in `budget`.
 
 pub(crate) mod budget;
 mod dnssec;
@@ -23,24 +24,24 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use mail_auth::MessageAuthenticator;
 
-/// One question to one server; the second attempt goes out after it.
+/// The timeout of one query to one server; the second attempt follows it.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
 const CACHE_ENTRIES: u64 = 8192;
-/// A record is not believed for longer, whatever it says; nor is its absence.
+/// Records, and their absence, are cached no longer than this, whatever their TTL.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(300);
 
-/// Aliases of aliases that are followed, as many as the resolver follows.
+/// The most CNAMEs followed, as many as the resolver follows.
 const MAX_ALIASES: usize = 8;
 
-/// Why a name gave no answer.
+/// The reasons why a lookup failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
-    /// The servers to ask cannot be found out.
+    /// The name servers cannot be determined.
     #[error("no name servers: {0} (set [dns] servers)")]
     Setup(String),
-    /// What was asked for is no host name.
+    /// The queried text is not a host name.
     #[error("{0:?} is not a host name")]
     BadName(String),
     /// The name does not exist (NXDOMAIN).
@@ -49,18 +50,18 @@ pub enum DnsError {
     /// The name exists but has no record of this kind.
     #[error("{0} has no such record")]
     NoAddress(String),
-    /// No server answered, or the answer was an error; asking later may help.
+    /// No server answered, or the answer was an error; a later query may succeed.
     #[error("no answer for {name}: {reason}")]
     NoAnswer {
-        /// What was asked for.
+        /// The queried name.
         name: String,
-        /// What the resolver says.
+        /// The resolver's message.
         reason: String,
     },
 }
 
 impl DnsError {
-    /// Whether asking again later may give an answer.
+    /// Returns true if a later query may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::NoAnswer { .. } | Self::Setup(_))
     }
@@ -70,25 +71,25 @@ impl DnsError {
 #[derive(Clone)]
 pub struct Resolver {
     inner: MessageAuthenticator,
-    /// The same without EDNS, for servers that do not know it.
+    /// The same without EDNS, for servers that do not support it.
     without_edns: MessageAuthenticator,
     edns: Arc<edns::Support>,
-    /// Whom it asks, for questions that want a proof.
+    /// The servers, for queries that need DNSSEC.
     servers: Arc<[SocketAddr]>,
-    proven: Arc<dnssec::Cache>,
+    validated: Arc<dnssec::Cache>,
 }
 
 /// The fields of a TLSA record: usage, selector, matching, data.
 pub(crate) type TlsaFields = (u8, u8, u8, Vec<u8>);
 
 impl Resolver {
-    /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
+    /// Creates a resolver that queries `servers`, or those of `/etc/resolv.conf` if there are none.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
         Self::with(servers, CACHE_ENTRIES, ResolveHosts::Always)
     }
 
-    /// As [`Resolver::new`], without a cache and without `/etc/hosts`: what DNS says to the world at this moment.
-    pub fn fresh(servers: &[SocketAddr]) -> Result<Self, DnsError> {
+    /// Creates one without cache and without `/etc/hosts`, to see the current public DNS.
+    pub fn uncached(servers: &[SocketAddr]) -> Result<Self, DnsError> {
         Self::with(servers, 0, ResolveHosts::Never)
     }
 
@@ -120,18 +121,18 @@ impl Resolver {
             without_edns: MessageAuthenticator::new(config.clone(), plain).map_err(setup)?,
             inner: MessageAuthenticator::new(config, options).map_err(setup)?,
             edns: Arc::default(),
-            proven: Arc::default(),
+            validated: Arc::default(),
         })
     }
 
-    /// The same resolver as mail authentication wants it.
+    /// Returns the same resolver for mail authentication.
     pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
         if self.edns.is_missing() { &self.without_edns } else { &self.inner }
     }
 
-    /// Finds out how the servers are to be asked, if nobody did yet: for whom asks by [`Self::authenticator`], who does not
-    /// ask again. It is the root that is asked for, as nobody else's silence should cost time.
-    pub(crate) async fn learn(&self) {
+    /// Finds out if the servers support EDNS, unless that is known: [`Self::authenticator`] does not repeat a refused
+    /// query. Queries the root, because any other zone may be slow.
+    pub(crate) async fn detect_edns(&self) {
         if self.edns.is_unknown() {
             drop(self.lookup("", RecordType::NS).await);
         }
@@ -146,7 +147,7 @@ impl Resolver {
             }
         }
         let answer = self.without_edns.resolver().lookup(asked, kind).await;
-        self.edns.note_without(&answer);
+        self.edns.record_without(&answer);
         answer.map_err(|error| failure(name, &error))
     }
 
@@ -159,11 +160,12 @@ impl Resolver {
             }
         }
         let answer = self.without_edns.resolver().lookup_ip(asked).await;
-        self.edns.note_without(&answer);
+        self.edns.record_without(&answer);
         answer.map_err(|error| failure(host, &error))
     }
 
-    /// All addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal stands for itself.
+    /// Returns all addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal is returned as it
+    /// is.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
@@ -182,8 +184,8 @@ impl Resolver {
         }
     }
 
-    /// Whether the aliases of a name lead in a circle, or on and on. Asked for an address the resolver gives up after a
-    /// few, and says only that there is none.
+    /// Returns true if the aliases of a name form a loop or an endless chain. For an address query the resolver gives
+    /// up after a few, and only says that there is none.
     async fn has_endless_aliases(&self, name: &str) -> bool {
         let read = |data: &RData| match data {
             RData::CNAME(target) => Some(target.to_ascii()),
@@ -199,7 +201,7 @@ impl Resolver {
         true
     }
 
-    /// The MX records of a domain, as preference and host; never empty.
+    /// Returns the MX records of a domain, as preference and host; never empty.
     pub(crate) async fn mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, DnsError> {
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
@@ -208,7 +210,8 @@ impl Resolver {
         self.records(domain, RecordType::MX, read).await
     }
 
-    /// The TXT records of a name, each joined of its strings (RFC 7208 §3.3); U+FFFD for what is no UTF-8; never empty.
+    /// Returns the TXT records of a name, each with its strings joined (RFC 7208 §3.3), invalid UTF-8 as U+FFFD;
+    /// never empty.
     pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
         let read = |data: &RData| match data {
             RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
@@ -217,10 +220,10 @@ impl Resolver {
         self.records(name, RecordType::TXT, read).await
     }
 
-    /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
-    /// has no such record: then it tells whether DNS proves that.
+    /// Returns the MX records of a domain as [`Resolver::mail_hosts`] does, and true if DNSSEC authenticates them.
+    /// Without records, the flag says if their absence is authenticated.
     pub(crate) async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
-        let proven = dnssec::ask(&self.servers, &self.edns, &self.proven, domain, RecordType::MX).await?;
+        let proven = dnssec::query(&self.servers, &self.edns, &self.validated, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
             _ => None,
@@ -228,10 +231,11 @@ impl Resolver {
         Ok((proven.records.iter().filter_map(read).collect(), proven.authentic))
     }
 
-    /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
+    /// Returns true if DNSSEC authenticates an address of `host`. Its A and AAAA records are in one zone, so either
+    /// will do.
     pub(crate) async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
         for kind in [RecordType::A, RecordType::AAAA] {
-            match dnssec::ask(&self.servers, &self.edns, &self.proven, host, kind).await {
+            match dnssec::query(&self.servers, &self.edns, &self.validated, host, kind).await {
                 Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
                 Ok(_) | Err(DnsError::NoSuchName(_)) => {}
                 Err(error) => return Err(error),
@@ -240,9 +244,9 @@ impl Resolver {
         Ok(false)
     }
 
-    /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
+    /// Returns the TLSA records of a name; [`DnsError::NoAddress`] when there are no authenticated ones.
     pub(crate) async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
-        let proven = dnssec::ask(&self.servers, &self.edns, &self.proven, name, RecordType::TLSA).await?;
+        let proven = dnssec::query(&self.servers, &self.edns, &self.validated, name, RecordType::TLSA).await?;
         if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));
         }
@@ -276,7 +280,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(server.ip(), true, connections.to_vec())
 }
 
-/// The name as such: without a final dot the system's search domains would be tried too.
+/// Makes the name absolute: without a final dot the system's search domains would be tried too.
 fn absolute(name: &str) -> Result<Name, DnsError> {
     let absolute = Name::from_utf8(format!("{}.", name.trim_end_matches('.')));
     absolute.map_err(|_| DnsError::BadName(name.to_owned()))
@@ -291,7 +295,7 @@ fn failure(host: &str, error: &NetError) -> DnsError {
         NetError::Dns(AnswerError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError => {
             DnsError::NoAddress(host)
         }
-        // Also an answer that cannot be decoded: the next may be whole.
+        // Includes an answer that cannot be decoded: the next one may be intact.
         other => DnsError::NoAnswer { name: host, reason: other.to_string() },
     }
 }

@@ -1,8 +1,7 @@
-//! The body of a request: whole, or pieces of a known length in all that are made while they are sent.
+//! The body of a request: whole, or pieces of a known total length that are made while they are sent.
 //!
-//! A piece is made on a thread that may block, when the connection has room for it and not before; so a peer that
-//! dawdles costs one piece and no thread. A connection that is stuck keeps the body of a request that was given up; its
-//! pieces go all the same.
+//! A piece is made on a blocking thread, when the connection has room for it and not before; so a slow peer costs one
+//! piece and no thread. A stalled connection keeps the body of an abandoned request, but its pieces are released.
 
 use std::io;
 use std::pin::Pin;
@@ -12,68 +11,68 @@ use std::task::{Context, Poll, ready};
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// What is posted.
+/// A request body.
 pub struct Body(State);
 
 enum State {
     Whole(Bytes),
-    Pieces { left: u64, source: Arc<Source>, making: Option<JoinHandle<Option<Bytes>>>, again: Option<Again> },
+    Pieces { left: u64, source: Arc<Source>, next: Option<JoinHandle<Option<Bytes>>>, restart: Option<Restart> },
 }
 
 type BoxedPieces = Box<dyn Iterator<Item = Bytes> + Send>;
 
-/// What begins the pieces of a body anew, and how long they are.
+/// Restarts the pieces of a body of this length.
 #[derive(Clone)]
-struct Again(u64, Arc<dyn Fn() -> BoxedPieces + Send + Sync>);
+struct Restart(u64, Arc<dyn Fn() -> BoxedPieces + Send + Sync>);
 
-/// Where pieces come from, until there are no more or nobody wants them.
-struct Source(Mutex<Supply>);
+/// The source of pieces, until there are no more or the request is abandoned.
+struct Source(Mutex<SourceState>);
 
-enum Supply {
+enum SourceState {
     Open(BoxedPieces),
     /// A piece is being made.
-    Taken,
-    Over,
+    Busy,
+    Done,
 }
 
-/// Lets the pieces of bodies go when it is dropped.
+/// Releases the pieces of request bodies on drop.
 #[derive(Default)]
-pub(crate) struct Interest(Vec<Arc<Source>>);
+pub(crate) struct ReleaseOnDrop(Vec<Arc<Source>>);
 
 impl Body {
-    /// A body of `length` bytes that come in `pieces`, none of them empty. Making a piece may block.
+    /// Creates a body of `length` bytes from `pieces`, none of them empty. Making a piece may block.
     pub fn pieces(length: u64, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
-        let source = Arc::new(Source(Mutex::new(Supply::Open(Box::new(pieces)))));
-        Self(State::Pieces { left: length, source, making: None, again: None })
+        let source = Arc::new(Source(Mutex::new(SourceState::Open(Box::new(pieces)))));
+        Self(State::Pieces { left: length, source, next: None, restart: None })
     }
 
-    /// As [`Body::pieces`], of pieces that can be begun more than once.
+    /// Creates a body as [`Body::pieces`] does, from pieces that can be made more than once.
     pub fn repeatable<I>(length: u64, begin: impl Fn() -> I + Send + Sync + 'static) -> Self
     where
         I: Iterator<Item = Bytes> + Send + 'static,
     {
-        Again(length, Arc::new(move || Box::new(begin()))).body()
+        Restart(length, Arc::new(move || Box::new(begin()))).body()
     }
 
-    /// What makes the same body once more, if it can be made.
-    pub(crate) fn again(&self) -> Option<impl FnOnce() -> Self + use<>> {
-        let (bytes, again) = match &self.0 {
+    /// Returns a function that makes the same body once more, if possible.
+    pub(crate) fn restart(&self) -> Option<impl FnOnce() -> Self + use<>> {
+        let (bytes, restart) = match &self.0 {
             State::Whole(bytes) => (bytes.clone(), None),
-            State::Pieces { again, .. } => (Bytes::new(), Some(again.clone()?)),
+            State::Pieces { restart, .. } => (Bytes::new(), Some(restart.clone()?)),
         };
-        Some(move || again.map_or_else(|| bytes.into(), |again| again.body()))
+        Some(move || restart.map_or_else(|| bytes.into(), |restart| restart.body()))
     }
 }
 
-impl Again {
+impl Restart {
     fn body(self) -> Body {
-        let source = Arc::new(Source(Mutex::new(Supply::Open((self.1)()))));
-        Body(State::Pieces { left: self.0, source, making: None, again: Some(self) })
+        let source = Arc::new(Source(Mutex::new(SourceState::Open((self.1)()))));
+        Body(State::Pieces { left: self.0, source, next: None, restart: Some(self) })
     }
 }
 
-impl Interest {
-    /// Whoever waits for the answer holds the interest in its body.
+impl ReleaseOnDrop {
+    /// Adds the source of a body; the caller keeps this value while it waits for the response.
     pub(crate) fn add(&mut self, body: &Body) {
         if let State::Pieces { source, .. } = &body.0 {
             self.0.push(Arc::clone(source));
@@ -81,28 +80,28 @@ impl Interest {
     }
 }
 
-impl Drop for Interest {
+impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
-        self.0.iter().for_each(|source| drop(source.exchange(Supply::Over)));
+        self.0.iter().for_each(|source| drop(source.exchange(SourceState::Done)));
     }
 }
 
 impl Source {
-    fn exchange(&self, supply: Supply) -> Supply {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), supply)
+    fn exchange(&self, state: SourceState) -> SourceState {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), state)
     }
 
     /// Makes the next piece. Blocks.
     fn next(&self) -> Option<Bytes> {
-        let Supply::Open(mut pieces) = self.exchange(Supply::Taken) else {
-            self.exchange(Supply::Over);
+        let SourceState::Open(mut pieces) = self.exchange(SourceState::Busy) else {
+            self.exchange(SourceState::Done);
             return None;
         };
         let piece = pieces.next();
-        // Unless they were given up meanwhile.
-        let mut supply = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*supply, Supply::Taken) {
-            *supply = Supply::Open(pieces);
+        // Put it back unless the request was abandoned meanwhile.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, SourceState::Busy) {
+            *state = SourceState::Open(pieces);
         }
         piece
     }
@@ -122,16 +121,16 @@ impl hyper::body::Body for Body {
         let piece = match &mut self.0 {
             State::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
             State::Pieces { left: 0, .. } => None,
-            State::Pieces { left, source, making, .. } => {
-                let running = making.get_or_insert_with(|| {
+            State::Pieces { left, source, next, .. } => {
+                let running = next.get_or_insert_with(|| {
                     let source = Arc::clone(source);
                     spawn_blocking(move || source.next())
                 });
                 let made = ready!(Pin::new(running).poll(cx));
-                *making = None;
+                *next = None;
                 let piece = made.ok().flatten().filter(|piece| piece.len() as u64 <= *left);
                 *left -= piece.as_ref().map_or(*left, |piece| piece.len() as u64);
-                Some(piece.ok_or_else(|| io::Error::other("the pieces are not as long as was said")))
+                Some(piece.ok_or_else(|| io::Error::other("the pieces do not have the announced length")))
             }
         };
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))

@@ -1,5 +1,5 @@
-//! Content codings of fetched files (RFC 9110 §8.4.1). None is asked for, but servers that keep a file compressed send it
-//! so. What comes out is bounded, in all and by what went in.
+//! Content codings of fetched files (RFC 9110 §8.4.1). None is requested, but servers that store a file compressed
+//! send it so. The decoded size is bounded, in total and relative to the encoded size.
 
 use std::io::{self, Read};
 
@@ -9,17 +9,17 @@ use tokio::sync::Semaphore;
 
 use super::fetch::{Allowance, FetchError};
 
-/// Octets that are decoded before other tasks have their turn.
+/// Octets decoded before yielding to other tasks.
 const PIECE: usize = 64 * 1024;
-/// How many times its length a file may become …
+/// The most that a file may grow …
 const MAX_RATIO: usize = 250;
-/// … beyond this: little may be all zeros.
-const FREE: usize = 1 << 20;
+/// … beyond this size: a small file may be all zeros.
+const ALWAYS_ALLOWED: usize = 1 << 20;
 
-/// Its decoder may want 16 MiB (RFC 7932 §9.1), whatever it decodes: one at a time.
+/// A decoder may need 16 MiB (RFC 7932 §9.1) for any input, so only one runs at a time.
 static BROTLI: Semaphore = Semaphore::const_new(1);
 
-/// A content coding that can be undone.
+/// A content coding that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Gzip,
@@ -28,10 +28,10 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// The coding that an answer is in, if it is in one.
+    /// Returns the content coding of a response, if it has one.
     ///
     /// # Errors
-    /// It is in several, or in one that is not known.
+    /// It has several, or an unknown one.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, FetchError> {
         let codings = codings(headers, &CONTENT_ENCODING);
         let coding = match codings.as_slice() {
@@ -44,7 +44,7 @@ impl Coding {
             },
             _ => return Err(FetchError::Coding),
         };
-        // Servers that take `.gz` for a coding say it twice; the file is the archive.
+        // Servers that take `.gz` for a coding announce it twice; the file is the archive.
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let is_archive = matches!(kind.as_str(), "application/gzip" | "application/x-gzip");
@@ -63,14 +63,14 @@ impl Coding {
         match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(encoded)),
             Self::Deflate if is_zlib(encoded) => Box::new(ZlibDecoder::new(encoded)),
-            // RFC 9110 §8.4.1.2: some send it without the zlib format around it.
+            // RFC 9110 §8.4.1.2: some servers omit the zlib wrapper.
             Self::Deflate => Box::new(DeflateDecoder::new(encoded)),
             Self::Brotli => Box::new(brotli_decompressor::Decompressor::new(encoded, PIECE)),
         }
     }
 }
 
-/// The codings that a field lists, in lower case, but those that change nothing.
+/// Lists the codings of a field in lower case, without those that change nothing.
 fn codings(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
     let fields = headers.get_all(field).iter().map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned());
     let words =
@@ -78,10 +78,11 @@ fn codings(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
     words.filter(|word| !matches!(word.as_str(), "" | "identity")).collect()
 }
 
-/// RFC 9112 §6.1: of transfer codings only chunked may be used unasked, and it is undone before the file is read.
+/// Checks the transfer coding. RFC 9112 §6.1: only chunked may be used without being requested, and the HTTP client
+/// decodes it.
 ///
 /// # Errors
-/// There is another, which the file would be in.
+/// There is another coding, which the file would be in.
 pub(crate) fn check_transfer_coding(headers: &HeaderMap) -> Result<(), FetchError> {
     match codings(headers, &TRANSFER_ENCODING).as_slice() {
         [] => Ok(()),
@@ -90,17 +91,16 @@ pub(crate) fn check_transfer_coding(headers: &HeaderMap) -> Result<(), FetchErro
     }
 }
 
-/// RFC 1950 §2.2: the method is deflate, and the first two octets are a multiple of 31.
+/// Detects the zlib header. RFC 1950 §2.2: the method is deflate, and the first two octets are a multiple of 31.
 fn is_zlib(encoded: &[u8]) -> bool {
     let [method, flags, ..] = encoded else { return false };
     method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31)
 }
 
-/// The file that `encoded` stands for, of up to `max` octets. `allowance` has given room for what is encoded; it is asked
-/// for what is more.
+/// Decodes a file of up to `max` octets. `allowance` already covers the encoded file; it is asked for the growth.
 ///
 /// # Errors
-/// It is broken, too large, or there is no room.
+/// The data is broken or too large, or the allowance is used up.
 pub(crate) async fn decode(
     coding: Coding,
     encoded: &[u8],
@@ -111,8 +111,8 @@ pub(crate) async fn decode(
         return Ok(Vec::new());
     }
     let broken = |_: io::Error| FetchError::Undecodable(coding.name());
-    let most = encoded.len().saturating_mul(MAX_RATIO).saturating_add(FREE);
-    let _turn = if coding == Coding::Brotli { BROTLI.acquire().await.ok() } else { None };
+    let limit = encoded.len().saturating_mul(MAX_RATIO).saturating_add(ALWAYS_ALLOWED);
+    let _permit = if coding == Coding::Brotli { BROTLI.acquire().await.ok() } else { None };
     let mut reader = coding.reader(encoded);
     let (mut file, mut piece) = (Vec::new(), vec![0; PIECE]);
     let mut taken = encoded.len();
@@ -123,7 +123,7 @@ pub(crate) async fn decode(
         if whole > max {
             return Err(FetchError::TooLarge);
         }
-        if whole > most {
+        if whole > limit {
             return Err(FetchError::Undecodable(coding.name()));
         }
         if whole > taken {

@@ -1,4 +1,5 @@
-//! A file that a client names by its URL (contract 7.2): a few redirects, each judged anew; all of it or an error.
+//! Fetches a file that a client names by URL (contract 7.2): a few redirects, each checked like the first URL; the
+//! whole file or an error.
 
 use std::time::Duration;
 
@@ -8,69 +9,69 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use url::Url;
 
-use super::body::Interest;
+use super::body::ReleaseOnDrop;
 use super::coding::{Coding, check_transfer_coding, decode};
 use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
 
-/// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
+/// The limits of a fetched file (contract 7.2): 10 s in all, redirects included, and 25 MiB.
 pub const FILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 26_214_400 };
 
 const MAX_REDIRECTS: usize = 3;
 const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
 
-/// A file as it was sent.
+/// A fetched file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// All of it, without the content coding that it was sent in.
+    /// The whole file, with its content coding undone.
     pub bytes: Vec<u8>,
-    /// Content-Type as sent; `None` when absent or not text.
+    /// The Content-Type as sent; `None` when absent or not text.
     pub content_type: Option<String>,
-    /// The last component of the path of the URL that it came from, percent-decoded; whatever bytes it contains.
+    /// The last component of the final URL's path, percent-decoded; may contain any bytes.
     pub filename: Option<String>,
 }
 
-/// Why there is no file.
+/// The reasons why a file was not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// The URL is refused by its form: 400 `bad_url`. Nothing was sent.
+    /// The form of the URL is refused: 400 `bad_url`. Nothing was sent.
     #[error(transparent)]
     Url(#[from] BadUrl),
-    /// The way led to a URL that would have been refused as the first one.
+    /// A redirect leads to a URL that would be refused as the first one.
     #[error("a redirect leads to a URL that is not accepted: {0}")]
     Redirect(BadUrl),
     /// More than three redirects.
     #[error("there are more than three redirects")]
     TooManyRedirects,
     /// A status other than 200.
-    #[error("the answer has status {0}")]
+    #[error("the response has status {0}")]
     Status(u16),
     /// The body is longer than the limit: 400 `attachment_too_large`.
     #[error("the file is too large")]
     TooLarge,
-    /// A content coding that is not known, or several.
+    /// An unknown content coding, or several.
     #[error("the file is sent in a content coding other than gzip, deflate and br")]
     Coding,
     /// A transfer coding other than chunked.
-    #[error("the file is sent in a transfer coding that was not asked for")]
+    #[error("the file is sent in a transfer coding that was not requested")]
     TransferCoding,
-    /// It is not what its content coding says, or becomes far too much when it is decoded.
+    /// The data does not match its content coding, or decodes to far too much.
     #[error("the file is sent in the content coding {0} and cannot be decoded")]
     Undecodable(&'static str),
-    /// There is no memory for it at the moment: 503 `unavailable`.
+    /// Out of memory budget for now: 503 `unavailable`.
     #[error("there is no memory for the file at the moment")]
     NoMemory,
-    /// There is no answer, or not all of it.
+    /// No response, or an incomplete one.
     #[error(transparent)]
     Egress(#[from] EgressError),
 }
 
-/// What several files have to fit in together.
+/// A bound that several files share.
 pub(crate) trait Allowance: Sync {
-    /// Takes so many octets of it, before they are read; may wait for memory.
+    /// Takes this many octets before they are read; may wait for memory.
     fn take(&self, octets: usize) -> impl Future<Output = Result<(), FetchError>> + Send;
 }
 
-/// No other bound than the file's own.
+/// No bound but the file's own.
 struct Unshared;
 
 impl Allowance for Unshared {
@@ -79,19 +80,20 @@ impl Allowance for Unshared {
     }
 }
 
-/// Gets the file at `url` through `egress`, whose guard judges every connection; `policy` judges every URL by its form.
+/// Fetches the file at `url` through `egress`, whose guard checks every connection; `policy` checks the form of every
+/// URL.
 ///
-/// No credentials are sent and no content coding is asked for; one that is used all the same is undone, for it is no part
-/// of the file (RFC 9110 §8.4). The file has at most `limits.max_answer_bytes`, as sent and decoded.
+/// Sends no credentials and requests no content coding; one that is used all the same is undone, because it is not
+/// part of the file (RFC 9110 §8.4). The file may have `limits.max_answer_bytes`, both as sent and decoded.
 ///
 /// # Errors
-/// There is no file, it is longer than the limit, or it is not whole when `limits.timeout` is over.
+/// There is no file, it exceeds the limit, or it is incomplete after `limits.timeout`.
 pub async fn fetch_file(egress: &Egress, policy: &Policy, url: &str, limits: Limits) -> Result<Fetched, FetchError> {
     fetch_file_within(egress, policy, url, limits, &Unshared).await
 }
 
-/// As [`fetch_file`], of a file that shares an allowance with others: what it is said to be long is taken before its
-/// first octet is read.
+/// Fetches a file as [`fetch_file`] does, within an allowance shared with others: its announced length is taken
+/// before its first octet is read.
 ///
 /// # Errors
 /// As [`fetch_file`], or those of the allowance.
@@ -120,7 +122,7 @@ async fn follow(
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
         ]);
         let (parts, mut incoming) = egress
-            .open(Method::GET, &target, headers, Bytes::new().into(), &mut Interest::default())
+            .open(Method::GET, &target, headers, Bytes::new().into(), &mut ReleaseOnDrop::default())
             .await?
             .into_parts();
         if is_redirect(parts.status)
@@ -161,12 +163,12 @@ async fn follow(
     Err(FetchError::TooManyRedirects)
 }
 
-/// RFC 9110 §15.4: the statuses that name one other place to look.
+/// RFC 9110 §15.4: the statuses that redirect to one other URL.
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// RFC 9110 §10.2.2: a location may be relative to the URL that was asked for.
+/// Resolves a redirect. RFC 9110 §10.2.2: the location may be relative to the requested URL.
 fn redirected(from: &Target, location: &HeaderValue, policy: &Policy) -> Result<Target, BadUrl> {
     let location = str::from_utf8(location.as_bytes()).map_err(|_| BadUrl::Malformed)?;
     let base = Url::parse(&from.uri().to_string()).map_err(|_| BadUrl::Malformed)?;
@@ -174,7 +176,7 @@ fn redirected(from: &Target, location: &HeaderValue, policy: &Policy) -> Result<
     Target::parse(next.as_str(), policy)
 }
 
-/// A length that no number here can hold is longer than every limit.
+/// Returns the Content-Length; one that does not fit a number exceeds every limit.
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
     let digits = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
     Some(digits.parse().unwrap_or(usize::MAX))

@@ -1,46 +1,46 @@
-//! Which addresses outgoing HTTP may reach: global unicast, and what the operator opens (contract 9.1).
+//! Decides which addresses outgoing HTTP may reach: global unicast, and what the operator allows (contract 9.1).
 //!
-//! Pure. It judges addresses, never names, so no spelling and no rebinding gets around it. Every IPv6 form that
-//! embeds an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused outright, whatever it embeds:
-//! no honest endpoint is published under one, and what a gateway makes of it cannot be known here.
+//! Pure. It checks addresses, never names, so no spelling and no rebinding gets around it. Every IPv6 form that
+//! embeds an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused, whatever it embeds: no honest
+//! endpoint is published under one, and what a gateway makes of it cannot be known here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// What the operator opens beyond global addresses (`[webhook]` of the configuration).
+/// The operator's exceptions beyond global addresses (`[webhook]` of the configuration).
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Loopback is reachable under the three hosts `localhost`, `127.0.0.1` and `[::1]`.
+    /// Allows loopback under the three hosts `localhost`, `127.0.0.1` and `[::1]`.
     pub allow_localhost: bool,
-    /// Networks that are reachable although they are not global.
+    /// Non-global networks that may be reached.
     pub allow_networks: Vec<IpNet>,
 }
 
 impl Policy {
-    /// Everything is open: for services that the operator names, which need no permission.
-    pub(crate) fn everywhere() -> Self {
+    /// Allows everything: for services that the operator configured.
+    pub(crate) fn allow_all() -> Self {
         let networks = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         Self { allow_localhost: true, allow_networks: networks.to_vec() }
     }
 
-    /// Whether `ip` lies in one of the opened networks.
-    pub(crate) fn opens(&self, ip: IpAddr) -> bool {
+    /// Returns true if `ip` is in one of the allowed networks.
+    pub(crate) fn allows(&self, ip: IpAddr) -> bool {
         self.allow_networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether loopback is open under `host`, written as a URL has it.
-    pub(crate) fn opens_localhost(&self, host: &str) -> bool {
+    /// Returns true if loopback is allowed under `host`, spelled as in a URL.
+    pub(crate) fn allows_localhost(&self, host: &str) -> bool {
         self.allow_localhost && matches!(host, "localhost" | "127.0.0.1" | "[::1]")
     }
 }
 
-/// Judges each address before a connection is made to it.
+/// Checks each address before a connection is made to it.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// What the operator opens.
+    /// The operator's exceptions.
     pub policy: Policy,
-    /// Where this process listens; refused always, or a webhook could feed the appliance with its own mail.
+    /// The addresses this process listens on; always refused, or a webhook could feed the server its own mail.
     pub own_listeners: Vec<SocketAddr>,
 }
 
@@ -48,47 +48,46 @@ pub struct Guard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{address} is refused: {reason}")]
 pub(crate) struct Blocked {
-    /// The address.
     pub(crate) address: SocketAddr,
-    /// What it is.
+    /// The kind of address.
     pub(crate) reason: &'static str,
 }
 
 impl Guard {
-    /// Whether a URL with host `host` (as its parser gives it, IPv6 in brackets) may connect to `address`.
+    /// Checks that a URL with host `host` (as its parser returns it, IPv6 in brackets) may connect to `address`.
     pub(crate) fn permits(&self, host: &str, address: SocketAddr) -> Result<(), Blocked> {
         let ip = address.ip().to_canonical();
         let refuse = |reason| Err(Blocked { address, reason });
         if self.own_listeners.iter().any(|own| is_same_listener(*own, SocketAddr::new(ip, address.port()))) {
-            return refuse(OURSELVES);
+            return refuse(OWN_LISTENER);
         }
-        let opened = self.policy.opens(address.ip()) || (ip.is_loopback() && self.policy.opens_localhost(host));
+        let opened = self.policy.allows(address.ip()) || (ip.is_loopback() && self.policy.allows_localhost(host));
         match not_global(address.ip()) {
             Some(reason) if !opened => refuse(reason),
             _ => Ok(()),
         }
     }
 
-    /// Looks again once the connection stands: a listener on all addresses is also reached under this machine's
-    /// public ones, which shows in both ends having the same address.
+    /// Checks again once connected: a listener on all addresses is also reached under this machine's public ones,
+    /// where both ends of the connection have the same address.
     pub(crate) fn permits_connection(&self, local: SocketAddr, address: SocketAddr) -> Result<(), Blocked> {
         let to_itself = local.ip().to_canonical() == address.ip().to_canonical();
         let is_ours = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == address.port();
         if to_itself && self.own_listeners.iter().any(is_ours) {
-            return Err(Blocked { address, reason: OURSELVES });
+            return Err(Blocked { address, reason: OWN_LISTENER });
         }
         Ok(())
     }
 }
 
-const OURSELVES: &str = "this server's own listener";
+const OWN_LISTENER: &str = "this server's own listener";
 
 fn is_same_listener(own: SocketAddr, address: SocketAddr) -> bool {
-    let everywhere = own.ip().is_unspecified() && (address.ip().is_loopback() || address.ip().is_unspecified());
-    own.port() == address.port() && (everywhere || own.ip().to_canonical() == address.ip())
+    let reaches = own.ip().is_unspecified() && (address.ip().is_loopback() || address.ip().is_unspecified());
+    own.port() == address.port() && (reaches || own.ip().to_canonical() == address.ip())
 }
 
-/// What `ip` is, unless it is a global unicast address.
+/// Returns the kind of `ip`, unless it is a global unicast address.
 pub(crate) fn not_global(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => NOT_GLOBAL_V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, reason)| *reason),
@@ -101,7 +100,7 @@ pub(crate) fn not_global(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// RFC 5214 §6.1: the interface identifier begins with 0000:5efe or 0200:5efe, under any prefix.
+/// Detects ISATAP. RFC 5214 §6.1: the interface identifier begins with 0000:5efe or 0200:5efe, under any prefix.
 fn is_isatap(ip: Ipv6Addr) -> bool {
     matches!(ip.segments(), [_, _, _, _, 0x0000 | 0x0200, 0x5efe, _, _])
 }
@@ -114,7 +113,7 @@ const fn v6(a: u16, b: u16, c: u16, length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), length)
 }
 
-/// The registry of RFC 6890 without its global entries, and a metadata service that hides in public space.
+/// The registry of RFC 6890 without its global entries, plus a metadata service in public address space.
 const NOT_GLOBAL_V4: [(Ipv4Net, &str); 16] = [
     (v4(0, 0, 0, 0, 8), "unspecified address"),
     (v4(10, 0, 0, 0, 8), "private address"),
@@ -134,10 +133,10 @@ const NOT_GLOBAL_V4: [(Ipv4Net, &str); 16] = [
     (v4(240, 0, 0, 0, 4), "reserved or broadcast address"),
 ];
 
-/// All that IANA has given out for global unicast (RFC 4291 §2.4); the rest is refused without being named.
+/// The space that IANA assigned to global unicast (RFC 4291 §2.4); anything else is refused as reserved.
 const GLOBAL_UNICAST_V6: Ipv6Net = v6(0x2000, 0, 0, 3);
 
-/// The exceptions inside [`GLOBAL_UNICAST_V6`], and names for the well-known forms outside.
+/// The exceptions within [`GLOBAL_UNICAST_V6`], and names for the well-known forms outside.
 const NOT_GLOBAL_V6: [(Ipv6Net, &str); 16] = [
     (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "unspecified address"),
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "loopback address"),
@@ -318,7 +317,7 @@ mod tests {
         let guard = |own: &str| Guard { policy: policy.clone(), own_listeners: vec![own.parse().unwrap()] };
         let blocked = |own: &str, to: &str| {
             let found = guard(own).permits("localhost", to.parse().unwrap());
-            found.is_err_and(|blocked| blocked.reason == OURSELVES)
+            found.is_err_and(|blocked| blocked.reason == OWN_LISTENER)
         };
         assert!(blocked("127.0.0.1:8080", "127.0.0.1:8080"));
         assert!(blocked("127.0.0.1:8080", "[::ffff:127.0.0.1]:8080"));

@@ -1,9 +1,9 @@
-//! The only outgoing HTTP: guarded addresses, no redirects, no proxies, no cookies, bounded answers.
+//! Outgoing HTTP: checked addresses, no redirects, no proxies, no cookies, bounded responses. There is no other.
 //!
-//! `webhook::attempt::deliver` posts through it, [`fetch_file`] gets files that clients name. A URL becomes a [`Target`] by form;
-//! at each connection the names are resolved, every address is judged by the [`Guard`], and the connection goes to a
-//! judged address, so that a name cannot change its mind in between. Connections are kept and shared; an exchange that
-//! hangs costs a task.
+//! `webhook::attempt::deliver` posts through it, [`fetch_file`] gets files that clients name. [`Target`] checks a
+//! URL's form; at each connection the name is resolved, the [`Guard`] checks every address, and the connection goes
+//! to a checked address, so a name cannot be rebound in between. A new rule on addresses goes to `guard`, on URLs to
+//! `target`; `stream` is the connection, `body` the request's body, `coding` the content codings of files.
 
 mod body;
 mod coding;
@@ -34,7 +34,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 pub use body::Body;
-use body::Interest;
+use body::ReleaseOnDrop;
 pub use fetch::FILE_LIMITS;
 pub use fetch::FetchError;
 pub use fetch::Fetched;
@@ -49,78 +49,79 @@ pub use target::Target;
 
 use super::dns::Resolver;
 
-/// Shorter than the 5 s after which common servers close an idle connection, so that a request hardly ever meets a
-/// connection that is being closed under it.
+/// Shorter than the 5 s after which common servers close an idle connection, so that a request rarely meets a
+/// connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const MAX_IDLE_PER_ORIGIN: usize = 32;
-/// Bounds the connections that hyper goes on opening after their request found another one.
+/// Bounds the connections that hyper keeps opening after their request found another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// RFC 8305 §5: how long one address is tried alone.
+/// RFC 8305 §5: the delay before the next address is tried in parallel.
 const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
-/// Also the longest header section of an answer.
+/// Also the longest header section of a response.
 const MAX_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HTTP2_HEADER_BYTES: u32 = 64 * 1024;
-/// As many as HTTP/2 has room for at most, which counts 32 octets for each (RFC 9113 §6.5.2).
+/// The most that fits HTTP/2's limit, which counts 32 octets for each (RFC 9113 §6.5.2).
 const MAX_HTTP1_FIELDS: usize = 2048;
 const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The outgoing HTTP client; clones share their connections.
+/// The outgoing HTTP client; clones share its connections.
 #[derive(Clone)]
 pub struct Egress {
     client: Client<Connector, Body>,
-    /// Opens a connection for each request.
+    /// Opens a new connection for each request.
     unpooled: Client<Connector, Body>,
 }
 
-/// How much of a peer's time and answer an exchange takes.
+/// The limits of an exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For all of it: name lookup, connection, request, answer.
+    /// The time for all of it: name lookup, connection, request, response.
     pub timeout: Duration,
-    /// Bytes of the answer's body that are read; the rest is not waited for.
+    /// Bytes of the response body that are read; the rest is discarded.
     pub max_answer_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Those of a webhook attempt: 15 s and 64 KiB (contract 1.9).
+    /// The limits of a webhook attempt: 15 s and 64 KiB (contract 1.9).
     fn default() -> Self {
         Self { timeout: Duration::from_secs(15), max_answer_bytes: 64 * 1024 }
     }
 }
 
-/// An answer of whatever status.
+/// A response of any status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// Lower-case names and their values, in the order received; U+FFFD for bytes that are no UTF-8.
+    /// Lower-case names and their values, in the order received; U+FFFD for invalid UTF-8.
     pub headers: Vec<(String, String)>,
     /// The first bytes of the body, as sent.
     pub body: Vec<u8>,
-    /// Whether the body was longer than the limit.
+    /// True if the body was longer than the limit.
     pub truncated: bool,
-    /// Why the body is not whole: it broke off, or took too long. Only [`Egress::post_for_status`] lets that pass.
+    /// The reason for an incomplete body: it broke off or took too long. Only [`Egress::post_for_status`] accepts
+    /// that.
     pub broken: Option<EgressError>,
 }
 
-/// Why there is no answer; `as_str` gives the words of `last_error` (contract 6.1).
+/// The reasons for having no response; `as_str` gives the words of `last_error` (contract 6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
-    /// The time was over before the answer was complete.
+    /// The time ran out before the response was complete.
     #[error("no complete answer in time")]
     Timeout,
     /// The host's name has no addresses.
     #[error("the host's name could not be resolved")]
     Dns,
-    /// None of the addresses takes connections.
+    /// No address accepts connections.
     #[error("no connection could be made")]
     Connect,
-    /// No TLS session, or its certificate is not valid for the host.
+    /// The TLS handshake failed, or the certificate is not valid for the host.
     #[error("TLS failed")]
     Tls,
-    /// All of the addresses are refused by the guard.
+    /// The guard refuses all addresses.
     #[error("the address is not allowed")]
     BlockedAddress,
     /// The peer closed early or does not speak HTTP.
@@ -129,7 +130,7 @@ pub enum EgressError {
 }
 
 impl EgressError {
-    /// The word of `last_error`.
+    /// Returns the word of `last_error`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -143,7 +144,7 @@ impl EgressError {
 }
 
 impl Egress {
-    /// A client that reaches what `guard` permits and trusts the roots of `tls`.
+    /// Creates a client that reaches what `guard` permits and trusts the roots of `tls`.
     pub fn new(guard: Guard, tls: &ClientConfig, resolver: Arc<Resolver>) -> Self {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -156,8 +157,8 @@ impl Egress {
                 .pool_max_idle_per_host(idle)
                 .http1_max_buf_size(MAX_HTTP1_BUFFER_BYTES)
                 .http1_max_headers(MAX_HTTP1_FIELDS)
-                // RFC 9112 §5.2: a user agent reads folded fields. Others that are none do not undo the status before
-                // them; what they hold is passed over, blanks before a colon are (§5.1).
+                // RFC 9112 §5.2: a user agent reads folded fields. Malformed fields must not invalidate the status
+                // before them; they are skipped, and so are blanks before a colon (§5.1).
                 .http1_allow_obsolete_multiline_headers_in_responses(true)
                 .http1_allow_spaces_after_header_name_in_responses(true)
                 .http1_ignore_invalid_headers_in_responses(true)
@@ -171,10 +172,10 @@ impl Egress {
         Self { client: client(MAX_IDLE_PER_ORIGIN), unpooled: client(0) }
     }
 
-    /// Posts `body` once and reads the answer, whatever its status; redirects are answers too.
+    /// Posts `body` once and reads the response, whatever its status; redirects are responses too.
     ///
     /// # Errors
-    /// There is no whole answer in time.
+    /// No complete response in time.
     pub async fn post(
         &self,
         target: &Target,
@@ -182,13 +183,13 @@ impl Egress {
         body: impl Into<Body>,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
-        self.exchange(Method::POST, target, headers, body.into(), limits).await?.whole()
+        self.exchange(Method::POST, target, headers, body.into(), limits).await?.complete()
     }
 
-    /// As [`Egress::post`]; but once the head of an answer is there, it counts, whatever becomes of its body.
+    /// Posts as [`Egress::post`] does, but succeeds once the response head is there, whatever becomes of its body.
     ///
     /// # Errors
-    /// There is no head of an answer in time.
+    /// No response head in time.
     pub async fn post_for_status(
         &self,
         target: &Target,
@@ -199,12 +200,12 @@ impl Egress {
         self.exchange(Method::POST, target, headers, body.into(), limits).await
     }
 
-    /// Gets `target` once and reads the answer, as [`Egress::post`] does.
+    /// Gets `target` once and reads the response as [`Egress::post`] does.
     ///
     /// # Errors
-    /// There is no whole answer in time.
+    /// No complete response in time.
     pub async fn get(&self, target: &Target, headers: HeaderMap, limits: Limits) -> Result<Answer, EgressError> {
-        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await?.whole()
+        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await?.complete()
     }
 
     async fn exchange(
@@ -216,8 +217,8 @@ impl Egress {
         limits: Limits,
     ) -> Result<Answer, EgressError> {
         let deadline = Instant::now() + limits.timeout;
-        let mut interest = Interest::default();
-        let opened = timeout_at(deadline, self.open(method, target, headers, body, &mut interest)).await;
+        let mut release = ReleaseOnDrop::default();
+        let opened = timeout_at(deadline, self.open(method, target, headers, body, &mut release)).await;
         let (parts, mut incoming) = opened.unwrap_or(Err(EgressError::Timeout))?.into_parts();
         let mut body = Vec::new();
         let read = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body);
@@ -233,18 +234,18 @@ impl Egress {
         })
     }
 
-    /// Sends a request and takes the head of its answer; `interest` has to live as long as its body is wanted. Sets no
-    /// deadline of its own.
+    /// Sends a request and returns the head of the response; keep `release` while the request's body is needed. Sets
+    /// no deadline of its own.
     ///
-    /// A server may close a connection that was kept alive at the moment when the next request is on its way (RFC 9112
-    /// §9.3.1). Where that is all that came back, the request is made once more, on a connection of its own.
+    /// A server may close a kept-alive connection just as the next request is sent (RFC 9112 §9.3.1). If nothing else
+    /// came back, the request is repeated once, on a new connection.
     async fn open(
         &self,
         method: Method,
         target: &Target,
         headers: HeaderMap,
         body: Body,
-        interest: &mut Interest,
+        release: &mut ReleaseOnDrop,
     ) -> Result<Response<Incoming>, EgressError> {
         let request = |body| {
             let mut request = Request::new(body);
@@ -253,14 +254,14 @@ impl Egress {
             *request.headers_mut() = headers.clone();
             request
         };
-        let again = body.again();
-        interest.add(&body);
+        let restart = body.restart();
+        release.add(&body);
         let mut opened = self.client.request(request(body)).await;
         if opened.as_ref().is_err_and(closed_unanswered)
-            && let Some(again) = again
+            && let Some(again) = restart
         {
             let body = again();
-            interest.add(&body);
+            release.add(&body);
             opened = self.unpooled.request(request(body)).await;
         }
         opened.map_err(|error| {
@@ -274,13 +275,13 @@ impl Egress {
 }
 
 impl Answer {
-    /// The answer, if its body is whole.
-    fn whole(self) -> Result<Self, EgressError> {
+    /// Returns the response if its body is complete.
+    fn complete(self) -> Result<Self, EgressError> {
         self.broken.map_or(Ok(self), Err)
     }
 }
 
-/// Whether a connection that had answered before was closed without an octet of an answer to this request.
+/// Returns true if a connection that had answered before was closed without an octet in response to this request.
 fn closed_unanswered(error: &hyper_util::client::legacy::Error) -> bool {
     let Some(connected) = error.connect_info() else { return false };
     let mut extras = hyper::http::Extensions::new();
@@ -289,9 +290,9 @@ fn closed_unanswered(error: &hyper_util::client::legacy::Error) -> bool {
     !timed_out && extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.is_unanswered())
 }
 
-/// Adds up to `max_bytes` of an answer's body to `body`; whether that is all of it.
+/// Appends up to `max_bytes` of a response body to `body`; returns true if that is all of it.
 ///
-/// Dropping `incoming` with something unread closes its connection or stream.
+/// Dropping `incoming` with unread data closes its connection or stream.
 async fn read_body(
     headers: &HeaderMap,
     incoming: &mut Incoming,
@@ -308,14 +309,15 @@ async fn read_body(
     Ok(true)
 }
 
-/// The next piece of an answer's body, until there is no more.
+/// Returns the next piece of a response body; `None` at the end.
 async fn next_data(headers: &HeaderMap, incoming: &mut Incoming) -> Result<Option<Bytes>, EgressError> {
     let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
     while let Some(frame) = incoming.frame().await {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => return Ok(Some(data)),
             Ok(Err(_trailers)) => {}
-            // Many servers end TLS without close_notify; a body that ends with its connection is complete even so.
+            // Many servers end TLS without close_notify; a body that is delimited by the end of the connection is
+            // complete even so.
             Err(error) if until_close && is_unexpected_eof(&error) => break,
             Err(error) => return Err(classify(&error).unwrap_or(EgressError::BadResponse)),
         }
@@ -323,7 +325,7 @@ async fn next_data(headers: &HeaderMap, incoming: &mut Incoming) -> Result<Optio
     Ok(None)
 }
 
-/// The first error in the chain that says more than "it failed".
+/// Returns the first specific error in the chain.
 fn classify(error: &(dyn Error + 'static)) -> Option<EgressError> {
     find_in_chain(error, &|error| {
         if let Some(own) = error.downcast_ref::<EgressError>() {
@@ -342,7 +344,7 @@ fn is_unexpected_eof(error: &(dyn Error + 'static)) -> bool {
     find_in_chain(error, &|error| error.downcast_ref().is_some_and(is_eof).then_some(())).is_some()
 }
 
-/// Asks `look` about each error of a chain; one wrapped in an [`io::Error`] is not among that one's sources.
+/// Calls `look` with each error of a chain; an error wrapped in an [`io::Error`] is not among that one's sources.
 fn find_in_chain<T>(error: &(dyn Error + 'static), look: &dyn Fn(&(dyn Error + 'static)) -> Option<T>) -> Option<T> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -357,7 +359,7 @@ fn find_in_chain<T>(error: &(dyn Error + 'static), look: &dyn Fn(&(dyn Error + '
     None
 }
 
-/// Opens connections for hyper: resolve, judge, connect, TLS.
+/// Opens connections for hyper: resolve, check, connect, TLS.
 #[derive(Clone)]
 struct Connector {
     guard: Arc<Guard>,
@@ -390,7 +392,7 @@ impl Connector {
         let host = uri.host().ok_or(EgressError::Connect)?;
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let tcp = connect(self.judged_addresses(host, port).await?).await?;
+        let tcp = connect(self.permitted_addresses(host, port).await?).await?;
         let ends = tcp.local_addr().and_then(|local| Ok((local, tcp.peer_addr()?)));
         let (local, peer) = ends.map_err(|_| EgressError::Connect)?;
         self.guard.permits_connection(local, peer).map_err(blocked)?;
@@ -398,7 +400,7 @@ impl Connector {
         if !secure {
             return Ok(Stream::plain(tcp));
         }
-        let name = bare(host).to_owned();
+        let name = without_brackets(host).to_owned();
         let name = ServerName::try_from(name).map_err(|_| EgressError::Tls)?;
         let tls = self.tls.connect(name, tcp).await.map_err(|error| {
             tracing::debug!(host, %error, "TLS handshake failed");
@@ -407,14 +409,14 @@ impl Connector {
         Ok(Stream::tls(tls))
     }
 
-    /// The addresses of `host` that the guard permits, at least one.
-    async fn judged_addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
-        let ips = match bare(host).parse::<IpAddr>() {
+    /// Returns the addresses of `host` that the guard permits, at least one.
+    async fn permitted_addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+        let ips = match without_brackets(host).parse::<IpAddr>() {
             Ok(ip) => vec![ip],
-            // RFC 6761 §6.3: this name is never asked for.
+            // RFC 6761 §6.3: this name is never looked up.
             Err(_) if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             Err(_) => self.resolver.addresses(host).await.map_err(|error| {
-                tracing::debug!(host, %error, "webhook host not resolved");
+                tracing::debug!(host, %error, "host name could not be resolved");
                 EgressError::Dns
             })?,
         };
@@ -437,12 +439,13 @@ fn blocked(why: Blocked) -> EgressError {
     EgressError::BlockedAddress
 }
 
-/// A host without the brackets of an IPv6 address.
-fn bare(host: &str) -> &str {
+/// Strips the brackets of an IPv6 address.
+fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// The first connection that stands: each next address starts when the one before failed or lets wait (RFC 8305 §5).
+/// Returns the first connection to succeed: each next address is tried when the previous one failed or is slow (RFC
+/// 8305 §5).
 async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, EgressError> {
     let mut waiting = addresses.into_iter();
     let mut racing = JoinSet::new();
@@ -451,8 +454,8 @@ async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, EgressError> {
         if let Some(address) = waiting.next() {
             racing.spawn(TcpStream::connect(address));
         }
-        let patience = if waiting.len() > 0 { NEXT_ADDRESS_DELAY } else { CONNECT_TIMEOUT };
-        match timeout(patience, racing.join_next()).await {
+        let delay = if waiting.len() > 0 { NEXT_ADDRESS_DELAY } else { CONNECT_TIMEOUT };
+        match timeout(delay, racing.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
             Ok(Some(Ok(Err(error)))) => last_error = connect_error(&error),
             Ok(Some(Err(_))) | Err(_) => {}

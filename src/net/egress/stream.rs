@@ -1,7 +1,7 @@
-//! A connection of outgoing HTTP, plain or inside TLS, as hyper's client wants it.
+//! A connection of outgoing HTTP, plain or TLS, for hyper's client.
 //!
-//! One that takes nothing for longer than any exchange lasts is at its end: hyper would wait for it, however long ago the
-//! request was given up.
+//! A connection that accepts no data for longer than any exchange lasts fails: hyper would wait for it however long
+//! ago the request was abandoned.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,26 +18,26 @@ use tokio_rustls::client::TlsStream;
 
 const LONGEST_STALL: Duration = Duration::from_secs(20);
 
-/// A connection, since when it takes nothing, and what passed over it.
+/// A connection with its stall timer and traffic record.
 pub(crate) struct Stream {
-    wire: Wire,
+    transport: Transport,
     stall: Option<Pin<Box<Sleep>>>,
     traffic: Arc<Traffic>,
 }
 
-/// What passed over a connection, as far as it tells whether the peer answered.
+/// Records if the peer answered what was written.
 #[derive(Default)]
 pub(crate) struct Traffic {
-    /// Whether the peer ever sent anything.
-    heard: AtomicBool,
-    /// Whether it has sent nothing since the last that was written.
+    /// True if the peer ever sent anything.
+    has_sent: AtomicBool,
+    /// True if the peer sent nothing since the last write.
     unanswered: AtomicBool,
 }
 
 impl Traffic {
-    /// Whether the peer, which had answered before, sent nothing since the last that was written.
+    /// Returns true if the peer, which had answered before, sent nothing since the last write.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.heard.load(Ordering::Relaxed) && self.unanswered.load(Ordering::Relaxed)
+        self.has_sent.load(Ordering::Relaxed) && self.unanswered.load(Ordering::Relaxed)
     }
 
     fn note_written(&self) {
@@ -45,33 +45,33 @@ impl Traffic {
     }
 
     fn note_read(&self) {
-        self.heard.store(true, Ordering::Relaxed);
+        self.has_sent.store(true, Ordering::Relaxed);
         self.unanswered.store(false, Ordering::Relaxed);
     }
 }
 
-/// Plain or TLS; the latter is boxed because its state is large.
-enum Wire {
+/// Plain or TLS; boxed because the TLS state is large.
+enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
     pub(crate) fn plain(tcp: TcpStream) -> Self {
-        Self { wire: Wire::Plain(tcp), stall: None, traffic: Arc::default() }
+        Self { transport: Transport::Plain(tcp), stall: None, traffic: Arc::default() }
     }
 
     pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
-        Self { wire: Wire::Tls(Box::new(tls)), stall: None, traffic: Arc::default() }
+        Self { transport: Transport::Tls(Box::new(tls)), stall: None, traffic: Arc::default() }
     }
 
-    /// Does something that waits for the peer to read.
-    fn patiently<T>(
+    /// Runs a write operation, with a timeout while the peer does not read.
+    fn with_stall_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
-        act: impl FnOnce(&mut Wire, &mut Context<'_>) -> Poll<io::Result<T>>,
+        act: impl FnOnce(&mut Transport, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let done = act(&mut self.wire, cx);
+        let done = act(&mut self.transport, cx);
         if done.is_ready() {
             self.stall = None;
             return done;
@@ -84,9 +84,9 @@ impl Stream {
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(Arc::clone(&self.traffic));
-        match &self.wire {
-            Wire::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
-            Wire::Tls(_) | Wire::Plain(_) => connected,
+        match &self.transport {
+            Transport::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
+            Transport::Tls(_) | Transport::Plain(_) => connected,
         }
     }
 }
@@ -95,9 +95,9 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let done = match &mut this.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let done = match &mut this.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
             this.traffic.note_read();
@@ -109,9 +109,9 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.traffic.note_written();
-        self.get_mut().patiently(cx, |wire, cx| match wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         })
     }
 
@@ -121,30 +121,30 @@ impl AsyncWrite for Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.traffic.note_written();
-        self.get_mut().patiently(cx, |wire, cx| match wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         })
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.wire {
-            Wire::Plain(stream) => stream.is_write_vectored(),
-            Wire::Tls(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().patiently(cx, |wire, cx| match wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         })
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().patiently(cx, |wire, cx| match wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A URL that outgoing HTTP accepts, parsed once (contract 9.1).
 //!
-//! Pure. The WHATWG parser decides what the host is, so decimal, octal, hexadecimal, full-width and percent-encoded
-//! spellings of an address all become that address before anything is judged.
+//! Pure. The WHATWG parser determines the host, so decimal, octal, hexadecimal, full-width and percent-encoded
+//! spellings of an address all become that address before anything is checked.
 
 use hyper::Uri;
 use url::{Host, Url};
@@ -11,7 +11,7 @@ use super::guard::Policy;
 /// The longest URL, in characters (contract 1.9).
 const MAX_URL_CHARS: usize = 2048;
 
-/// Ports that no web server listens on and that speak something else: the bad ports of the Fetch standard.
+/// Ports of other protocols: the bad ports of the Fetch standard.
 const BAD_PORTS: [u16; 83] = [
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
     110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
@@ -26,7 +26,7 @@ pub struct Target {
     origin: String,
 }
 
-/// Why a URL is not accepted; the API answers all of them with 400 `bad_url`.
+/// The reasons to refuse a URL; the API answers all of them with 400 `bad_url`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
     /// More than 2,048 characters.
@@ -36,7 +36,7 @@ pub enum BadUrl {
     #[error("this is not a valid URL")]
     Malformed,
     /// Neither `https`, nor `http` where that is allowed.
-    #[error("the URL has to begin with https://")]
+    #[error("the URL must begin with https://")]
     Scheme,
     /// A user name or password.
     #[error("the URL must not contain a user name or password")]
@@ -47,10 +47,11 @@ pub enum BadUrl {
 }
 
 impl Target {
-    /// Parses a URL and checks it by its form; its addresses are checked at each connection.
+    /// Parses a URL and checks its form; its addresses are checked at each connection.
     ///
-    /// `http` is accepted for the hosts that `allow_localhost` opens, and for an IP address inside `allow_networks`: who
-    /// opens a network by its numbers also decides that it needs no TLS. The fragment is dropped, the query kept.
+    /// `http` is accepted for the hosts that `allow_localhost` allows, and for an IP address inside `allow_networks`:
+    /// an operator who allows a network by its addresses also decides that it needs no TLS. The fragment is dropped,
+    /// the query kept.
     pub fn parse(text: &str, policy: &Policy) -> Result<Self, BadUrl> {
         if text.chars().count() > MAX_URL_CHARS {
             return Err(BadUrl::TooLong);
@@ -61,9 +62,9 @@ impl Target {
         }
         let mut url = Url::parse(text).map_err(|_| BadUrl::Malformed)?;
         let plain_allowed = || match url.host() {
-            Some(Host::Ipv4(ip)) if policy.opens(ip.into()) => true,
-            Some(Host::Ipv6(ip)) if policy.opens(ip.into()) => true,
-            _ => url.host_str().is_some_and(|host| policy.opens_localhost(host)),
+            Some(Host::Ipv4(ip)) if policy.allows(ip.into()) => true,
+            Some(Host::Ipv6(ip)) if policy.allows(ip.into()) => true,
+            _ => url.host_str().is_some_and(|host| policy.allows_localhost(host)),
         };
         match url.scheme() {
             "https" => {}
@@ -84,7 +85,7 @@ impl Target {
         Ok(Self { uri, origin })
     }
 
-    /// The lane of a URL: its origin, whatever the policy says of it at the moment.
+    /// Returns the lane of a URL: its origin, whatever the policy says at the moment.
     pub fn lane_of(text: &str) -> String {
         let origin = Url::parse(text)
             .ok()
@@ -92,7 +93,7 @@ impl Target {
         origin.unwrap_or_else(|| text.to_owned())
     }
 
-    /// Tells the endpoints of an origin apart: what its path, without the query, hashes to.
+    /// Returns a hash of the path, without the query, to tell the endpoints of an origin apart.
     pub(crate) fn endpoint_of(text: &str) -> i64 {
         let url = Url::parse(text).ok();
         let path = url.as_ref().map_or(text, Url::path);
@@ -100,12 +101,12 @@ impl Target {
         hash.as_ref().iter().take(4).fold(0, |number, byte| (number << 8) | i64::from(*byte))
     }
 
-    /// `https://host:port`, the port always given: what endpoints have in common that share their fate.
+    /// Returns `https://host:port`, always with the port: endpoints of one origin fail together.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The URL as it is requested, without its fragment.
+    /// Returns the URL to request, without its fragment.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }

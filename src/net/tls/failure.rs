@@ -1,4 +1,4 @@
-//! Why TLS with a peer failed, in the words of a diagnostic: which name, which date, which issuer.
+//! Explains why TLS with a peer failed, for diagnostics: which name, which date, which issuer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, Error, O
 
 use crate::clock::Timestamp;
 
-/// Names of a certificate that are listed; more are counted.
+/// Names of a certificate that are listed; the rest are counted.
 const MAX_NAMES: usize = 5;
 
-/// Characters of a name that a certificate gives.
+/// Most characters quoted of a name in a certificate.
 const MAX_NAME_CHARS: usize = 120;
 
-/// One sentence for a failed handshake. What it quotes of the peer is bounded and printable.
+/// Returns one sentence for a failed handshake. Anything it quotes of the peer is bounded and printable.
 pub(crate) fn reason(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string(),
         Error::InvalidCertificate(error) => certificate_reason(error),
-        Error::NoCertificatesPresented => "the host shows no certificate".to_owned(),
+        Error::NoCertificatesPresented => "the host presents no certificate".to_owned(),
         Error::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion) => {
-            "the host takes no TLS version and cipher suite that this server offers (TLS 1.2 and 1.3)".to_owned()
+            "the host accepts no TLS version and cipher suite that this server offers (TLS 1.2 and 1.3)".to_owned()
         }
         Error::AlertReceived(alert) => format!("the host answered with the TLS alert {alert:?}"),
         other => other.to_string(),
@@ -35,7 +35,7 @@ fn certificate_reason(error: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => {
             let expected = expected.to_str();
             match presented.as_slice() {
-                [] => format!("the certificate names no host; it has to name {expected}"),
+                [] => format!("the certificate names no host; it must name {expected}"),
                 names => format!("the certificate is for {}, not for {expected}", listed(names)),
             }
         }
@@ -60,7 +60,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// The name in webpki's `DnsName("mx.example.com")` or `IpAddress(192.0.2.1)`.
+/// Extracts the name from webpki's `DnsName("mx.example.com")` or `IpAddress(192.0.2.1)`.
 fn bare(presented: &str) -> &str {
     let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.map_or(presented, |inner| inner.trim_matches('"'))
@@ -80,7 +80,7 @@ fn date(time: UnixTime) -> String {
 struct UntrustedIssuer {
     issuer: String,
     self_signed: bool,
-    /// Whether the host sent nothing beside its own certificate.
+    /// True if the host sent only its own certificate.
     alone: bool,
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for UntrustedIssuer {
 
 impl std::error::Error for UntrustedIssuer {}
 
-/// Verifies as WebPKI does; of an issuer that is not trusted the error says which it is.
+/// Verifies as WebPKI does, but names an issuer that is not trusted.
 #[derive(Debug)]
 pub(crate) struct Verifier(pub(crate) Arc<WebPkiServerVerifier>);
 
@@ -138,7 +138,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// None where the certificate cannot be read.
+/// Returns `None` if the certificate cannot be parsed.
 fn untrusted(leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Option<Error> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
     let issuer = UntrustedIssuer {

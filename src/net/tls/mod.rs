@@ -1,6 +1,7 @@
 //! TLS: the server's certificate, replaced without a restart, and the roots that outgoing connections trust.
 //!
-//! `ring` is named explicitly everywhere; nothing relies on a process-wide default provider.
+//! `ring` is named explicitly everywhere; nothing relies on a process-wide default provider. `failure` explains
+//! failed handshakes.
 
 mod failure;
 
@@ -24,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 pub(crate) use failure::reason;
 
-/// Why TLS cannot be set up.
+/// The reasons why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or written.
@@ -33,64 +34,63 @@ pub enum TlsError {
     /// A file holds no certificate or key.
     #[error("{0}: {1}")]
     Pem(String, String),
-    /// Certificate and key do not fit, or rustls refuses them.
+    /// The certificate and key do not match, or rustls refuses them.
     #[error("certificate {0}: {1}")]
     Certificate(String, String),
 }
 
-/// The server's side: a configuration whose certificate can be replaced.
+/// The server's configuration, whose certificate can be replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerTls {
     config: Arc<ServerConfig>,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificate>,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentCertificate {
     files: (PathBuf, PathBuf),
     key: RwLock<Arc<CertifiedKey>>,
-    /// How the files looked when they were last read, well or not.
-    seen: Mutex<Seen>,
+    /// The state of the files when they were last read, successfully or not.
+    seen: Mutex<FileStates>,
 }
 
-/// Modification time, size and inode of certificate and key; none where there is no file.
-type Seen = [Option<(SystemTime, u64, u64)>; 2];
+/// Modification time, size and inode of certificate and key; `None` for a missing file.
+type FileStates = [Option<(SystemTime, u64, u64)>; 2];
 
-fn file_times((cert, key): &(PathBuf, PathBuf)) -> Seen {
-    let look = |path: &Path| {
+fn file_states((cert, key): &(PathBuf, PathBuf)) -> FileStates {
+    let state = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
     };
-    [look(cert), look(key)]
+    [state(cert), state(key)]
 }
 
-impl Current {
-    /// Remembers how the files look now; whether that is news.
-    fn note(&self) -> bool {
-        let now = file_times(&self.files);
+impl CurrentCertificate {
+    /// Records the present state of the files; returns true if it changed.
+    fn record_state(&self) -> bool {
+        let now = file_states(&self.files);
         std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), now) != now
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-/// What a certificate says of itself.
+/// Facts about a certificate, for display.
 #[derive(Clone, Debug)]
 pub(crate) struct CertificateFacts {
-    /// The names it is for, else its subject.
+    /// The DNS names, or the subject if there are none.
     pub(crate) subject: String,
-    /// When it ends.
+    /// The expiry date.
     pub(crate) not_after: Timestamp,
-    /// Whether nobody else vouches for it.
     pub(crate) self_signed: bool,
 }
 
 impl ServerTls {
-    /// What the certificate in use says; nothing when it cannot be read.
+    /// Describes the certificate in use; `None` if it cannot be parsed.
     pub(crate) fn facts(&self) -> Option<CertificateFacts> {
         let key = Arc::clone(&self.current.key.read().unwrap_or_else(PoisonError::into_inner));
         let (_, certificate) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
@@ -109,10 +109,10 @@ impl ServerTls {
         })
     }
 
-    /// The configured certificate, or a self-signed one that is made once in the data directory.
+    /// Loads the configured certificate, or a self-signed one that is made once in the data directory.
     ///
     /// # Errors
-    /// A file is missing, unreadable or no certificate or key.
+    /// A file is missing, unreadable or not a certificate or key.
     pub(crate) fn open(config: &Config) -> Result<Self, TlsError> {
         let files = match (&config.tls.cert_file, &config.tls.key_file) {
             (Some(cert), Some(key)) => {
@@ -124,9 +124,9 @@ impl ServerTls {
             }
             _ => self_signed(&config.data_dir, &config.hostname)?,
         };
-        let seen = Mutex::new(file_times(&files));
+        let seen = Mutex::new(file_states(&files));
         let key = RwLock::new(Arc::new(load(&files.0, &files.1)?));
-        let current = Arc::new(Current { files, key, seen });
+        let current = Arc::new(CurrentCertificate { files, key, seen });
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -136,42 +136,42 @@ impl ServerTls {
         Ok(Self { config: Arc::new(server), current })
     }
 
-    /// What an acceptor is made of.
+    /// Returns the configuration for acceptors.
     pub(crate) const fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
-    /// The same for HTTPS: offers HTTP/2 and HTTP/1.1 (RFC 7301).
+    /// Returns the configuration for HTTPS, which offers HTTP/2 and HTTP/1.1 (RFC 7301).
     pub(crate) fn https_config(&self) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
     }
 
-    /// Reads the files again; new connections get the new certificate, a faulty one changes nothing.
+    /// Reads the files again for new connections; a faulty certificate changes nothing.
     ///
     /// # Errors
     /// As [`ServerTls::open`].
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        // Noted before they are read: a change in between is news the next time.
-        self.current.note();
-        let fresh = Arc::new(load(&self.current.files.0, &self.current.files.1)?);
-        *self.current.key.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        // Record before reading: a change in between is noticed the next time.
+        self.current.record_state();
+        let loaded = Arc::new(load(&self.current.files.0, &self.current.files.1)?);
+        *self.current.key.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
     }
 
-    /// As [`Self::reload`], if the files look different from when they were last read; whether they did.
+    /// Reloads if the files changed since they were last read; returns true if they did.
     ///
     /// # Errors
     /// As [`ServerTls::open`], once for each change.
     pub(crate) fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        if !self.current.note() {
+        if !self.current.record_state() {
             return Ok(false);
         }
         self.reload().map(|()| true)
     }
 
-    /// Looks at the files at this interval and takes what is new, until `stop`.
+    /// Checks the files at this interval and reloads changed ones, until `stop`.
     pub(crate) async fn watch(self, every: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             log_reload(self.reload_if_changed());
@@ -179,19 +179,19 @@ impl ServerTls {
     }
 }
 
-/// What came of a look at the files, for the log.
+/// Logs the result of a reload.
 pub(crate) fn log_reload(reloaded: Result<bool, TlsError>) {
     match reloaded {
         Ok(false) => {}
-        Ok(true) => tracing::info!("the certificate was read again; new connections get it"),
-        Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the old one stays"),
+        Ok(true) => tracing::info!("the certificate was reloaded and is used for new connections"),
+        Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the old one stays in use"),
     }
 }
 
-/// Reads a certificate chain and its key and checks that they belong together.
+/// Loads a certificate chain and its key and checks that they belong together.
 ///
 /// # Errors
-/// They cannot be read, or do not.
+/// They cannot be read, or do not match.
 pub(crate) fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let name = |path: &Path| path.display().to_string();
     let pem = |path: &Path, error: rustls::pki_types::pem::Error| TlsError::Pem(name(path), error.to_string());
@@ -205,17 +205,17 @@ pub(crate) fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
         .map_err(|error| TlsError::Certificate(name(cert), error.to_string()))
 }
 
-/// The mode of a private key that others than its owner may read.
+/// Returns the mode of a private key that others can read.
 ///
 /// # Errors
-/// The file cannot be looked at.
+/// The file's metadata cannot be read.
 pub(crate) fn open_to_others(key: &Path) -> Result<Option<u32>, TlsError> {
     let metadata = fs::metadata(key).map_err(|error| TlsError::Io(key.display().to_string(), error))?;
     let mode = metadata.permissions().mode() & 0o777;
     Ok((mode & 0o007 != 0).then_some(mode))
 }
 
-/// The paths of the self-signed certificate for `hostname` and its key, made at the first start.
+/// Returns the paths of the self-signed certificate for `hostname` and its key, made at the first start.
 fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), TlsError> {
     let folder = data_dir.join("tls");
     let file = |ending: &str| folder.join(format!("self-signed-{hostname}.{ending}"));
@@ -230,7 +230,7 @@ fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), Tl
         move |error| TlsError::Io(name, error)
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io(&folder))?;
-    // A certificate whose key is gone would not fit the new key, if the process ended between the two files.
+    // If the process ends between the two files, an old certificate would not match the new key.
     drop(fs::remove_file(&cert));
     write_private(&key, &made.signing_key.serialize_pem()).map_err(io(&key))?;
     write_private(&cert, &made.cert.pem()).map_err(io(&cert))?;
@@ -238,18 +238,18 @@ fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), Tl
     Ok((cert, key))
 }
 
-/// Written aside and renamed, so that a crash leaves no half file that the next start would trip over.
+/// Writes to a temporary file and renames it, so that a crash leaves no partial file for the next start.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let draft = path.with_extension("new");
-    drop(fs::remove_file(&draft));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let temporary = path.with_extension("new");
+    drop(fs::remove_file(&temporary));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&draft, path)?;
+    fs::rename(&temporary, path)?;
     path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
-/// Outgoing TLS: the public roots, and those of `ca_file` besides.
+/// Creates the outgoing configuration: the public roots, and those of `ca_file`.
 ///
 /// # Errors
 /// The file is missing or holds no certificate.
@@ -270,7 +270,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     trusting(roots)
 }
 
-/// Outgoing TLS that trusts `roots` alone. What fails says why: see [`reason`].
+/// Creates an outgoing configuration that trusts `roots` alone. [`reason`] explains its errors.
 ///
 /// # Errors
 /// There is no root.
@@ -279,7 +279,7 @@ pub(crate) fn trusting(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| TlsError::Certificate("roots".into(), error.to_string()))?;
-    // `Verifier` is that one, word for word, but for what its errors say.
+    // `Verifier` only changes the errors of the WebPKI verifier.
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Certificate("versions".into(), error.to_string()))?
@@ -305,7 +305,7 @@ mod tests {
         server.current.key.read().unwrap().cert.first().unwrap().clone()
     }
 
-    /// A handshake in memory; the error of the client, if it refuses the server.
+    /// Performs a handshake in memory; returns the client's error if it refuses the server.
     fn shake_hands(client: ClientConfig, server: &ServerTls, name: &'static str) -> Result<(), rustls::Error> {
         let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from(name).unwrap()).unwrap();
         let mut server = ServerConnection::new(Arc::clone(server.config())).unwrap();

@@ -1,4 +1,4 @@
-//! DATA of a session: the mail is read to its end whatever will be said of it, then judged.
+//! DATA: reads the mail to its end whatever the reply will be, then stores or submits it.
 
 use std::time::Duration;
 
@@ -12,52 +12,52 @@ use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
-use crate::smtp_server::data::{DataReader, Gathered, Progress};
+use crate::smtp_server::data::{DataReader, MailDataBuffer, Progress};
 
-/// Data slower than this for longer than the grace is given up.
+/// Data that stays slower than this beyond the grace period is refused.
 const MIN_DATA_BYTES_PER_SEC: u64 = 500;
 const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
-/// A client that pauses for longer holds no memory while it does …
-const PAUSE: Duration = Duration::from_secs(2);
-/// … beyond this, in octets.
-const HELD_IN_PAUSE: usize = 4 * 1024;
+/// A client that pauses for longer may hold no more than …
+const SPILL_AFTER: Duration = Duration::from_secs(2);
+/// … this many octets in memory.
+const MAX_HELD_WHILE_IDLE: usize = 4 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// DATA: reads the mail and says what becomes of it.
+    /// Executes DATA: reads the mail and replies.
     pub(super) async fn data(&mut self) -> Result<(), End> {
         let envelope = match self.phase.data() {
             Ok(envelope) => envelope,
             Err(reply) => return self.refuse_data(&reply),
         };
-        let room = self.shared.room.clone();
-        if room.refuses() {
+        let budget = self.shared.budget.clone();
+        if budget.must_refuse() {
             return self.refuse_data(&Reply::STORAGE_FULL);
         }
-        let mut memory = room.share();
+        let mut memory = budget.reservation();
         self.reply(&Reply::START_DATA);
-        self.had_data = true;
+        self.has_sent_data = true;
         let mut reader = DataReader::default();
-        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes, room.clone());
-        self.read_data(&mut reader, &mut gathered, &mut memory).await?;
+        let mut buffer = MailDataBuffer::new(self.shared.limits.max_message_bytes, budget.clone());
+        self.read_data(&mut reader, &mut buffer, &mut memory).await?;
         if self.input.is_empty() {
             // Ten thousand idle sessions must not hold a large buffer each.
             self.input = BytesMut::new();
         }
-        // On the heap, as a session that waits for data should be small too.
-        let reply = Box::pin(self.finish_data(envelope, &reader, gathered)).await;
+        // Boxed to keep sessions that wait for data small.
+        let reply = Box::pin(self.finish_data(envelope, &reader, buffer)).await;
         if reply == Reply::TOO_LARGE {
             self.shared.metrics.add(Counter::RefusedTooLarge);
         }
         if reply.code == 250 {
             (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
-            self.useful_at = Instant::now();
+            self.last_accepted_at = Instant::now();
         }
         self.reply(&reply);
         Ok(())
     }
 
-    /// RFC 2920 §3.1: DATA ends a group of commands. What stands behind one that is refused is mail data whose sender did
-    /// not wait for the answer, and no line of it may be taken for a command.
+    /// RFC 2920 §3.1: DATA ends a group of commands. Input after a refused DATA is mail data whose sender did not
+    /// wait for the reply, and no line of it may be taken for a command.
     fn refuse_data(&mut self, reply: &Reply) -> Result<(), End> {
         if !self.input.is_empty() {
             return self.close_with(reply);
@@ -69,21 +69,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Reads to the end of data, whatever will be said of it.
+    /// Reads to the end of data, whatever the reply will be.
     async fn read_data(
         &mut self,
         reader: &mut DataReader,
-        gathered: &mut Gathered,
+        buffer: &mut MailDataBuffer,
         memory: &mut Reservation,
     ) -> Result<(), End> {
         let deadline = Instant::now() + self.shared.data_timeout;
         let mut taken: u64 = 0;
-        // Only waits for the client count: our own disk may be slow.
+        // Only time spent waiting for the client counts: our own disk may be slow.
         let mut waited = Duration::ZERO;
-        // Whoever is silent or slow needs little room; who fills it gets more.
+        // A silent or slow client needs a small buffer; one that fills it gets a larger one.
         let mut piece = READ_FIRST;
         loop {
-            let progress = reader.feed(&self.input, gathered.buffer());
+            let progress = reader.feed(&self.input, buffer.buffer());
             taken += self.input.len() as u64;
             match progress {
                 Progress::End(used) => {
@@ -96,16 +96,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Progress::More => self.input.clear(),
             }
-            let short = !memory.resize(gathered.in_memory());
-            gathered.settle(self.shared.inbound.objects(), short).await;
+            let short = !memory.resize(buffer.in_memory());
+            buffer.spill(self.shared.inbound.objects(), short).await;
             self.flush().await?;
             if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
                 return self.close_with(&Reply::TOO_SLOW);
             }
-            let asked = Instant::now();
-            let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
-            let holds = gathered.in_memory() > HELD_IN_PAUSE;
-            let until = if holds { patience.min(asked + PAUSE) } else { patience };
+            let read_started = Instant::now();
+            let read_deadline = deadline.min(read_started + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
+            let holds = buffer.in_memory() > MAX_HELD_WHILE_IDLE;
+            let until = if holds { read_deadline.min(read_started + SPILL_AFTER) } else { read_deadline };
             let abort = self.shared.abort.clone();
             self.input.reserve(piece);
             tokio::select! {
@@ -113,35 +113,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Ok(Ok(0) | Err(_)) => return Err(End::Disconnected),
                     Ok(Ok(read)) if read >= piece => piece = READ_LARGE,
                     Ok(Ok(_)) => {}
-                    Err(_) if until < patience => {
-                        gathered.set_aside(self.shared.inbound.objects()).await;
-                        memory.resize(gathered.in_memory());
+                    Err(_) if until < read_deadline => {
+                        buffer.spill_all(self.shared.inbound.objects()).await;
+                        memory.resize(buffer.in_memory());
                         (self.input, piece) = (BytesMut::new(), READ_FIRST);
                     }
                     Err(_) => return self.close_with(&Reply::TIMEOUT),
                 },
                 () = abort.cancelled() => return self.close_with(&Reply::SHUTTING_DOWN),
             }
-            waited += asked.elapsed();
+            waited += read_started.elapsed();
         }
     }
 
-    /// What is said at the end of data.
+    /// Returns the reply to the end of data.
     async fn finish_data(
         &mut self,
         envelope: Envelope<Accepted>,
         reader: &DataReader,
-        mut gathered: Gathered,
+        mut buffer: MailDataBuffer,
     ) -> Reply {
         let objects = self.shared.inbound.objects();
-        gathered.settle(objects, false).await;
-        if gathered.too_large() {
+        buffer.spill(objects, false).await;
+        if buffer.too_large() {
             return Reply::TOO_LARGE;
         }
         if reader.line_too_long() {
             return Reply::DATA_LINE_TOO_LONG;
         }
-        let data = match gathered.finish(objects).await {
+        let data = match buffer.finish(objects).await {
             Ok(data) => data,
             Err(error) => {
                 tracing::warn!(%error, "mail data could not be written and was refused");
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         };
         if let Some(caller) = self.caller.clone() {
-            return self.hand_in(caller, envelope, data).await;
+            return self.submit(caller, envelope, data).await;
         }
         let envelope = envelope.map(|recipient| match recipient {
             Accepted::Received(recipient) => Some(recipient),

@@ -1,4 +1,4 @@
-//! What a session reads and writes: lines in, replies out, TLS between, and the end of the connection.
+//! Session I/O: reads lines, writes replies, starts TLS, closes the connection.
 
 use std::time::Duration;
 
@@ -12,36 +12,36 @@ use crate::mail::envelope::{Peer, TlsInfo};
 use crate::mail::reply::Reply;
 use crate::smtp_server::phase::Phase;
 
-/// The longest command line: 512 octets (RFC 5321 §4.5.3.1.4) and the parameters of extensions.
+/// The longest command line: 512 octets (RFC 5321 §4.5.3.1.4) plus the parameters of extensions.
 const MAX_COMMAND: usize = 2048;
-const TLS_DEADLINE: Duration = Duration::from_secs(30);
-/// A stalled reader of replies holds its session no longer than this.
-const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// What a client that was told to go may still send …
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
-/// … and for how long.
-const LINGER: Duration = Duration::from_secs(2);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time after which a client that does not read its replies is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After we close, a client may still send this many octets …
+const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+/// … for this long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_SMALL: usize = 4 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// The next line without its CRLF, within the deadline of a command.
+    /// Reads the next line without its CRLF, within the deadline of a command.
     pub(super) async fn read_line(&mut self) -> Result<BytesMut, End> {
         if self.shared.stop.is_cancelled() {
             return self.close_with(&Reply::SHUTTING_DOWN);
         }
-        let deadline = (Instant::now() + self.shared.command_timeout).min(self.useful_at + MAX_IDLE_SESSION);
+        let deadline = (Instant::now() + self.shared.command_timeout).min(self.last_accepted_at + MAX_IDLE_SESSION);
         let mut searched = 0;
         loop {
             // A TLS ClientHello: record type handshake, major version 3.
             if self.input.starts_with(&[0x16, 0x03]) {
                 return self.close_with(&Reply::NOT_SMTP);
             }
-            let fresh = self.input.get(searched..).unwrap_or_default();
-            if let Some(end) = memchr::memchr(b'\n', fresh) {
+            let unsearched = self.input.get(searched..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', unsearched) {
                 let mut line = self.input.split_to(searched + end + 1);
                 line.truncate(line.len() - 1);
                 if line.last() != Some(&b'\r') {
-                    // What a client sends that ends lines its own way cannot be told apart from data.
+                    // From a client with its own line endings, commands are indistinguishable from data.
                     self.close_with(&Reply::BARE_NEWLINE_IN_COMMAND)?;
                 }
                 line.truncate(line.len().saturating_sub(1));
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             self.flush().await?;
             let stop = self.shared.stop.clone();
-            self.input.reserve(if self.had_data { READ_SMALL } else { READ_FIRST });
+            self.input.reserve(if self.has_sent_data { READ_SMALL } else { READ_FIRST });
             tokio::select! {
                 biased;
                 () = stop.cancelled() => self.close_with(&Reply::SHUTTING_DOWN)?,
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         };
-        match tokio::time::timeout(WRITE_DEADLINE, written).await {
+        match tokio::time::timeout(WRITE_TIMEOUT, written).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(End::Disconnected),
         }
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     pub(super) async fn handshake(&mut self, acceptor: &TlsAcceptor) -> Result<(), End> {
         let handshake = self.stream.start_tls(acceptor);
-        let (version, cipher) = match tokio::time::timeout(TLS_DEADLINE, handshake).await {
+        let (version, cipher) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(agreed)) => agreed,
             Ok(Err(_)) | Err(_) => return Err(End::Disconnected),
         };
@@ -105,12 +105,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Reads and forgets what the client still sends: to close on unread input resets the connection, and on many
+    /// Reads and discards what the client still sends: closing with unread input resets the connection, and on many
     /// systems the reset destroys the last reply before the client has read it.
-    pub(super) async fn linger(&mut self) {
+    pub(super) async fn drain_on_close(&mut self) {
         let stop = self.shared.stop.clone();
-        let forget = async {
-            let mut left = LINGER_BYTES;
+        let discard = async {
+            let mut left = DRAIN_BYTES;
             while left > 0 {
                 self.input.clear();
                 self.input.reserve(READ_LARGE);
@@ -121,8 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         };
         tokio::select! {
-            () = forget => {}
-            () = tokio::time::sleep(LINGER) => {}
+            () = discard => {}
+            () = tokio::time::sleep(DRAIN_TIMEOUT) => {}
             () = stop.cancelled() => {}
         }
     }

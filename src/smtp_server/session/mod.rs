@@ -1,7 +1,9 @@
-//! One SMTP session over any stream: reads lines, lets [`Phase`] judge, answers in as few writes as it can.
+//! One SMTP session over any stream: reads commands, checks them against [`Phase`], replies in as few writes as it
+//! can.
 //!
-//! Owns the stream, the deadlines and the count of errors; `wire` reads and writes, `transfer` is its DATA. Replies gather
-//! in a buffer that is written when the client's pipelined commands are used up, so a whole envelope costs one write.
+//! Owns the stream, the deadlines and the error count; `io` reads and writes, `data` executes DATA, `submission`
+//! holds AUTH and what submission adds. Replies are buffered and written once the client's pipelined commands are
+//! used up, so a whole envelope costs one write.
 
 mod data;
 mod io;
@@ -33,57 +35,52 @@ use crate::rate_limit::FixedWindow;
 use crate::store::Db;
 use crate::store::accounts::Account;
 
-/// Commands that make no sense before the session is closed.
+/// Refused commands after which the session is closed.
 const MAX_ERRORS: usize = 10;
-/// Refused recipients before the session is closed: a list of guesses rather than mail.
+/// Refused recipients after which the session is closed: a dictionary attack rather than mail.
 const MAX_REFUSED: usize = 50;
-/// Commands without an accepted message before the session is closed …
+/// Commands without an accepted message after which the session is closed …
 const MAX_IDLE_COMMANDS: usize = 500;
-/// … and as many more for each recipient that a message may have: too many of them is the sender's right.
+/// … plus this many for each allowed recipient of a message, since sending too many is not an error.
 const IDLE_COMMANDS_PER_RECIPIENT: usize = 10;
-/// Routes that run for all recipients of one message together; recipients beyond come in another transaction.
-const MAX_RUNS: usize = 500;
-/// A session without an accepted message ends after this time, whatever it says.
+/// Routes that run for all recipients of one message together; further recipients need another transaction.
+const MAX_ROUTE_RUNS: usize = 500;
+/// A session without an accepted message ends after this time, whatever it sends.
 const MAX_IDLE_SESSION: Duration = Duration::from_secs(30 * 60);
 const READ_FIRST: usize = 512;
 const READ_LARGE: usize = 32 * 1024;
 
-/// What all sessions of a listener share.
+/// State shared by all sessions of a listener.
 pub(crate) struct Shared {
-    /// The pipeline that takes the mail.
     pub(crate) inbound: Inbound,
-    /// Whose mail it takes.
     pub(crate) role: Role,
-    /// Counters.
     pub(crate) metrics: Arc<Metrics>,
-    /// Our name.
+    /// Our own host name.
     pub(crate) hostname: String,
-    /// STARTTLS.
+    /// Enables STARTTLS; `None`: not offered.
     pub(crate) tls: Option<TlsAcceptor>,
-    /// Limits of a transaction.
-    pub(crate) bounds: TransactionLimits,
-    /// Wait for a command.
+    pub(crate) limits: TransactionLimits,
+    /// Time to wait for a command.
     pub(crate) command_timeout: Duration,
-    /// Wait for the whole of a message.
+    /// Time to wait for the whole of a message.
     pub(crate) data_timeout: Duration,
-    /// For mail data while it is received.
-    pub(crate) room: MailDataBudget,
+    pub(crate) budget: MailDataBudget,
     /// Cancelled when the server stops: idle sessions end, those in DATA go on.
     pub(crate) stop: CancellationToken,
-    /// Cancelled when the grace is over: every session ends.
+    /// Cancelled when the grace period is over: every session ends.
     pub(crate) abort: CancellationToken,
 }
 
-/// Which of the two doors this is.
+/// The role of a listener.
 pub(crate) enum Role {
-    /// Mail from anybody, for our domains.
+    /// Receives mail from anybody for our domains.
     Mx,
-    /// Mail from our accounts, for anybody (RFC 6409).
+    /// Takes mail from our accounts to anybody (RFC 6409).
     Submission(Submission),
 }
 
 impl Role {
-    /// What its sessions count as.
+    /// Returns the share of file descriptors that its sessions count against.
     pub(crate) const fn files(&self) -> FileUse {
         match self {
             Self::Mx => FileUse::Mail,
@@ -92,26 +89,23 @@ impl Role {
     }
 }
 
-/// What the submission door needs besides.
+/// The services that only submission needs.
 pub(crate) struct Submission {
-    /// Takes mail to send.
     pub(crate) outbound: Outbound,
-    /// Where keys are.
     pub(crate) db: Db,
-    /// What time it is.
     pub(crate) clock: Clock,
-    /// Failed logins of an address; shared by all ports.
+    /// Failed logins by address, shared by all ports.
     pub(crate) failures: Arc<FixedWindow>,
-    /// Whether TLS begins with the first octet (RFC 8314 §3.3).
+    /// True when TLS begins with the first octet (RFC 8314 §3.3).
     pub(crate) implicit_tls: bool,
 }
 
-/// A recipient that was accepted, by the door's role.
+/// An accepted recipient, by role.
 #[derive(Clone, Debug)]
 pub(crate) enum Accepted {
-    /// One of ours.
+    /// A recipient on our domains.
     Received(Recipient),
-    /// Anybody.
+    /// A recipient anywhere.
     Submitted(Mailbox),
 }
 
@@ -123,8 +117,8 @@ impl Accepted {
         }
     }
 
-    /// How many routes run for it.
-    fn runs(&self) -> usize {
+    /// Returns how many routes run for it.
+    fn route_runs(&self) -> usize {
         match self {
             Self::Received(recipient) => recipient.runs(),
             Self::Submitted(_) => 0,
@@ -133,28 +127,28 @@ impl Accepted {
 }
 
 impl PartialEq for Accepted {
-    /// Recipients are compared ignoring case (contract 4.1, 8.1).
+    /// Compares recipients ignoring case (contract 4.1, 8.1).
     fn eq(&self, other: &Self) -> bool {
         self.mailbox().canonical() == other.mailbox().canonical()
     }
 }
 
-/// Who handed a key in.
+/// The authenticated key holder.
 #[derive(Clone, Debug)]
 struct Caller {
-    /// The key's hash: whether it still holds is asked at each message.
+    /// The key's hash, to check before each message that the key is still valid.
     key: [u8; 32],
     account: Account,
     scope: Option<DomainRowId>,
 }
 
-/// Why a session ends.
+/// The reasons for ending a session.
 enum End {
-    /// The client said QUIT; what is buffered is still written.
+    /// The client sent QUIT; buffered replies are still written.
     Quit,
-    /// The client was told to go, perhaps in the middle of what it sends; what is buffered is still written.
+    /// We close, perhaps while the client is sending; buffered replies are still written.
     Closed,
-    /// The connection is gone.
+    /// The connection is lost.
     Disconnected,
 }
 
@@ -164,7 +158,6 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// A session.
 pub(crate) struct Session<S> {
     shared: Arc<Shared>,
     stream: Stream<S>,
@@ -172,19 +165,18 @@ pub(crate) struct Session<S> {
     input: BytesMut,
     output: Vec<u8>,
     phase: Phase<Accepted>,
-    /// Who is signed in; on the submission door alone.
+    /// Set after AUTH; on submission listeners alone.
     caller: Option<Caller>,
     failed_logins: usize,
     errors: usize,
     refused: usize,
     idle_commands: usize,
-    /// When it began, or its last message was accepted.
-    useful_at: Instant,
-    had_data: bool,
+    /// The time of the last accepted message, or of the start.
+    last_accepted_at: Instant,
+    has_sent_data: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// A session with a peer.
     pub(crate) fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr) -> Self {
         let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
         Self {
@@ -199,14 +191,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             errors: 0,
             refused: 0,
             idle_commands: 0,
-            useful_at: Instant::now(),
-            had_data: false,
+            last_accepted_at: Instant::now(),
+            has_sent_data: false,
         }
     }
 
-    /// Serves the peer to the end.
+    /// Serves the peer until the session ends.
     pub(crate) async fn run(mut self) {
-        let end = match self.begin().await {
+        let end = match self.greet().await {
             Err(end) => end,
             Ok(()) => loop {
                 if let Err(end) = self.next_command().await {
@@ -217,13 +209,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if matches!(end, End::Quit | End::Closed) && self.flush().await.is_ok() {
             self.stream.shutdown().await;
             if matches!(end, End::Closed) {
-                self.linger().await;
+                self.drain_on_close().await;
             }
         }
     }
 
-    /// The greeting, inside TLS where that comes first.
-    async fn begin(&mut self) -> Result<(), End> {
+    /// Sends the greeting, after the TLS handshake on an implicit-TLS port.
+    async fn greet(&mut self) -> Result<(), End> {
         if let (Role::Submission(door), Some(acceptor)) = (&self.shared.role, &self.shared.tls)
             && door.implicit_tls
         {
@@ -234,16 +226,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// One command, from its line to its reply.
+    /// Reads and executes one command.
     async fn next_command(&mut self) -> Result<(), End> {
         let line = self.read_line().await?;
         self.idle_commands += 1;
-        let recipients = self.shared.bounds.max_recipients;
+        let recipients = self.shared.limits.max_recipients;
         if self.idle_commands > MAX_IDLE_COMMANDS + IDLE_COMMANDS_PER_RECIPIENT * recipients {
             return self.close_with(&Reply::TOO_MANY_ERRORS);
         }
         match command::parse(&line) {
-            // What is handed in goes on to others, who need not take what we take.
+            // Submitted mail goes on to other hosts, which may refuse what our parser accepts.
             Ok(command) if matches!(self.shared.role, Role::Submission(_)) && !command.has_sendable_path() => {
                 self.refuse(&Reply::BAD_SYNTAX)
             }
@@ -265,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.reply(&Reply::hello(&self.shared.hostname));
             }
             Command::Mail(arguments) => return Box::pin(self.mail(arguments)).await,
-            // On the heap, because a session that waits for a command should be small: most do, and thousands may.
+            // Boxed to keep sessions that wait for a command small: most do, and there may be thousands.
             Command::Rcpt(path) => return Box::pin(self.rcpt(path, ascii)).await,
             Command::Data => return Box::pin(self.data()).await,
             Command::Rset => {
@@ -292,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn extensions(&self) -> Vec<String> {
-        let size = format!("SIZE {}", self.shared.bounds.max_message_bytes);
+        let size = format!("SIZE {}", self.shared.limits.max_message_bytes);
         let mut list = vec!["PIPELINING".to_owned(), size, "8BITMIME".to_owned(), "SMTPUTF8".to_owned()];
         if self.shared.tls.is_some() && self.peer.tls.is_none() {
             list.push("STARTTLS".to_owned());
@@ -313,16 +305,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Err(reply) = admitted {
             return self.refuse(&reply);
         }
-        // RFC 6531 §3.1: SMTPUTF8 is for those whom it was offered. SIZE and BODY after HELO do no harm.
+        // RFC 6531 §3.1: SMTPUTF8 is for clients it was offered to. SIZE and BODY after HELO do no harm.
         if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
             return self.refuse(&Reply::UNKNOWN_PARAMETER);
         }
-        match self.phase.mail(arguments, self.shared.bounds) {
+        match self.phase.mail(arguments, self.shared.limits) {
             Ok(reply) => {
                 self.reply(&reply);
                 Ok(())
             }
-            // A large message is a large message and no junk.
+            // A too large message is not an error of the client's.
             Err(reply) if reply == Reply::TOO_LARGE => {
                 self.shared.metrics.add(Counter::RefusedTooLarge);
                 self.reply(&reply);
@@ -341,15 +333,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match self.shared.inbound.resolve(&path).await {
             Ok(recipient) => {
-                // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
+                // RFC 5321 §4.5.3.1.10: one recipient too many is not an error of the client's.
                 let recipient = Accepted::Received(recipient);
                 let known = self.phase.recipients();
-                let runs: usize = known.iter().map(Accepted::runs).sum();
-                let reply = if runs > 0 && runs + recipient.runs() > MAX_RUNS && !known.contains(&recipient) {
-                    Reply::TOO_MANY_RECIPIENTS
-                } else {
-                    self.phase.add_recipient(recipient, self.shared.bounds)
-                };
+                let runs: usize = known.iter().map(Accepted::route_runs).sum();
+                let reply =
+                    if runs > 0 && runs + recipient.route_runs() > MAX_ROUTE_RUNS && !known.contains(&recipient) {
+                        Reply::TOO_MANY_RECIPIENTS
+                    } else {
+                        self.phase.add_recipient(recipient, self.shared.limits)
+                    };
                 self.reply(&reply);
                 Ok(())
             }
@@ -387,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.refuse(&Reply::BAD_SEQUENCE);
         }
         self.reply(&Reply::READY_FOR_TLS);
-        // RFC 3207 §4.2 and the injections of CVE-2011-0411: nothing said in the clear reaches the encrypted session.
+        // RFC 3207 §4.2 and the injections of CVE-2011-0411: no plain-text input may reach the encrypted session.
         self.input.clear();
         self.flush().await?;
         self.handshake(&acceptor).await
@@ -397,14 +390,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         reply.write(&mut self.output);
     }
 
-    /// Says a refusal and counts it.
+    /// Sends a refusal and counts it.
     fn refuse(&mut self, reply: &Reply) -> Result<(), End> {
         self.reply(reply);
         self.errors += 1;
         if self.errors >= MAX_ERRORS { self.close_with(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
     }
 
-    /// Says a last word.
+    /// Sends a final reply and ends the session.
     fn close_with<T>(&mut self, reply: &Reply) -> Result<T, End> {
         self.reply(reply);
         Err(End::Closed)

@@ -1,4 +1,4 @@
-//! The submission door's own: AUTH, recipients anywhere, and mail that is sent (contract 8.6).
+//! Submission: AUTH, recipients anywhere, and messages to send (contract 8.6).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,12 +21,12 @@ use crate::store::accounts::keys;
 use crate::store::accounts::keys::KeyHolder;
 use crate::store::blobs::objects::MailData;
 
-/// Bad keys of one session (contract 8.6).
+/// Failed logins in one session (contract 8.6).
 const MAX_FAILED: usize = 3;
 const LONGEST_RESPONSE: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// AUTH (RFC 4954): PLAIN (RFC 4616) or LOGIN, with a key as password and any user name.
+    /// Executes AUTH (RFC 4954): PLAIN (RFC 4616) or LOGIN, with a key as password and any user name.
     pub(super) async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> Result<(), End> {
         if matches!(self.shared.role, Role::Mx) {
             return self.refuse(&Reply::NOT_IMPLEMENTED);
@@ -51,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn plain(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
         let response = match initial {
             Some(response) => decode(&response),
-            None => self.ask(&Reply::AUTH_PLAIN).await?,
+            None => self.challenge(&Reply::AUTH_PLAIN).await?,
         };
         // authorization identity, NUL, user, NUL, password
         Ok(response.and_then(|text| text.splitn(3, '\0').nth(2).map(str::to_owned).ok_or(Reply::BAD_SYNTAX)))
@@ -60,23 +60,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn login(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
         let user = match initial {
             Some(response) => decode(&response),
-            None => self.ask(&Reply::AUTH_USERNAME).await?,
+            None => self.challenge(&Reply::AUTH_USERNAME).await?,
         };
         match user {
-            Ok(_) => self.ask(&Reply::AUTH_PASSWORD).await,
+            Ok(_) => self.challenge(&Reply::AUTH_PASSWORD).await,
             Err(reply) => Ok(Err(reply)),
         }
     }
 
-    /// A challenge and its response.
-    async fn ask(&mut self, challenge: &Reply) -> Result<Result<String, Reply>, End> {
+    /// Sends a challenge and reads the response.
+    async fn challenge(&mut self, challenge: &Reply) -> Result<Result<String, Reply>, End> {
         self.reply(challenge);
         let line = self.read_line().await?;
         let text = std::str::from_utf8(&line).map_err(|_| Reply::BAD_SYNTAX);
         Ok(text.and_then(|text| if text == "*" { Err(Reply::AUTH_CANCELED) } else { decode(text) }))
     }
 
-    /// MAIL: is for those whose key still holds; it may have been revoked, or its account changed, since AUTH.
+    /// Checks before MAIL that the key is still valid; it may have been revoked, or its account changed, since AUTH.
     pub(super) async fn check_caller(&mut self) -> Result<(), Reply> {
         let Role::Submission(door) = &self.shared.role else { return Err(Reply::NOT_IMPLEMENTED) };
         if self.peer.tls.is_none() {
@@ -100,10 +100,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let Some(holder) = holder else {
             let address = address_key(self.peer.address);
-            let guesses = door.failures.check(&address, now).is_err();
+            let is_guessing = door.failures.check(&address, now).is_err();
             door.failures.count(&address, now);
             self.shared.metrics.add(Counter::LoginsRefused);
-            if guesses {
+            if is_guessing {
                 return self.close_with(&Reply::TOO_MANY_GUESSES);
             }
             self.failed_logins += 1;
@@ -121,11 +121,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// RCPT: anybody whose domain has a name.
+    /// Executes RCPT: any domain by name, no address literals.
     pub(super) fn submitted_recipient(&mut self, path: ForwardPath) -> Result<(), End> {
         match path {
             ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
-                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.bounds);
+                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.limits);
                 self.reply(&reply);
                 Ok(())
             }
@@ -133,8 +133,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// The end of the data: what becomes of a submitted message.
-    pub(super) async fn hand_in(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
+    /// Submits a message at the end of data and returns the reply.
+    pub(super) async fn submit(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
         let Role::Submission(door) = &self.shared.role else { return Reply::STORAGE_TROUBLE };
         let reverse_path = match &envelope.reverse_path {
             ReversePath::Mailbox(mailbox) => Some(mailbox.clone()),
@@ -146,25 +146,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
-        let turn = self.shared.inbound.acquire_parse_permit(caller.account.id, data.len());
-        let Ok(_turn) = turn.await else { return Reply::STORAGE_TROUBLE };
+        let permit = self.shared.inbound.acquire_parse_permit(caller.account.id, data.len());
+        let Ok(_permit) = permit.await else { return Reply::STORAGE_TROUBLE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
             MailData::Spooled(mut draft) => draft.read_all(),
         });
         let bytes = match read.await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return trouble(&error),
+            Ok(Err(error)) => return storage_failure(&error),
             Err(_) => return Reply::STORAGE_TROUBLE,
         };
-        let handed = smtp_submission::SmtpSubmission {
+        let submission = smtp_submission::SmtpSubmission {
             account: caller.account,
             scope: caller.scope,
             reverse_path,
             recipients,
             data: bytes,
         };
-        match door.outbound.submit_smtp(handed, door.clock.now()).await {
+        match door.outbound.submit_smtp(submission, door.clock.now()).await {
             Ok(id) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);
                 Reply::accepted(id.as_str())
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(SmtpSubmissionError::Suppressed) => Reply::ALL_SUPPRESSED,
             Err(SmtpSubmissionError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
             Err(SmtpSubmissionError::Sender(Refusal::Store(error)) | SmtpSubmissionError::Store(error)) => {
-                trouble(&error)
+                storage_failure(&error)
             }
             Err(SmtpSubmissionError::Sender(
                 Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-/// Who holds the key with this hash.
+/// Returns the holder of the key with this hash.
 async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHolder>, Reply> {
     let found = door.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
     found.map_err(|error| {
@@ -195,7 +195,7 @@ async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHold
     })
 }
 
-fn trouble(error: &store::Error) -> Reply {
+fn storage_failure(error: &store::Error) -> Reply {
     tracing::warn!(%error, "a submitted message could not be stored and was refused");
     match error {
         store::Error::Limit { .. } => Reply::MAILBOX_FULL,
@@ -204,9 +204,9 @@ fn trouble(error: &store::Error) -> Reply {
     }
 }
 
-/// The text of a response.
+/// Decodes the text of a response.
 fn decode(response: &str) -> Result<String, Reply> {
-    // RFC 4954 §4: "=" is an empty one.
+    // RFC 4954 §4: "=" is an empty response.
     if response == "=" {
         return Ok(String::new());
     }

@@ -71,5 +71,5 @@ pub(crate) fn event(
     };
     // Strings and numbers always serialize.
     let json = serde_json::to_string(&payload).unwrap_or_default();
-    Event { id: id.to_string(), domain, body: Body::Told { event_type: TYPE, json } }
+    Event { id: id.to_string(), domain, body: Body::Json { event_type: TYPE, json } }
 }

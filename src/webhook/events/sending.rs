@@ -168,7 +168,7 @@ pub(crate) fn raise(
         SendingEvent::Sent | SendingEvent::Bounced { .. } => Some(Event {
             id: id.to_string(),
             domain: Some(subject.domain),
-            body: Body::Told { event_type: what.event_type(), json: payload },
+            body: Body::Json { event_type: what.event_type(), json: payload },
         }),
     };
     Ok(PendingEvent { account: subject.account, flow, event })

@@ -17,7 +17,7 @@ async fn setup_token(folder: &std::path::Path) -> Output {
 async fn the_token_of_the_log_and_of_the_command_line_makes_the_owner_and_is_spent() {
     let folder = tempfile::tempdir().unwrap();
     let mut served = ServeProcess::start(folder.path()).await;
-    let told = served.wait_for_log("nobody owns this server yet").await["setup_token"].as_str().unwrap().to_owned();
+    let told = served.wait_for_log("this server has no owner yet").await["setup_token"].as_str().unwrap().to_owned();
     assert_eq!(told.len(), 32);
     assert!(told.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{told}");
     let printed = setup_token(folder.path()).await;
@@ -44,7 +44,7 @@ async fn the_token_of_the_log_and_of_the_command_line_makes_the_owner_and_is_spe
 
     let refused = setup_token(folder.path()).await;
     assert!(!refused.status.success() && refused.stdout.is_empty());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("has its owner already"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("already has an owner"), "{refused:?}");
     served.child.kill().await.unwrap();
 }
 

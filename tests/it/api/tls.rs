@@ -123,7 +123,7 @@ async fn sighup_replaces_the_certificate_and_no_connection_notices() {
 
     let second = renew(folder.path());
     served.signal(Signal::HUP);
-    served.wait_for_log("the certificate was read again").await;
+    served.wait_for_log("the certificate was reloaded").await;
     assert_eq!(encrypted_smtp(&served).await.certificate, Some(second.clone()));
     assert_eq!(certificate(&https(served.http, &["http/1.1"]).await), second);
 

@@ -41,7 +41,7 @@ fn a_good_configuration_is_confirmed_and_nothing_is_made() {
     let checked = check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n"));
     assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
     assert!(checked.out.contains("is valid, for mx.example.com"), "{}", checked.out);
-    assert!(checked.out.contains("data will be made at the first start"), "{}", checked.out);
+    assert!(checked.out.contains("data will be created at the first start"), "{}", checked.out);
     assert!(checked.out.contains("self-signed"), "{}", checked.out);
     assert_eq!(checked.err, "");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the configuration is there");
@@ -55,10 +55,10 @@ fn a_source_address_has_to_be_this_machines() {
     };
     let own = with("127.0.0.1");
     assert_eq!(own.code, Some(0), "{}", own.err);
-    assert!(own.out.contains("127.0.0.1 is this machine's"), "{}", own.out);
+    assert!(own.out.contains("127.0.0.1 belongs to this machine"), "{}", own.out);
     let other = with("192.0.2.1");
     assert_eq!(other.code, Some(1), "{}", other.out);
-    assert!(other.out.contains("192.0.2.1 is no address of this machine"), "{}", other.out);
+    assert!(other.out.contains("192.0.2.1 is not an address of this machine"), "{}", other.out);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn every_problem_is_printed_with_its_key_and_line() {
         ("line 4", "smtp.max_recipients", "whole number from 100 to 10000"),
         ("line 6", "tls.cert_file", "No such file"),
         ("line 6", "tls.cert_file", "tls.key_file is missing"),
-        ("", "public_url", "is required and missing"),
+        ("", "public_url", "is required but missing"),
     ] {
         let row = |row: &&str| row.contains(words);
         let row = checked.out.lines().find(row).unwrap_or_else(|| panic!("no {words:?} in:\n{}", checked.out));
@@ -168,7 +168,7 @@ fn a_certificate_that_does_not_fit_its_key_is_refused() {
     fs::write(folder.path().join("key.pem"), one.signing_key.serialize_pem()).unwrap();
     let right = check(&folder, &text);
     assert_eq!(right.code, Some(0), "{}", right.out);
-    assert!(right.out.contains("fits its key"), "{}", right.out);
+    assert!(right.out.contains("matches its key"), "{}", right.out);
 }
 
 #[test]

@@ -134,7 +134,7 @@ async fn dev_shows_its_first_mail_and_what_to_do_next() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let smtp = taken.local_addr().unwrap().to_string();
     let mut dev = Running::dev(&dir.path().join("data"), &["--smtp", &smtp]);
-    dev.until("is taken, so mail is received on").await;
+    dev.until("is in use; SMTP uses").await;
     for step in ["accepted", "stored", "signed", "delivered", "verified"] {
         let line = dev.until(step).await;
         assert!(line.contains('✓'), "{line}");
@@ -270,7 +270,7 @@ async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
         assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
         assert!(!line.contains('\u{1b}'), "colour where no terminal is: {line:?}");
     }
-    for heading in ["Send a mail to it", "or with curl"] {
+    for heading in ["Send it a mail", "or with curl"] {
         if paste(&command_under(&prose, heading)).await.is_some() {
             let line = dev.until("200 in").await;
             assert!(line.contains("you@example.com → hello ") && line.contains(" Hi "), "{line}");
@@ -280,7 +280,7 @@ async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
         let listed: Value = serde_json::from_slice(&listed).unwrap();
         assert!(listed.as_array().unwrap().iter().any(|row| row["subject"] == "Your first mail"), "{listed}");
     }
-    for heading in ["Let it send one", "or as a mail program"] {
+    for heading in ["Send one from it", "or as a mail program"] {
         if paste(&command_under(&prose, heading)).await.is_some() {
             let line = dev.until("captured").await;
             assert!(line.contains("hello → you@example.com ") && line.contains("Re: Hi"), "{line}");

@@ -75,12 +75,12 @@ async fn what_waits_is_shown_tried_and_given_up() {
         assert!(shown.contains(words), "{words} in {shown}");
     }
     let (_, dropped) = queue(&data_dir, &["drop", &second]).await;
-    assert_eq!(dropped, "2 recipients were given up.\n");
+    assert_eq!(dropped, "2 recipients were dropped.\n");
     let message = owner.get(&format!("/api/messages/{second}")).await.expect(200);
     assert_eq!(message["message"]["send_status"], "failed");
     assert_eq!(message["recipients"][0]["diagnostic"], "dropped by the operator");
     let (_, dropped) = queue(&data_dir, &["drop", &third]).await;
-    assert_eq!(dropped, "2 recipients were given up.\n");
+    assert_eq!(dropped, "2 recipients were dropped.\n");
     let message = owner.get(&format!("/api/messages/{third}")).await.expect(200);
     assert_eq!(message["message"]["send_status"], "canceled");
     greylisting.store(false, Ordering::Relaxed);
@@ -106,7 +106,7 @@ async fn mistakes_are_reported() {
     assert!(!good && said.contains("required"), "{said}");
     let server = Server::start().await;
     let (good, said) = queue(server.data_dir(), &["show", "msg_0000000000000000"]).await;
-    assert!(!good && said.contains("nothing was ever to be sent"), "{said}");
+    assert!(!good && said.contains("was never queued"), "{said}");
     let (good, said) = queue(server.data_dir(), &["retry", "--all"]).await;
     assert!(good && said.starts_with("Nothing was waiting."), "{said}");
     server.stop().await;

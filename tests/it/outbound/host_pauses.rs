@@ -123,7 +123,7 @@ async fn the_queue_tells_of_a_pause_until_the_host_takes_mail_again() {
     };
     let list = queue(&["list"]).await;
     assert!(
-        list.contains("paused") && list.contains("pauses for") && list.contains("mx.remote.test refused"),
+        list.contains("paused") && list.contains("paused for") && list.contains("mx.remote.test refused"),
         "{list}"
     );
     let json = queue(&["list", "--json"]).await;
@@ -218,7 +218,7 @@ impl Rig {
         let dns = DnsServer::start().await;
         let mut config = Outbound { port, ..Outbound::default() };
         adjust(&mut config);
-        let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
+        let resolver = Arc::new(Resolver::uncached(&[dns.address]).unwrap());
         let allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
         let hosts = MxResolver::new(&config, "mail.acme.test", resolver, guard, None);

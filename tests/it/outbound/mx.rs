@@ -41,7 +41,7 @@ impl Rig {
 
     async fn with(config: Outbound) -> Self {
         let dns = DnsServer::start().await;
-        let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
+        let resolver = Arc::new(Resolver::uncached(&[dns.address]).unwrap());
         let hosts = MxResolver::new(&config, "Mail.Acme.test", resolver, guard(), None);
         Self { dns, hosts }
     }
@@ -378,7 +378,7 @@ impl StsRig {
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "192.0.2.1");
         dns.mx("remote.test", 20, "mx.other.test").address("mx.other.test", "192.0.2.2");
         dns.txt("_mta-sts.remote.test", "v=STSv1; id=1;").address("mta-sts.remote.test", "127.0.0.1");
-        let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
+        let resolver = Arc::new(Resolver::uncached(&[dns.address]).unwrap());
         let mut guard = guard();
         for network in open {
             guard.policy.allow_networks.push(network.parse().unwrap());

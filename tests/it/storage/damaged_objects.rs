@@ -135,7 +135,7 @@ async fn every_door_says_that_an_object_is_damaged_and_the_others_are_served() {
     for (_, id, ..) in &harmed {
         assert!(said.contains(id.as_str()), "{id} in {said}");
     }
-    assert!(said.contains("1 of 6 messages' objects are whole") && !said.contains(&whole), "{said}");
+    assert!(said.contains("1 of 6 messages' objects are intact") && !said.contains(&whole), "{said}");
     let (good, json) = audit(server.data_dir(), &["--json"]);
     let json: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert!(!good && json["lost"] == 10 && json["checks"]["uploads"]["ok"] == false, "{json}");

@@ -208,7 +208,7 @@ async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
     let sections = format!("[metrics]\nlisten = \"off\"\ntoken = \"{token}\"\n");
     let mut served = ServeProcess::start_with(&disk.path, &sections).await;
     let api = Api::anonymous(served.http);
-    let setup = served.wait_for_log("nobody owns this server yet").await["setup_token"].clone();
+    let setup = served.wait_for_log("this server has no owner yet").await["setup_token"].clone();
     let account = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
     let session = api.post("/api/auth/signup", account).await.expect(201)["token"].as_str().unwrap().to_owned();
     let owner = api.with(session);
@@ -302,7 +302,7 @@ async fn after_a_kill_on_a_full_disk_it_starts_and_deleting_makes_room_for_mail(
     fs::DirBuilder::new().mode(0o700).create(&data_dir).unwrap();
     symlink(&data_dir, folder.path().join("data")).unwrap();
     let mut served = ServeProcess::start(folder.path()).await;
-    let setup = served.wait_for_log("nobody owns this server yet").await["setup_token"].clone();
+    let setup = served.wait_for_log("this server has no owner yet").await["setup_token"].clone();
     let mut login = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
     Api::anonymous(served.http).post("/api/auth/signup", login.clone()).await.expect(201);
     served.signal(rustix::process::Signal::TERM);

@@ -147,7 +147,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
         DevProcess::start(&dir, &receiver.url()).await.terminate().await;
         assert_eq!(objects(&dir), stored, "{what}");
         let (good, said) = audit(&dir, &[]);
-        assert!(good && said.contains("no file is without a row"), "{what}: {said}");
+        assert!(good && said.contains("every file has a row"), "{what}: {said}");
     }
 }
 

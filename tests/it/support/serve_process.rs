@@ -75,14 +75,14 @@ impl ServeProcess {
         served.smtp = address(served.wait_for_log("receiving mail").await);
         served.http = address(served.wait_for_log("serving the API").await);
         if sections.contains("[submission]") {
-            served.submission = address(served.wait_for_log("taking mail from mail programs").await);
+            served.submission = address(served.wait_for_log("taking submissions").await);
         }
         served
     }
 
     /// Signs the owner up with the setup token of the log; a client with the owner's key.
     pub(crate) async fn sign_up_owner(&mut self) -> Api {
-        let token = self.wait_for_log("nobody owns this server yet").await["setup_token"].clone();
+        let token = self.wait_for_log("this server has no owner yet").await["setup_token"].clone();
         let account = json!({"email": "ada@acme.test", "password": "correct horse battery", "setupToken": token});
         let anonymous = Api::anonymous(self.http);
         let session = anonymous.post("/api/auth/signup", account).await.expect(201);

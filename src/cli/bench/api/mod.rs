@@ -1,5 +1,5 @@
-//! `mailkite bench api`: lists, searches and details of a large mailbox over real HTTP connections, and what listing
-//! costs the mail that arrives meanwhile.
+//! `mailkite bench api`: lists, searches and details of a large mailbox over real HTTP connections, and the cost of
+//! listing for mail that arrives meanwhile.
 
 mod report;
 
@@ -18,48 +18,46 @@ use super::server::Child;
 use super::{library, report as machine};
 use report::{Accepting, Measured, Report};
 
-/// Connections that ask at the same time where requests a second are measured, and where listing meets mail.
+/// Concurrent connections for throughput, and while mail is accepted.
 const LISTING_CONNECTIONS: usize = 4;
-/// Mails of one round of the accept measurement, sent over this many sessions.
+/// SMTP sessions of the accept measurement.
 const ACCEPT_SESSIONS: usize = 32;
-/// Rounds of the accept measurement, each alone and then while lists are asked for.
+/// Rounds of the accept measurement, each first alone and then while lists are requested.
 const ACCEPT_ROUNDS: u64 = 2;
-/// Octets of those mails.
+/// Octets of a mail of the accept measurement.
 const ACCEPT_BYTES: usize = 4_096;
 
-/// Options of `mailkite bench api`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// Messages stored before the measurement
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     messages: u64,
-    /// Seconds of each measurement
+    /// Duration of each measurement in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Connections that ask at the same time where latency is measured
+    /// Concurrent connections when latency is measured
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
-    /// Mails sent in each round of the accept measurement; 0 leaves it out
+    /// Mails sent in each round of the accept measurement; 0 skips it
     #[arg(long, default_value_t = 10_000)]
     mails: u64,
-    /// Where the data directory is made and removed again; real disk
+    /// Folder to create the data directory in, and remove it again; a real disk
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Measure even on a file system in memory, where an fsync costs nothing
     #[arg(long)]
     allow_tmpfs: bool,
-    /// One JSON object instead of a table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// Requests of one kind, asked for in turn.
+/// Requests of one kind, sent in rotation.
 struct Case {
     name: &'static str,
     paths: Vec<String>,
 }
 
-/// Runs the benchmark and prints its table.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let scratch = super::scratch(&options.dir, options.allow_tmpfs)?;
     let report = super::until_stopped(measure(options, &scratch.0))?;
@@ -87,7 +85,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
         eprintln!("measuring: {}", case.name);
         measured.push(closed_loop(&api, &case, usize::from(options.clients), duration).await?);
     }
-    for (name, limit) in [("as many as can be, 100 rows", 100), ("as many as can be, 20 rows", 20)] {
+    for (name, limit) in [("throughput, 100 rows", 100), ("throughput, 20 rows", 20)] {
         let case = Case { name, paths: vec![format!("/api/messages?limit={limit}")] };
         measured.push(closed_loop(&api, &case, LISTING_CONNECTIONS, duration).await?);
     }
@@ -100,13 +98,13 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     Ok(Report::new(options.messages, options.clients, stored_in, measured, accepting, &figures, disk))
 }
 
-/// What is asked for, with cursors and ids that the server itself gave.
+/// Builds the requests, with cursors and ids from the server's own answers.
 async fn cases(api: &Arc<Api>, stored: u64) -> anyhow::Result<Vec<Case>> {
     let mut client = api.connect().await?;
     let newest = client.rows("/api/messages?limit=1").await?;
     let newest = newest.first().context("nothing is stored")?.received_at;
     let span = i64::try_from(library::SPREAD.as_millis())?;
-    // Evenly over the whole age, in an order that jumps about.
+    // Spread evenly over the whole age, in an order that jumps about.
     let cursors: Vec<i64> = (0..61).map(|step| newest - span / 62 * (step * 17 % 61 + 1)).collect();
     let (mut ids, mut numbers) = (Vec::new(), Vec::new());
     for cursor in &cursors {
@@ -141,7 +139,7 @@ async fn cases(api: &Arc<Api>, stored: u64) -> anyhow::Result<Vec<Case>> {
     ])
 }
 
-/// Asks over `connections` for `duration`, each connection for the next as soon as it has the last.
+/// Sends requests over `connections` for `duration`, each connection the next one as soon as it has an answer.
 async fn closed_loop(
     api: &Arc<Api>,
     case: &Case,
@@ -151,7 +149,7 @@ async fn closed_loop(
     let paths: Arc<[String]> = case.paths.clone().into();
     let stop = Arc::new(AtomicBool::new(false));
     let started = Instant::now();
-    let clients = ask(api, &paths, connections, &stop);
+    let clients = run_clients(api, &paths, connections, &stop);
     tokio::time::sleep(duration).await;
     stop.store(true, Ordering::Relaxed);
     let (mut micros, mut octets) = (Vec::new(), 0);
@@ -165,15 +163,15 @@ async fn closed_loop(
     Ok(Measured::new(case.name, connections, &micros, octets, took))
 }
 
-type Asking = tokio::task::JoinHandle<anyhow::Result<(Vec<u64>, u64)>>;
+type ClientTask = tokio::task::JoinHandle<anyhow::Result<(Vec<u64>, u64)>>;
 
-fn ask(api: &Arc<Api>, paths: &Arc<[String]>, connections: usize, stop: &Arc<AtomicBool>) -> Vec<Asking> {
+fn run_clients(api: &Arc<Api>, paths: &Arc<[String]>, connections: usize, stop: &Arc<AtomicBool>) -> Vec<ClientTask> {
     let client = |index: usize| {
         let (api, paths, stop) = (Arc::clone(api), Arc::clone(paths), Arc::clone(stop));
         tokio::spawn(async move {
             let mut client = api.connect().await?;
             let (mut times, mut octets) = (Vec::new(), 0);
-            // Each connection begins elsewhere, so that they do not ask for the same at the same time.
+            // Each connection starts at a different path, so that they do not request the same one together.
             let turns = paths.iter().cycle().skip(index * paths.len() / connections);
             for path in turns {
                 if stop.load(Ordering::Relaxed) {
@@ -189,13 +187,13 @@ fn ask(api: &Arc<Api>, paths: &Arc<[String]>, connections: usize, stop: &Arc<Ato
     (0..connections).map(client).collect()
 }
 
-/// Mails accepted a second, alone and while lists are asked for, in turn.
+/// Measures mails accepted per second, alone and while lists are requested, alternating.
 async fn accept(api: &Arc<Api>, child: &Child, mails: u64, arrivals: &Arc<Arrivals>) -> anyhow::Result<Accepting> {
     let paths: Arc<[String]> = vec!["/api/messages".to_owned()].into();
     let (mut alone, mut listing, mut lists) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ACCEPT_ROUNDS * 2 {
         let is_listing = round % 2 == 1;
-        eprintln!("measuring: mails accepted{}", if is_listing { " while lists are asked for" } else { "" });
+        eprintln!("measuring: mails accepted{}", if is_listing { " while lists are requested" } else { "" });
         let load = Load {
             first: round * mails,
             messages: mails,
@@ -208,7 +206,7 @@ async fn accept(api: &Arc<Api>, child: &Child, mails: u64, arrivals: &Arc<Arriva
         };
         let stop = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
-        let clients = if is_listing { ask(api, &paths, LISTING_CONNECTIONS, &stop) } else { Vec::new() };
+        let clients = if is_listing { run_clients(api, &paths, LISTING_CONNECTIONS, &stop) } else { Vec::new() };
         let loaded = load::run(&load, child.smtp, Arc::clone(arrivals)).await?;
         stop.store(true, Ordering::Relaxed);
         let mut asked = 0;
@@ -221,13 +219,13 @@ async fn accept(api: &Arc<Api>, child: &Child, mails: u64, arrivals: &Arc<Arriva
         } else {
             alone.push(loaded.per_second());
         }
-        settle(arrivals, (round + 1) * mails).await?;
+        wait_for_webhooks(arrivals, (round + 1) * mails).await?;
     }
     Ok(Accepting::new(&alone, &listing, &lists))
 }
 
-/// Waits until the webhooks of a round came, so that the next one begins as quietly.
-async fn settle(arrivals: &Arrivals, expected: u64) -> anyhow::Result<()> {
+/// Waits for the webhooks of a round, so that the next one begins as quietly.
+async fn wait_for_webhooks(arrivals: &Arrivals, expected: u64) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while arrivals.count() < expected {
         if Instant::now() > deadline {

@@ -1,4 +1,4 @@
-//! The figures of `mailkite bench api`, as a table or as JSON.
+//! The results of `mailkite bench api`, as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::bench::report::{Disk, Machine, Percentiles, percentiles};
 use crate::cli::bench::server::Figures;
 
-/// One kind of request.
+/// The result of one kind of request.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Measured {
@@ -21,7 +21,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// From the sorted times of all requests.
+    /// Computes the result from the sorted times of all requests.
     pub(crate) fn new(name: &'static str, connections: usize, micros: &[u64], octets: u64, took: Duration) -> Self {
         Self {
             name,
@@ -34,7 +34,7 @@ impl Measured {
     }
 }
 
-/// Mails accepted a second, alone and while lists are asked for.
+/// Mails accepted per second, alone and while lists are requested.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Accepting {
@@ -45,7 +45,7 @@ pub(crate) struct Accepting {
 }
 
 impl Accepting {
-    /// From the rates of all rounds.
+    /// Averages the rates of all rounds.
     pub(crate) fn new(alone: &[f64], listing: &[f64], lists: &[f64]) -> Self {
         let mean = |rates: &[f64]| rates.iter().sum::<f64>() / (rates.len().max(1) as f64);
         let (alone, listing) = (mean(alone), mean(listing));
@@ -58,7 +58,7 @@ impl Accepting {
     }
 }
 
-/// Everything that was measured.
+/// All results.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
@@ -73,7 +73,6 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Puts the figures together.
     pub(crate) fn new(
         messages: u64,
         clients: u16,
@@ -94,12 +93,12 @@ impl Report {
         }
     }
 
-    /// One JSON object.
+    /// Renders one JSON object.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// A table for people.
+    /// Renders a table.
     pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
@@ -123,8 +122,8 @@ impl Report {
             row("", String::new());
             row("mails accepted", format!("{:.0}/s", accepting.alone_per_second));
             let Accepting { listing_per_second, lists_per_second, ratio, .. } = accepting;
-            row("while lists are asked for", format!("{listing_per_second:.0}/s; ratio {ratio:.2}"));
-            row("", format!("beside {lists_per_second:.0} lists a second"));
+            row("while lists are requested", format!("{listing_per_second:.0}/s; ratio {ratio:.2}"));
+            row("", format!("with {lists_per_second:.0} lists a second"));
         }
         row("peak RSS of the server", format!("{:.0} MiB", self.peak_rss_mib));
         text

@@ -8,19 +8,19 @@ use hickory_resolver::proto::rr::rdata::{A, MX};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 
-/// Where the host of [`TARPIT_DOMAIN`] is; all others are at 127.0.0.1.
+/// The host of [`TARPIT_DOMAIN`]; all others are at 127.0.0.1.
 pub(crate) const TARPIT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// The domain whose host never says a word.
+/// The domain whose host never answers.
 pub(crate) const TARPIT_DOMAIN: &str = "tarpit.test";
 
 const TTL_SECONDS: u32 = 3_600;
 
-/// A recipient domain.
+/// Returns the name of a recipient domain.
 pub(crate) fn domain(number: u64) -> String {
     format!("d{number}.sink.test")
 }
 
-/// Starts it; where it listens.
+/// Starts the server and returns its address.
 pub(crate) async fn start() -> anyhow::Result<SocketAddr> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.context("binding the DNS server")?;
     let address = socket.local_addr()?;

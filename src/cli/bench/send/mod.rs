@@ -1,5 +1,5 @@
-//! `mailkite bench send`: messages handed to the API by keep-alive clients, signed, and taken to remote hosts, which are
-//! sinks on this machine under names of a small DNS server.
+//! `mailkite bench send`: messages submitted to the API by keep-alive clients, signed, and delivered to remote hosts,
+//! which are sinks on this machine under names of a small DNS server.
 
 mod dns;
 mod report;
@@ -22,18 +22,17 @@ use super::report as machine;
 use super::server::Child;
 use report::Report;
 
-/// How long after the last 202 deliveries are waited for.
+/// The most time to wait for deliveries after the last 202.
 const TAIL_MAX: Duration = Duration::from_secs(120);
 /// Clients that fill the tarpit's queue.
 const FILLERS: usize = 16;
 
-/// Options of `mailkite bench send`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// Messages to send
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
-    /// Connections that hand them to the API at the same time
+    /// Concurrent connections that submit messages to the API
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
     /// Octets of a text
@@ -42,26 +41,26 @@ pub(crate) struct Options {
     /// Recipient domains that the messages are spread over
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     domains: u64,
-    /// Messages a second, whatever the server does (open loop); 0 is as fast as it takes them
+    /// Messages per second, whatever the server does (open loop); 0 is as fast as it accepts them
     #[arg(long, default_value_t = 0)]
     rate: u64,
-    /// Messages queued before for a domain whose host never says a word
+    /// Messages queued beforehand for a domain whose host never answers
     #[arg(long, default_value_t = 0)]
     tarpit: u64,
-    /// Where the data directory is made and removed again; real disk
+    /// Folder to create the data directory in, and remove it again; a real disk
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Measure even on a file system in memory, where an fsync costs nothing
     #[arg(long)]
     allow_tmpfs: bool,
-    /// One JSON object instead of a table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// What is handed to the API.
+/// Messages to submit to the API.
 struct Batch {
-    /// The first number is 0; those of the tarpit are not counted.
+    /// Numbered from 0; those of the tarpit are not counted.
     messages: u64,
     clients: usize,
     rate: u64,
@@ -69,7 +68,7 @@ struct Batch {
     recipient: Arc<dyn Fn(u64) -> String + Send + Sync>,
 }
 
-/// Runs the benchmark and prints its table; an error if a message was lost.
+/// Runs the benchmark and prints its table; fails if a message was lost.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let scratch = super::scratch(&options.dir, options.allow_tmpfs)?;
     let report = super::until_stopped(measure(options, &scratch.0))?;
@@ -94,21 +93,21 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     peers::tarpit(SocketAddr::new(IpAddr::V4(dns::TARPIT), port)).await?;
     let dns = dns::start().await?;
     let (dns, port) = (dns.to_string(), port.to_string());
-    // Nobody listens to its webhooks: the one domain is there to send from.
+    // Its webhooks go nowhere: the one domain exists to send from.
     let mut child = Child::start(dir, &[9], &["--dns", &dns, "--remote-port", &port]).await?;
     let api = Arc::new(Api::new(child.http, &child.api_key));
-    // The first message of a domain waits for its keys, which are made once.
+    // The first message of a domain waits while its keys are created.
     let text: Arc<str> = "It branches.".into();
     let recipient = |_: u64| format!("first@{}", dns::domain(0));
     let first = Batch { messages: 1, clients: 1, rate: 0, text, recipient: Arc::new(recipient) };
-    hand_over(&api, &first, None).await?;
+    submit_all(&api, &first, None).await?;
     if options.tarpit > 0 {
-        eprintln!("queueing {} messages for a host that never says a word", options.tarpit);
+        eprintln!("queueing {} messages for a host that never answers", options.tarpit);
         let recipient = |number: u64| format!("m{number}@{}", dns::TARPIT_DOMAIN);
         let text = text_of(options.size);
         let stuck =
             Batch { messages: options.tarpit, clients: FILLERS, rate: 0, text, recipient: Arc::new(recipient) };
-        hand_over(&api, &stuck, None).await?;
+        submit_all(&api, &stuck, None).await?;
     }
     let before = child.figures().await?;
     let domains = options.domains;
@@ -120,7 +119,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
         recipient: Arc::new(move |number| format!("m{number}@{}", dns::domain(number % domains))),
     };
     let started = Instant::now();
-    let accept_micros = hand_over(&api, &batch, Some(&arrivals)).await?;
+    let accept_micros = submit_all(&api, &batch, Some(&arrivals)).await?;
     let accepted_in = started.elapsed();
     let last = Instant::now();
     while arrivals.count() < options.messages && last.elapsed() < TAIL_MAX {
@@ -128,12 +127,12 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     }
     let delivered_in = started.elapsed();
     let after = child.figures().await?;
-    // Not stopped but killed, since a stop lets attempts end, and the tarpit's do not.
+    // Kill rather than stop: a stop waits for attempts to end, and the tarpit's do not.
     drop(child);
     Ok(Report::new(options, &accept_micros, accepted_in, delivered_in, &arrivals, [&before, &after], ceiling, disk))
 }
 
-/// Mails a second that such a remote host takes from the plain loader.
+/// Measures the mails per second that such a remote host accepts from the plain load generator.
 async fn ceiling(options: &Options) -> anyhow::Result<f64> {
     let sink = Sink::start(Arc::new(Arrivals::new(0))).await?;
     let load = Load {
@@ -149,16 +148,16 @@ async fn ceiling(options: &Options) -> anyhow::Result<f64> {
     Ok(load::run(&load, sink.address, Arc::new(Arrivals::new(options.messages))).await?.per_second())
 }
 
-/// Plain text as the loader of `mailkite bench` sends it, without its header.
+/// Returns plain text as the load generator of `mailkite bench` sends it, without its header.
 fn text_of(size: usize) -> Arc<str> {
     let body = load::body(size, 0);
     let text = body.split_once("\r\n\r\n").map_or("", |(_, text)| text).trim_end_matches("\r\n.\r\n");
     text.replace("\r\n", "\n").into()
 }
 
-/// Hands all messages of a batch to the API; sorted microseconds from each request (open loop: from when it was due) to its
-/// 202.
-async fn hand_over(api: &Arc<Api>, batch: &Batch, sent: Option<&Arc<Arrivals>>) -> anyhow::Result<Vec<u64>> {
+/// Submits all messages of a batch to the API; returns the sorted microseconds from each request (open loop: from its
+/// due time) to its 202.
+async fn submit_all(api: &Arc<Api>, batch: &Batch, sent: Option<&Arc<Arrivals>>) -> anyhow::Result<Vec<u64>> {
     let next = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let client = |_| {
@@ -173,7 +172,7 @@ async fn hand_over(api: &Arc<Api>, batch: &Batch, sent: Option<&Arc<Arrivals>>) 
                 if number >= messages {
                     return anyhow::Ok(micros);
                 }
-                // What fills queues and makes keys is not looked for at the remote hosts.
+                // Mail that fills queues or creates keys is not counted at the remote hosts.
                 let subject = if sent.is_some() { format!("number={number};") } else { "not counted".to_owned() };
                 let message = json!({
                     "from": "Bench <bench@e0.bench.test>", "to": recipient(number), "subject": subject, "text": &*text,
@@ -187,7 +186,7 @@ async fn hand_over(api: &Arc<Api>, batch: &Batch, sent: Option<&Arc<Arrivals>>) 
                     due
                 };
                 if let Some(sent) = &sent {
-                    sent.note_sent(number);
+                    sent.record_sent(number);
                 }
                 client.post("/v1/send", body).await.with_context(|| format!("message {number}"))?;
                 micros.push(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));

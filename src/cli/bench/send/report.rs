@@ -1,4 +1,4 @@
-//! The figures of `mailkite bench send`, as a table or as JSON.
+//! The results of `mailkite bench send`, as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::cli::bench::peers::Arrivals;
 use crate::cli::bench::report::{Disk, Machine, Percentiles, percentiles};
 use crate::cli::bench::server::Figures;
 
-/// Everything that was measured.
+/// All results.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
@@ -30,14 +30,13 @@ pub(crate) struct Report {
     commits_per_message: f64,
     fsyncs_per_message: f64,
     peak_rss_mib: f64,
-    /// Answered 202 for a host that answers, and never seen there.
+    /// Messages answered 202 for a host that answers, but never received there.
     pub(crate) lost: u64,
     #[serde(flatten)]
     machine: Machine,
 }
 
 impl Report {
-    /// Puts the figures together.
     #[expect(clippy::too_many_arguments, reason = "one call site; each is a measurement of its own")]
     pub(crate) fn new(
         options: &Options,
@@ -74,12 +73,12 @@ impl Report {
         }
     }
 
-    /// One JSON object.
+    /// Renders one JSON object.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// A table for people.
+    /// Renders a table.
     pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
@@ -87,12 +86,12 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", line.trim_end());
         };
-        let speed = if self.rate == 0 { "as fast as taken".to_owned() } else { format!("{}/s", self.rate) };
+        let speed = if self.rate == 0 { "as fast as accepted".to_owned() } else { format!("{}/s", self.rate) };
         row("", String::new());
         row("load", format!("{} messages of {} B, {speed}", self.messages, self.size_bytes));
         row("", format!("{} API connections, {} recipient domains", self.clients, self.domains));
         if self.tarpit > 0 {
-            row("", format!("{} queued before for a host that never says a word", self.tarpit));
+            row("", format!("{} queued beforehand for a host that never answers", self.tarpit));
         }
         let [cores, kernel] = self.machine.lines();
         row("machine", cores);
@@ -105,7 +104,10 @@ impl Report {
         );
         row(
             "remote host alone",
-            format!("{:.0}/s from a plain loader; ratio {:.2}", self.ceiling_per_second, self.share_of_ceiling),
+            format!(
+                "{:.0}/s from a plain load generator; ratio {:.2}",
+                self.ceiling_per_second, self.share_of_ceiling
+            ),
         );
         let times = |percentiles: Percentiles| format!("{}  ms", percentiles.columns());
         row("", format!("{:>8} {:>8} {:>8} {:>8}", "p50", "p90", "p99", "max"));

@@ -143,7 +143,7 @@ impl Dispatcher {
     /// domain's.
     fn release(&self, prepared: &Prepared, turn: Option<Slot>) {
         if prepared.dispatch.route_id.is_some() {
-            self.outbound.parts.limits.give_request_back(prepared.dispatch.account_id);
+            self.outbound.parts.limits.refund_request(prepared.dispatch.account_id);
         }
         if let Some(turn) = turn {
             self.pace.release(turn);
@@ -155,10 +155,10 @@ impl Dispatcher {
         self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
     }
 
-    /// Waits until the account's rate permits one more forward; `false` if it does not within some seconds. As in a
-    /// rate-limited lane, an account beyond its rate holds only a few attempts, however much it has to forward.
+    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane,
+    /// an account beyond its rate holds a few attempts and no more, however much it has to forward.
     async fn wait_for_rate(&self, account: AccountRowId) -> bool {
-        self.outbound.parts.limits.note_refused(Kind::Requests, 1);
+        self.outbound.parts.limits.count_refused(Kind::Requests, 1);
         let waiting = async {
             while !self.is_within_rate(account) {
                 tokio::time::sleep(RATE_LOOK).await;

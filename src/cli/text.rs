@@ -1,15 +1,18 @@
-//! Text for a terminal: mail text made safe, cut and padded by the columns it takes; octets and waits for people.
+//! Text for a terminal: mail text made safe, cut and padded by display columns; sizes and waits for people.
 
-use crate::mail::invisible::is_layout_control;
 use std::time::Duration;
 
-/// Columns of the terminal on standard output, within reason; 80 where nobody knows.
+use unicode_width::UnicodeWidthChar;
+
+use crate::mail::invisible::is_layout_control;
+
+/// Returns the columns of the terminal on standard output, within reason; 80 if unknown.
 pub(crate) fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
     size.map_or(80, |size| usize::from(size.ws_col)).clamp(60, 160)
 }
 
-/// Octets for people.
+/// Formats a size.
 pub(crate) fn size(octets: u64) -> String {
     match octets {
         0..1_000 => format!("{octets} B"),
@@ -18,7 +21,7 @@ pub(crate) fn size(octets: u64) -> String {
     }
 }
 
-/// A wait for people.
+/// Formats a wait.
 pub(crate) fn wait(wait: Duration) -> String {
     match wait.as_secs() {
         seconds @ 0..100 => format!("{} s", seconds.max(1)),
@@ -27,39 +30,27 @@ pub(crate) fn wait(wait: Duration) -> String {
     }
 }
 
-/// Mail text without what could command or disorder a terminal: control, line-breaking, bidirectional characters.
+/// Removes the characters that could control or garble a terminal: control, line-breaking, bidirectional.
 fn safe(text: &str) -> impl Iterator<Item = char> {
     text.chars().filter(|c| !c.is_control() && !is_layout_control(*c))
 }
 
-/// Columns that a character takes: East Asian wide ones and emoji take two, combining marks none.
-const fn columns_of(c: char) -> usize {
-    match c {
-        '\u{300}'..='\u{36f}' | '\u{200c}' | '\u{200d}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{ffe0}'..='\u{ffe6}'
-        | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    }
+/// Zero for combining marks, two for East Asian wide characters and emoji.
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or(0)
 }
 
-/// Columns that a text takes.
+/// Returns the columns that a text takes.
 pub(crate) fn width(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
-/// Mail text made safe, in at most `columns`.
+/// Makes mail text safe and cuts it to at most `columns`.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     let mut out = String::new();
     let mut taken = 0;
     for c in safe(text) {
-        // A run of marks that take no column would still be an endless line.
+        // A run of zero-width marks would still be an endless line.
         if out.len() >= columns * 8 {
             break;
         }
@@ -77,7 +68,7 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// As [`cut`], and filled with blanks to exactly `columns`.
+/// Cuts as [`cut`] does, and pads with blanks to exactly `columns`.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     let mut out = cut(text, columns);
     let missing = columns.saturating_sub(width(&out));
