@@ -129,7 +129,7 @@ internal {
     Dispatch DispatchRowId;
     /// A job, whatever its kind.
     Job JobRowId;
-    /// What a job is about; its kind says which table the row is in.
+    /// The row that a job is about; the kind of the job says in which table.
     JobSubject JobSubjectId;
     /// Mail data, shared by the messages of one SMTP transaction.
     MailData MailDataRowId;

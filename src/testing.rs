@@ -1,4 +1,4 @@
-//! What the tests under `tests/` reach beside the doors: clocks, configurations, pure parts and the rows behind a test.
+//! The facade for the tests under `tests/`: clocks, configurations, pure parts and the rows behind a test.
 //!
 //! It is no interface for programs: names follow the modules, and change with them.
 

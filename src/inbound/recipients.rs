@@ -111,7 +111,7 @@ impl Inbound {
         Ok(Recipient { routes, routes_version, idle_routes, ..plain })
     }
 
-    /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
+    /// Checks that the account has room for a mail, before its data is transferred in vain.
     async fn check_room(&self, account: AccountRowId) -> Result<(), RecipientRefusal> {
         if self.shared.limits.recently_had_room(account) {
             return Ok(());

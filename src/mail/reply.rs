@@ -8,10 +8,10 @@ use super::status_code::EnhancedStatusCode;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// RFC 5321 §4.2.1.
-    pub(crate) code: u16,
+    pub code: u16,
     /// `None` for the greeting, the reply to HELO and 3yz replies, which carry no enhanced code (RFC 2034 §4).
-    pub(crate) status: Option<EnhancedStatusCode>,
-    pub(crate) text: Cow<'static, str>,
+    pub status: Option<EnhancedStatusCode>,
+    pub text: Cow<'static, str>,
 }
 
 macro_rules! replies {
@@ -156,7 +156,7 @@ impl Reply {
     }
 
     /// Appends the line as it goes over the wire.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>) {
         let Self { code, status, text } = self;
         let line = match status {
             Some(status) => format!("{code} {status} {text}\r\n"),

@@ -11,9 +11,9 @@ const MAX_DIAGNOSTIC: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     /// 200 to 599.
-    pub(crate) code: u16,
+    pub code: u16,
     /// The text of each line, without the code.
-    pub(crate) lines: Vec<String>,
+    pub lines: Vec<String>,
 }
 
 /// One line of a reply.

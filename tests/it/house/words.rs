@@ -14,24 +14,10 @@ use super::rules::sources;
 const COMMENT_WIDTH: usize = 120;
 
 /// Files and folders whose comments keep to the width.
-const NARROW: &[&str] = &[
-    "build.rs",
-    "src/accounts/",
-    "src/bootstrap.rs",
-    "src/clock.rs",
-    "src/content/",
-    "src/fair_semaphore.rs",
-    "src/id.rs",
-    "src/lib.rs",
-    "src/main.rs",
-    "src/metrics.rs",
-    "src/retention.rs",
-    "src/testing.rs",
-    "tests/it/",
-];
+const NARROW: &[&str] = &["build.rs", "src/", "tests/it/"];
 
 /// Files and folders whose documentation begins with a verb or a noun, not with a relative clause.
-const PLAIN: &[&str] = &["build.rs", "src/bootstrap.rs", "src/id.rs", "src/lib.rs", "src/main.rs", "tests/it/house"];
+const PLAIN: &[&str] = &["build.rs", "src/", "tests/it/"];
 
 /// Words that name nothing, nor are a part of a name: metaphors, each with the field's word or a plain one.
 const METAPHORS: &[(&str, &str)] = &[

@@ -192,7 +192,7 @@ async fn one_delivery_is_attempted_by_one_at_a_time_and_a_crash_would_leave_its_
     let planned = server.next_attempt().await.next_attempt_at.unwrap();
     let (delivery, job) = (row_of(&server, "SELECT id FROM delivery").await, server.query::<String>(JOB).await);
 
-    // A person's attempt runs: another person gets a conflict, the job engine waits and keeps its place in the schedule.
+    // A person's attempt runs: another person gets a conflict, the job engine waits and keeps its retry step.
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
     let running = tokio::spawn(async move { webhooks.retry(RowId::new(delivery), now).await });
     receiver.next_request().await;
