@@ -49,8 +49,8 @@
 //!    refuses plain HTTP from remote clients.
 //! 2. [`http::table()`] lists every endpoint with method, path, credential class, schemas and errors. The router, the
 //!    OpenAPI document and the tests that iterate over all endpoints are built from it.
-//! 3. `http/auth.rs` identifies the caller and applies its rate limit, `http/authorize.rs` enforces the credential class
-//!    of the endpoint, and `http/body.rs` reads the JSON object.
+//! 3. `http/auth.rs` identifies the caller and applies its rate limit, `http/authorize.rs` enforces the credential
+//!    class of the endpoint, and `http/body.rs` reads the JSON object.
 //! 4. The handler in `http/api/`, one file per resource, checks in the order of the contract: does the caller own it
 //!    (404), does the credential allow it (403), are the fields valid (400), does the present state allow it (409).
 //!    Reads and simple changes call [`store`]; the rest calls [`accounts`], [`domain`], [`webhook`], [`inbound`],
