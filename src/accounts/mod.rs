@@ -142,6 +142,8 @@ pub(crate) enum Refusal {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(Refusal);
+
 /// Result of a request for a verification mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
@@ -167,14 +169,14 @@ impl Accounts {
         // Checked before the password is hashed, and again in the transaction that decides.
         let (asked, early) = (email.clone(), self.policy(proof.clone()));
         self.db
-            .read(move |connection| {
-                Ok(early.owner_if_permitted(connection)?.and_then(|_| {
-                    accounts::find_by_email(connection, &asked)
-                        .map(|found| if found.is_some() { Err(Refusal::AccountExists) } else { Ok(()) })
-                        .unwrap_or_else(|error| Err(error.into()))
-                }))
+            .try_read(move |connection| {
+                early.owner_if_permitted(connection)?;
+                match accounts::find_by_email(connection, &asked)? {
+                    Some(_) => Err(Refusal::AccountExists),
+                    None => Ok(()),
+                }
             })
-            .await??;
+            .await?;
         let hash = self.passwords.hash(password, client.turn.as_str()).await?;
         let new = NewAccount { email, password_hash: Some(hash), ..NewAccount::default() };
         self.create(new, proof, client, now).await
@@ -335,13 +337,10 @@ impl Accounts {
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let (link, notice) = self.verification_mail();
         let (dev, strangers) = (self.dev, Arc::clone(&self.strangers));
-        let created = self.db.write(move |tx| {
-            let owner = match policy.owner_if_permitted(tx)? {
-                Ok(owner) => owner,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
+        let created = self.db.try_write(move |tx| {
+            let owner = policy.owner_if_permitted(tx)?;
             if accounts::find_by_email(tx, &new.email)?.is_some() {
-                return Ok(Err(Refusal::AccountExists));
+                return Err(Refusal::AccountExists);
             }
             let new = NewAccount { is_admin: owner, email_verified: owner || dev || new.email_verified, ..new };
             let account = accounts::insert(tx, new, now)?;
@@ -354,9 +353,9 @@ impl Accounts {
                 true => None,
                 false => queue_verification(tx, &strangers, &account, &link, &notice, now)?,
             };
-            Ok(Ok((account, flow)))
+            Ok((account, flow))
         });
-        let (account, flow) = created.await??;
+        let (account, flow) = created.await?;
         flow.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
         self.open_session(account, client, now).await
     }

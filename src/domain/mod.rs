@@ -84,6 +84,8 @@ pub enum DomainError {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(DomainError);
+
 impl Domains {
     /// Adds a pending domain with its keys; `name` is in the form of [`name::parse`].
     ///
@@ -98,26 +100,21 @@ impl Domains {
         let asked = name.clone();
         // Checked before keys are generated, and again in the transaction that decides.
         let limits = Arc::clone(&self.limits);
-        let looked = self.db.read(move |connection| {
-            let free = may_add(connection, account, &asked)?;
-            if free.is_ok() {
-                limits.admit(connection, account, limits::Kind::Domains)?;
-            }
-            Ok(free)
+        let looked = self.db.try_read(move |connection| {
+            check_addable(connection, account, &asked)?;
+            limits.admit(connection, account, limits::Kind::Domains).map_err(DomainError::from)
         });
-        looked.await??;
+        looked.await?;
         let keys = self.keys.make(&self.secrets, &account.to_string()).await?;
         let limits = Arc::clone(&self.limits);
-        let added = self.db.write(move |tx| match may_add(tx, account, &name)? {
-            Ok(()) => {
-                limits.admit(tx, account, limits::Kind::Domains)?;
-                let domain = domains::insert(tx, account, &name, false, now)?;
-                dkim_keys::insert(tx, domain.id, &keys, now)?;
-                Ok(Ok(domain))
-            }
-            Err(refused) => Ok(Err(refused)),
+        let added = self.db.try_write(move |tx| {
+            check_addable(tx, account, &name)?;
+            limits.admit(tx, account, limits::Kind::Domains)?;
+            let domain = domains::insert(tx, account, &name, false, now)?;
+            dkim_keys::insert(tx, domain.id, &keys, now)?;
+            Ok::<_, DomainError>(domain)
         });
-        let domain = added.await??;
+        let domain = added.await?;
         self.db.domain_changed(account);
         Ok(domain)
     }
@@ -182,12 +179,12 @@ impl Domains {
         let open = self.config.auth.signup == Signup::Open;
         let was_verified = domain.verified;
         let id = domain.public_id;
-        let settled = self.db.write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
+        let settled = self.db.try_write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
         let verified = match settled.await {
-            Ok(verified) => verified?,
+            Ok(verified) => verified,
             // Another account was faster.
-            Err(store::Error::Conflict(_)) => return Err(DomainError::Taken),
-            Err(error) => return Err(error.into()),
+            Err(DomainError::Store(store::Error::Conflict(_))) => return Err(DomainError::Taken),
+            Err(error) => return Err(error),
         };
         if verified.domain.verified != was_verified {
             self.db.domain_changed(verified.domain.account_id);
@@ -218,15 +215,14 @@ impl Domains {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;
-        let stored = self.db.write(move |tx| match domains::find_by_row(tx, domain)? {
-            Some(_) => dkim_keys::insert(tx, domain, &keys, now).map(Ok),
-            None => Ok(Err(DomainError::Gone)),
+        let stored = self.db.try_write(move |tx| {
+            domains::find_by_row(tx, domain)?.ok_or(DomainError::Gone)?;
+            Ok(dkim_keys::insert(tx, domain, &keys, now)?)
         });
         match stored.await {
-            Ok(stored) => stored,
             // Another request was faster.
-            Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(DomainError::Store(store::Error::Conflict(_))) => Ok(()),
+            stored => stored,
         }
     }
 }
@@ -244,14 +240,14 @@ impl Keys {
     }
 }
 
-fn may_add(connection: &Connection, account: AccountRowId, name: &str) -> store::Result<Result<(), DomainError>> {
-    Ok(if domains::find_of_account(connection, account, name)?.is_some() {
+fn check_addable(connection: &Connection, account: AccountRowId, name: &str) -> Result<(), DomainError> {
+    if domains::find_of_account(connection, account, name)?.is_some() {
         Err(DomainError::Exists)
     } else if is_taken(connection, account, name)? {
         Err(DomainError::Taken)
     } else {
         Ok(())
-    })
+    }
 }
 
 /// True if another account has verified the domain or one above it (contract 3.2).
@@ -285,11 +281,11 @@ fn settle(
     open: bool,
     if_taken: IfTaken,
     now: Timestamp,
-) -> store::Result<Result<Verified, DomainError>> {
-    let Some(domain) = domains::find(tx, id)? else { return Ok(Err(DomainError::Gone)) };
+) -> Result<Verified, DomainError> {
+    let domain = domains::find(tx, id)?.ok_or(DomainError::Gone)?;
     let lost = is_lost(tx, &domain)?;
     if lost && if_taken == IfTaken::Refuse {
-        return Ok(Err(DomainError::Taken));
+        return Err(DomainError::Taken);
     }
     let id = domain.id;
     let before = dns_checks::list(tx, id)?;
@@ -329,7 +325,7 @@ fn settle(
         domains::clear_flags_of_others(tx, domain.account_id, &domain.name)?;
     }
     let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
-    Ok(Ok(Verified { domain, checks }))
+    Ok(Verified { domain, checks })
 }
 
 /// Returns the flag that a record moves; the Ed25519 key moves none.

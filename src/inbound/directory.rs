@@ -33,6 +33,15 @@ pub(crate) struct Entry {
     pub(crate) verified: bool,
 }
 
+/// Reason why a regex was not checked, or may not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegexError {
+    #[error(transparent)]
+    Match(#[from] BadMatch),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
 #[derive(Debug, Default)]
 struct Domains {
     version: u64,
@@ -174,13 +183,13 @@ impl Directory {
     /// lock is held until the route is stored.
     ///
     /// # Errors
-    /// [`BadMatch`] if it does not compile, alone or together with the others.
+    /// It does not compile, alone or together with the others, or storage failed.
     pub(crate) async fn check_regex(
         &self,
         account: AccountRowId,
         text: &str,
         except: Option<RouteId>,
-    ) -> store::Result<Result<RegexTurn, BadMatch>> {
+    ) -> Result<RegexTurn, RegexError> {
         let turn = self.account_lock(account).lock_owned().await;
         let rows = self.db.read(move |connection| store::webhooks::routes::list(connection, account, None)).await?;
         let _permit = self.compiling.acquire().await;
@@ -190,8 +199,8 @@ impl Directory {
             let others = rows.iter().filter(|row| except.as_ref() != Some(&row.public_id));
             route::check_together(others.map(|row| row.match_pattern.as_str()).chain([text.as_str()]))
         });
-        let checked = checked.await.map_err(|_| store::Error::Stopped)?;
-        Ok(checked.map(|()| RegexTurn { _turn: turn }))
+        checked.await.map_err(|_| store::Error::Stopped)??;
+        Ok(RegexTurn { _turn: turn })
     }
 
     async fn table(&self, account: AccountRowId) -> store::Result<Arc<RouteTable>> {

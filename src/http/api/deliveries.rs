@@ -213,15 +213,16 @@ pub(crate) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let found = app.db.read(move |connection| {
+    let found = app.db.try_read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
-            return Ok(Err(ApiError::not_found()));
+            return Err(ApiError::not_found());
         };
         let message = delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?;
         let domain = message.flatten().and_then(|message| message.domain_id);
-        Ok(caller.require_domain(domain).map(|()| delivery.id))
+        caller.require_domain(domain)?;
+        Ok(delivery.id)
     });
-    let delivery = found.await??;
+    let delivery = found.await?;
     Ok(Json(app.webhooks.retry(delivery, app.clock.now()).await?.into()))
 }
 
@@ -276,18 +277,16 @@ pub(crate) async fn attempts(
     memory: RequestMemory,
 ) -> Result<Response, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let found = app.db.read(move |connection| {
+    let found = app.db.try_read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
-            return Ok(Err(ApiError::not_found()));
+            return Err(ApiError::not_found());
         };
         let named = delivery.message.map(|message| messages::find_name(connection, message)).transpose()?.flatten();
-        if let Err(refused) = caller.require_domain(named.and_then(|(_, domain)| domain)) {
-            return Ok(Err(refused));
-        }
+        caller.require_domain(named.and_then(|(_, domain)| domain))?;
         let rows = attempts::list(connection, delivery.id)?;
-        Ok(Ok((delivery, rows)))
+        Ok::<_, ApiError>((delivery, rows))
     });
-    let (delivery, rows) = found.await??;
+    let (delivery, rows) = found.await?;
     // Each answer is in memory together with its JSON, in which an octet may take six.
     let answered = rows.iter().filter_map(|row| row.response_body.as_ref()).map(Vec::len).sum::<usize>();
     memory.hold(answered.saturating_mul(4)).await?;

@@ -273,14 +273,11 @@ pub(crate) fn details(connection: &Connection, row: &MessageRow) -> store::Resul
 ///
 /// # Errors
 /// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
-pub(crate) fn find_message(
-    connection: &Connection,
-    caller: &Caller,
-    id: &MessageId,
-) -> store::Result<Result<MessageRow, ApiError>> {
+pub(crate) fn find_message(connection: &Connection, caller: &Caller, id: &MessageId) -> Result<MessageRow, ApiError> {
     let found = messages::find(connection, id)?.filter(|row| row.account_id == caller.id());
-    let found = found.ok_or_else(ApiError::not_found);
-    Ok(found.and_then(|row| caller.require_domain(row.domain_id).map(|()| row)))
+    let row = found.ok_or_else(ApiError::not_found)?;
+    caller.require_domain(row.domain_id)?;
+    Ok(row)
 }
 
 /// `GET /api/messages/:id`
@@ -292,7 +289,7 @@ pub(crate) async fn detail(
 ) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let (reader, message_id) = (caller.clone(), id.clone());
-    let row = app.db.read(move |connection| find_message(connection, &reader, &message_id)).await??;
+    let row = app.db.try_read(move |connection| find_message(connection, &reader, &message_id)).await?;
     let size = usize::try_from(row.size).unwrap_or(usize::MAX);
     let mut share = None;
     if size > LARGE {
@@ -301,11 +298,8 @@ pub(crate) async fn detail(
     }
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let (webhooks, now) = (Arc::clone(&app.webhooks), app.clock.now());
-    let found = app.db.read(move |connection| {
-        let row = match find_message(connection, &caller, &id)? {
-            Ok(row) => row,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    let found = app.db.try_read(move |connection| {
+        let row = find_message(connection, &caller, &id)?;
         let (source, content_damaged) = match content::load(connection, &objects, &row) {
             Err(store::Error::Damaged { .. }) => (None, true),
             loaded => (loaded?, false),
@@ -328,7 +322,7 @@ pub(crate) async fn detail(
             content_damaged,
         };
         let id = id.to_string();
-        Ok(Ok(Detail {
+        Ok::<_, ApiError>(Detail {
             message,
             deliveries: deliveries
                 .into_iter()
@@ -339,9 +333,9 @@ pub(crate) async fn detail(
                 .map(|(index, part)| attachment_view(&row, index, part, &links))
                 .collect(),
             recipients: recipients_of(connection, &row)?,
-        }))
+        })
     });
-    let mut detail = found.await??;
+    let mut detail = found.await?;
     let Some(mut share) = share else { return Ok(Json(detail).into_response()) };
     let DetailView { text_body, html_body, .. } = &mut detail.message;
     share.shrink_to([&*text_body, &*html_body].into_iter().flatten().map(String::len).sum());
@@ -387,7 +381,7 @@ pub(crate) async fn raw(
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let objects = app.objects.clone();
     let file_name = format!("attachment; filename=\"{id}.eml\"");
-    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    let row = app.db.try_read(move |connection| find_message(connection, &caller, &id)).await?;
     if row.raw_id.is_none() {
         return Err(Code::RawExpired.into());
     }
@@ -416,7 +410,7 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<OkView>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    let row = app.db.try_read(move |connection| find_message(connection, &caller, &id)).await?;
     if is_in_queue(&row) {
         return Err(Code::MessageInQueue.into());
     }

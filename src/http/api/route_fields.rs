@@ -7,11 +7,10 @@ use crate::http::auth::Caller;
 use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::id::{AccountRowId, DomainRowId, RouteId};
-use crate::inbound::directory::RegexTurn;
+use crate::inbound::directory::{RegexError, RegexTurn};
 use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::{Domain, Mailbox};
 use crate::net::egress::{Policy, Target};
-use crate::store;
 use crate::store::accounts::domains;
 use crate::store::webhooks::routes::{Action, OnAuthFail};
 
@@ -64,23 +63,22 @@ impl Match {
         if !is_regex(&self.text) {
             return Ok(None);
         }
-        let checked = app.inbound.directory().check_regex(account, &self.text, except).await?;
-        checked.map(Some).map_err(|error| bad_match(error.to_string()))
+        match app.inbound.directory().check_regex(account, &self.text, except).await {
+            Ok(turn) => Ok(Some(turn)),
+            Err(RegexError::Match(error)) => Err(bad_match(error.to_string())),
+            Err(RegexError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Returns the domain of the match, if the caller may have a route there; `None` for a regex.
-    pub(super) fn domain(
-        &self,
-        connection: &Connection,
-        caller: &Caller,
-    ) -> store::Result<Result<Option<DomainRowId>, ApiError>> {
-        let Some(name) = self.domain.as_deref() else { return Ok(caller.require_domain(None).map(|()| None)) };
-        let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
-            return Ok(Err(Code::DomainNotOwned.into()));
+    pub(super) fn domain(&self, connection: &Connection, caller: &Caller) -> Result<Option<DomainRowId>, ApiError> {
+        let Some(name) = self.domain.as_deref() else {
+            caller.require_domain(None)?;
+            return Ok(None);
         };
-        Ok(caller
-            .require_domain(Some(domain.id))
-            .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
+        let domain = domains::find_of_account(connection, caller.id(), name)?.ok_or(Code::DomainNotOwned)?;
+        caller.require_domain(Some(domain.id))?;
+        if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum CancelError {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(CancelError);
+
 /// Releases scheduled messages; handles the jobs of that kind.
 pub(crate) struct ScheduledSends {
     pub(crate) outbound: Outbound,
@@ -139,19 +141,19 @@ impl Outbound {
         id: ScheduledId,
         now: Timestamp,
     ) -> Result<(), CancelError> {
-        let canceled = self.parts.db.write_removal(move |tx| {
+        let canceled = self.parts.db.try_write_removal(move |tx| {
             let message = outbound_details::find_scheduled(tx, &id)?;
             let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
             let Some(row) = row.filter(|row| row.account_id == account) else {
-                return Ok(Err(CancelError::NotFound));
+                return Err(CancelError::NotFound);
             };
             if scope.is_some_and(|only| row.domain_id != Some(only)) {
-                return Ok(Err(CancelError::KeyScope));
+                return Err(CancelError::KeyScope);
             }
             match row.status.as_str() {
-                "canceled" => return Ok(Ok(())),
+                "canceled" => return Ok(()),
                 "scheduled" => {}
-                _ => return Ok(Err(CancelError::AlreadySent)),
+                _ => return Err(CancelError::AlreadySent),
             }
             jobs::delete_by_subject(tx, JobSubject::ScheduledSend(row.id))?;
             recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
@@ -159,8 +161,8 @@ impl Outbound {
                 dispatches::finish(tx, &dispatch)?;
             }
             outbound_details::set_send_status(tx, row.id, "canceled")?;
-            Ok(Ok(()))
+            Ok(())
         });
-        canceled.await?
+        canceled.await
     }
 }

@@ -65,13 +65,16 @@ pub enum BulkError {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(BulkError);
+
+/// What an id refers to, or the code for its result (contract 6.3): one bad id does not fail the others.
+type Resolved<T> = Result<T, &'static str>;
+
 /// An id of the request with one delivery it refers to, or the reason there is none.
 struct Planned {
     id: String,
-    target: Result<DeliveryRow, &'static str>,
+    target: Resolved<DeliveryRow>,
 }
-
-type Plan = Result<Vec<Planned>, BulkError>;
 
 impl Webhooks {
     /// Retries all deliveries that the ids refer to, in parallel. Results are in the order of `items`; an id with
@@ -88,7 +91,7 @@ impl Webhooks {
         if items.is_empty() || items.len() > BULK_MAX {
             return Err(BulkError::Count);
         }
-        let plan = self.db.read(move |connection| resolve_all(connection, scope, items)).await??;
+        let plan = self.db.try_read(move |connection| resolve_all(connection, scope, items)).await?;
         self.attempt_all(plan, now).await
     }
 
@@ -180,7 +183,7 @@ fn reason(refused: Refused) -> store::Result<&'static str> {
     }
 }
 
-fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store::Result<Plan> {
+fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> Result<Vec<Planned>, BulkError> {
     let mut plan: Vec<Planned> = Vec::new();
     for item in items {
         let (id, targets) = match item {
@@ -207,10 +210,10 @@ fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store
             Err(word) => plan.push(Planned { id, target: Err(word) }),
         }
         if attempts(&plan) > BULK_MAX {
-            return Ok(Err(BulkError::Count));
+            return Err(BulkError::Count);
         }
     }
-    Ok(Ok(plan))
+    Ok(plan)
 }
 
 /// Returns the number of attempts in a plan: one for each delivery.
@@ -223,10 +226,7 @@ fn attempts(plan: &[Planned]) -> usize {
 }
 
 /// Returns the latest delivery per route of each message; stops soon after the limit is exceeded.
-fn latest(
-    connection: &Connection,
-    messages: &[MessageRowId],
-) -> store::Result<Result<Vec<DeliveryRow>, &'static str>> {
+fn latest(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Resolved<Vec<DeliveryRow>>> {
     let mut rows = Vec::new();
     for message in messages {
         rows.extend(deliveries::list_latest(connection, *message)?);
@@ -249,7 +249,7 @@ fn resolve_target(
     route: Option<&RouteRow>,
     id: &str,
     now: Timestamp,
-) -> store::Result<Result<DeliveryRow, &'static str>> {
+) -> store::Result<Resolved<DeliveryRow>> {
     let Some(id) = MessageId::parse(id) else { return Ok(Err("not_found")) };
     let Some(message) = messages::find_in_scope(tx, &id, scope.account, scope.domain)? else {
         return Ok(Err("not_found"));
