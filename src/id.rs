@@ -217,11 +217,6 @@ impl<K: Copy> RowId<K> {
     }
 }
 
-impl AccountRowId {
-    /// Stands for this server itself where mail or jobs belong to no account.
-    pub(crate) const SERVER: Self = Self::new(0);
-}
-
 impl JobSubjectId {
     /// Returns the row that the job is about, of the kind that the job's kind says.
     pub(crate) const fn of_kind<K>(self) -> RowId<K> {

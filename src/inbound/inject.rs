@@ -7,7 +7,7 @@ use mail_builder::headers::address::Address;
 
 use super::Inbound;
 use super::receive::{Checks, Receipt, ReceiveError};
-use super::recipients::Recipient;
+use super::recipients::{AccountRecipient, Recipient};
 use crate::clock::Timestamp;
 use crate::id::{DomainRowId, random_base62};
 use crate::mail::address::{Mailbox, ReversePath};
@@ -64,12 +64,12 @@ impl Inbound {
             esmtp: true,
             tls: None,
         };
-        let plain = Recipient::plain(injection.to, route.account_id, Some(domain));
+        let plain = AccountRecipient::without_routes(injection.to, route.account_id, Some(domain));
         let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.canonical_for_routes()).await;
-        let recipient = Recipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
+        let recipient = AccountRecipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),
-            recipients: vec![recipient],
+            recipients: vec![Recipient::Account(recipient)],
             smtputf8: true,
             eight_bit: true,
         };

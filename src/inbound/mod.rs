@@ -143,14 +143,17 @@ impl Inbound {
     /// [`ReceiveError::Busy`] if the permit was not granted in time.
     pub(crate) async fn acquire_parse_permit(
         &self,
-        account: AccountRowId,
+        account: Option<AccountRowId>,
         size: u64,
     ) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         if octets < PARSE_FREELY {
             return Ok(None);
         }
-        let mut turn = self.shared.memory.reservation_of(Door::Parsing, account);
+        let mut turn = match account {
+            Some(account) => self.shared.memory.reservation_of(Door::Parsing, account),
+            None => self.shared.memory.reservation(Door::Parsing),
+        };
         turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
             tracing::warn!("a message waited too long for its turn and was refused");
             ReceiveError::Busy

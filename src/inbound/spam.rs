@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::recipients::Recipient;
+use super::recipients::AccountRecipient;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::net::egress::{Egress, Limits, Target};
 
@@ -40,7 +40,7 @@ impl SpamCheck {
         &self,
         raw: &[u8],
         peer: &Peer,
-        envelope: &Envelope<Recipient>,
+        envelope: &Envelope<AccountRecipient>,
     ) -> Option<&'static str> {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, text: &str| {
@@ -51,7 +51,7 @@ impl SpamCheck {
         add("helo", &peer.helo);
         add("from", &envelope.reverse_path.to_string());
         for recipient in &envelope.recipients {
-            add("rcpt", &recipient.mailbox().to_string());
+            add("rcpt", &recipient.mailbox.to_string());
         }
         let answer = match self.egress.post(&self.target, headers, Bytes::copy_from_slice(raw), LIMITS).await {
             Ok(answer) if answer.status == 200 => answer,

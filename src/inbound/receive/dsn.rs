@@ -4,7 +4,8 @@
 use super::{Receipt, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
-use crate::inbound::{Inbound, Recipient};
+use crate::inbound::Inbound;
+use crate::inbound::recipients::ReturnPathRecipient;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::mime::{Mail, Part};
@@ -16,14 +17,14 @@ impl Inbound {
     /// Accepts mail that goes to our own addresses alone.
     pub(super) async fn accept_dsn(
         &self,
-        returned: Vec<Recipient>,
-        reverse_path: ReversePath,
+        recipients: &[ReturnPathRecipient],
+        reverse_path: &ReversePath,
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
-        self.settle_reports(read_reports(&returned, &reverse_path, bytes), now).await?;
-        if returned.iter().any(|recipient| forwarded_for(recipient).is_some()) {
-            let reports = forward_reports(&returned, &reverse_path, bytes);
+        self.settle_reports(read_reports(recipients, reverse_path, bytes), now).await?;
+        if recipients.iter().any(|recipient| forwarded_for(recipient).is_some()) {
+            let reports = forward_reports(recipients, reverse_path, bytes);
             if !self.report_forwards(reports, now).await? {
                 return Err(ReceiveError::NotAReport);
             }
@@ -105,11 +106,11 @@ pub(super) fn complaint(
 /// Returns the reports in a mail to SRS addresses; none if it has an envelope sender (RFC 3464 §2) or reports no
 /// failure.
 pub(super) fn forward_reports(
-    returned: &[Recipient],
+    recipients: &[ReturnPathRecipient],
     reverse_path: &ReversePath,
     bytes: &[u8],
 ) -> Vec<ForwardReport> {
-    if *reverse_path != ReversePath::Null || !returned.iter().any(|one| forwarded_for(one).is_some()) {
+    if *reverse_path != ReversePath::Null || !recipients.iter().any(|one| forwarded_for(one).is_some()) {
         return Vec::new();
     }
     // A forwarded message went to one recipient.
@@ -118,7 +119,7 @@ pub(super) fn forward_reports(
     let status = statuses.into_iter().next().filter(|status| status.action == Action::Failed);
     let Some(status) = status else { return Vec::new() };
     let marks = reading(bytes.len(), || report::enclosed_ids(bytes));
-    let of = |recipient: &Recipient| {
+    let of = |recipient: &ReturnPathRecipient| {
         Some(ForwardReport {
             address: recipient.mailbox.clone(),
             sender: forwarded_for(recipient)?.clone(),
@@ -126,29 +127,29 @@ pub(super) fn forward_reports(
             marks: marks.clone(),
         })
     };
-    returned.iter().filter_map(of).collect()
+    recipients.iter().filter_map(of).collect()
 }
 
 /// Returns the sender of the forwarded mail that an address of ours stands for.
-const fn forwarded_for(recipient: &Recipient) -> Option<&Mailbox> {
-    match &recipient.returned {
-        Some(ReturnPath::Srs(sender)) => Some(sender),
-        Some(ReturnPath::Bounce(_)) | None => None,
+const fn forwarded_for(recipient: &ReturnPathRecipient) -> Option<&Mailbox> {
+    match &recipient.path {
+        ReturnPath::Srs(sender) => Some(sender),
+        ReturnPath::Bounce(_) => None,
     }
 }
 
 /// Returns the reports in a mail to our own addresses. Mail that is no report is discarded, as contract 5.1 requires;
 /// so is a delivery report with an envelope sender (RFC 3464 §2 requires the null reverse-path).
 pub(super) fn read_reports(
-    returned: &[Recipient],
+    recipients: &[ReturnPathRecipient],
     reverse_path: &ReversePath,
     bytes: &[u8],
 ) -> Vec<(BounceTag, Report)> {
-    let tags: Vec<&BounceTag> = returned
+    let tags: Vec<&BounceTag> = recipients
         .iter()
-        .filter_map(|recipient| match &recipient.returned {
-            Some(ReturnPath::Bounce(tag)) => Some(tag),
-            Some(ReturnPath::Srs(_)) | None => None,
+        .filter_map(|recipient| match &recipient.path {
+            ReturnPath::Bounce(tag) => Some(tag),
+            ReturnPath::Srs(_) => None,
         })
         .collect();
     let Some(first) = tags.first() else { return Vec::new() };

@@ -16,7 +16,7 @@ use ring::hmac;
 
 use self::transaction::{Services, StoredAs, store_all};
 use super::Inbound;
-use super::recipients::Recipient;
+use super::recipients::{AccountRecipient, Recipient};
 use super::route::Route;
 use super::verify::{Verdicts, Verification};
 use crate::clock::Timestamp;
@@ -93,7 +93,7 @@ pub(super) enum Checks {
 
 /// Rows planned for one recipient's message.
 struct RecipientPlan {
-    recipient: Recipient,
+    recipient: AccountRecipient,
     fingerprint: i64,
     routes: Vec<Arc<Route>>,
     /// Number of routes that make a delivery or a dispatch.
@@ -178,9 +178,17 @@ impl Inbound {
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
-        // The first of several accounts is charged; a message to an address of our own is charged to the server.
-        let account = envelope.recipients.first().map_or(AccountRowId::SERVER, |recipient| recipient.account);
-        let turn = self.acquire_parse_permit(account, size).await?;
+        let hostname = self.shared.config.hostname.as_str();
+        let Envelope { reverse_path, recipients, smtputf8, eight_bit } = envelope;
+        let (mut accounts, mut return_paths) = (Vec::with_capacity(recipients.len()), Vec::new());
+        for recipient in recipients {
+            match recipient {
+                Recipient::Account(recipient) => accounts.push(recipient),
+                Recipient::ReturnPath(recipient) => return_paths.push(recipient),
+            }
+        }
+        // The first of several accounts is charged; mail to return paths alone is charged to none.
+        let turn = self.acquire_parse_permit(accounts.first().map(|recipient| recipient.account), size).await?;
         let (bytes, draft) = match data {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {
@@ -189,16 +197,12 @@ impl Inbound {
                 (bytes, Some(draft))
             }
         };
-        let hostname = self.shared.config.hostname.as_str();
-        let Envelope { reverse_path, recipients, smtputf8, eight_bit } = envelope;
-        let (returned, recipients): (Vec<_>, Vec<_>) =
-            recipients.into_iter().partition(|recipient| recipient.returned.is_some());
-        if recipients.is_empty() {
-            return self.accept_dsn(returned, reverse_path, &bytes, now).await;
+        if accounts.is_empty() {
+            return self.accept_dsn(&return_paths, &reverse_path, &bytes, now).await;
         }
-        let mut reports = dsn::read_reports(&returned, &reverse_path, &bytes);
-        let forwards = dsn::forward_reports(&returned, &reverse_path, &bytes);
-        let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
+        let mut reports = dsn::read_reports(&return_paths, &reverse_path, &bytes);
+        let forwards = dsn::forward_reports(&return_paths, &reverse_path, &bytes);
+        let envelope = Envelope { reverse_path, recipients: accounts, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;
         reports.extend(dsn::complaint(&mail, &bytes, self.shared.outbound.return_paths(), now));
@@ -253,7 +257,7 @@ impl Inbound {
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     fn plan(
         &self,
-        mut recipient: Recipient,
+        mut recipient: AccountRecipient,
         peer: &Peer,
         smtputf8: bool,
         id: &MessageId,

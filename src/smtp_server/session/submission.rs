@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
-        let permit = self.shared.inbound.acquire_parse_permit(caller.account.id, data.len());
+        let permit = self.shared.inbound.acquire_parse_permit(Some(caller.account.id), data.len());
         let Ok(_permit) = permit.await else { return Reply::STORAGE_TROUBLE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
