@@ -22,7 +22,7 @@ use super::verify::{Verdicts, Verification};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::{Body, Event};
-use crate::id::{AccountRowId, MessageId};
+use crate::id::MessageId;
 use crate::jobs::EnqueuedJob;
 use crate::limits::Kind;
 use crate::mail::envelope::{Envelope, Peer};
