@@ -219,7 +219,7 @@ pub mod store {
         }
         pub mod routes {
             pub use crate::store::webhooks::routes::{
-                Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
+                AckMode, Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
             };
         }
     }

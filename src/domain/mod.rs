@@ -25,6 +25,7 @@ use crate::limits::{self, Limits};
 use crate::secrets::Secrets;
 use crate::store;
 use crate::store::accounts::dkim_keys;
+use crate::store::accounts::dkim_keys::Algorithm;
 use crate::store::accounts::dns_checks;
 use crate::store::accounts::dns_checks::DnsCheck;
 use crate::store::accounts::domains;
@@ -124,11 +125,9 @@ impl Domains {
         let keys = Keys::find(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
         let seen = |record: Record| {
-            let check = checks.iter().find(|check| check.record == record.kind.as_str());
-            let finding = check.map_or_else(Finding::default, |check| Finding {
-                status: Status::from_word(&check.status),
-                found: check.found.clone(),
-            });
+            let check = checks.iter().find(|check| check.record == record.kind);
+            let finding = check
+                .map_or_else(Finding::default, |check| Finding { status: check.status, found: check.found.clone() });
             Seen { record, finding }
         };
         Ok(self.wanted(domain, &keys).records().into_iter().map(seen).collect())
@@ -211,7 +210,8 @@ impl Domains {
     /// # Errors
     /// The domain is gone, or a key could not be generated.
     pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
-        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
+        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, Algorithm::Rsa)).await?.is_some()
+        {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;
@@ -236,7 +236,7 @@ struct Keys {
 impl Keys {
     fn find(connection: &Connection, domain: DomainRowId) -> store::Result<Self> {
         let key = |algorithm| dkim_keys::find_public(connection, domain, algorithm).map(Option::unwrap_or_default);
-        Ok(Self { rsa: key("rsa")?, ed25519: key("ed25519")? })
+        Ok(Self { rsa: key(Algorithm::Rsa)?, ed25519: key(Algorithm::Ed25519)? })
     }
 }
 
@@ -290,10 +290,11 @@ fn settle(
     let id = domain.id;
     let before = dns_checks::list(tx, id)?;
     let (mut flags, mut checks) = (domain.flags, domain.flags);
-    for (kind, finding) in Kind::ALL.into_iter().zip(findings) {
-        let old = before.iter().find(|check| check.record == kind.as_str()).cloned().unwrap_or_default();
+    for (kind, finding) in records::ALL_KINDS.into_iter().zip(findings) {
+        let old = before.iter().find(|check| check.record == kind);
         let set = flag_of(&mut flags, kind).is_some_and(|flag| *flag);
-        let flag = Flag { set, failures: old.failures, first_failed_at: old.first_failed_at };
+        let failures = old.map_or(0, |old| old.failures);
+        let flag = Flag { set, failures, first_failed_at: old.and_then(|old| old.first_failed_at) };
         let flag = flag.after(finding.status, now);
         if let Some(stored) = flag_of(&mut flags, kind) {
             *stored = flag.set;
@@ -302,8 +303,8 @@ fn settle(
             *result = finding.status == Status::Ok;
         }
         let check = DnsCheck {
-            record: kind.as_str().to_owned(),
-            status: finding.status.as_str().to_owned(),
+            record: kind,
+            status: finding.status,
             found: finding.found.clone(),
             failures: flag.failures,
             first_failed_at: flag.first_failed_at,

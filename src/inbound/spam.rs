@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::recipients::AccountRecipient;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::net::egress::{Egress, Limits, Target};
+use crate::store::messages::SpamVerdict;
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 1 << 20 };
 
@@ -35,13 +36,13 @@ impl SpamCheck {
         Self { target, egress }
     }
 
-    /// Returns `ham`, `spam`, or `None` if rspamd gave no verdict.
+    /// Returns `None` if rspamd gave no verdict.
     pub(crate) async fn check(
         &self,
         raw: &[u8],
         peer: &Peer,
         envelope: &Envelope<AccountRecipient>,
-    ) -> Option<&'static str> {
+    ) -> Option<SpamVerdict> {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, text: &str| {
             // A value that is not allowed in a header is left out; rspamd judges without it.
@@ -66,8 +67,8 @@ impl SpamCheck {
         };
         let verdict: RspamdAnswer = serde_json::from_slice(&answer.body).ok()?;
         Some(match verdict.action.as_str() {
-            "reject" | "add header" | "rewrite subject" | "quarantine" => "spam",
-            _ => "ham",
+            "reject" | "add header" | "rewrite subject" | "quarantine" => SpamVerdict::Spam,
+            _ => SpamVerdict::Ham,
         })
     }
 }

@@ -167,7 +167,7 @@ impl SystemMail {
                     from,
                     to: notice.recipient,
                     subject: Some(notice.subject),
-                    status: outcome.verdict.status(),
+                    status: outcome.verdict.status().as_str(),
                     captured: outcome.is_captured(),
                     diagnostic: outcome.diagnostic,
                     host: None,

@@ -18,7 +18,7 @@ pub(crate) mod migrate;
 mod pool;
 pub(crate) mod search;
 pub(crate) mod sending;
-mod stored_enum;
+pub(crate) mod stored_enum;
 pub(crate) mod webhooks;
 pub(crate) mod writer;
 

@@ -23,6 +23,7 @@ use crate::store::webhooks::attempts;
 use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::webhook::attempt::deliver::Webhooks;
 use crate::webhook::attempt::payload::Payload;
 use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
@@ -41,7 +42,7 @@ pub(crate) struct DeliveryView {
     event_type: String,
     route_id: Option<String>,
     url: String,
-    status: String,
+    status: &'static str,
     attempts: u32,
     last_status_code: Option<u16>,
     last_error: Option<String>,
@@ -55,7 +56,7 @@ pub(crate) struct DeliveryView {
 impl DeliveryView {
     /// Creates the view of a delivery of a message.
     pub(crate) fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
-        let waits = row.status == "pending";
+        let waits = row.status == DeliveryStatus::Pending;
         let paused_until = webhooks.paused_until(&row.url, row.account_id, now).filter(|_| waits);
         Self {
             next_attempt_at: row.next_attempt_at.max(paused_until),
@@ -66,7 +67,7 @@ impl DeliveryView {
             event_type: row.event_type,
             route_id: row.route_id.map(|route| route.to_string()),
             url: row.url,
-            status: row.status,
+            status: row.status.as_str(),
             attempts: row.attempts,
             last_status_code: row.last_status_code,
             last_error: row.last_error,

@@ -26,6 +26,7 @@ use crate::store::accounts::domains;
 use crate::store::accounts::stats;
 use crate::store::accounts::stats::Steps;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::delivery_list;
 
 /// Lifetime of a cached answer.
@@ -239,7 +240,7 @@ fn gather(
 }
 
 fn latency(sample: &[DeliveryRow]) -> Latency {
-    let delivered = sample.iter().filter(|row| row.status == "delivered");
+    let delivered = sample.iter().filter(|row| row.status == DeliveryStatus::Delivered);
     let mut waits: Vec<i64> = delivered
         .map(|row| row.updated_at.as_millis() - row.created_at.as_millis())
         .map(|wait| wait.max(0))
@@ -266,10 +267,10 @@ fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<V
             };
             (endpoint, row.message)
         });
-        match row.status.as_str() {
-            "delivered" => endpoint.delivered += 1,
-            "failed" => endpoint.failed += 1,
-            _ => endpoint.waiting += 1,
+        match row.status {
+            DeliveryStatus::Delivered => endpoint.delivered += 1,
+            DeliveryStatus::Failed => endpoint.failed += 1,
+            DeliveryStatus::Pending => endpoint.waiting += 1,
         }
         if row.attempts > 0 && endpoint.last_attempt_at < Some(row.updated_at) {
             (endpoint.last_attempt_at, endpoint.last_status_code) = (Some(row.updated_at), row.last_status_code);

@@ -12,7 +12,7 @@ use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::{Domain, Mailbox};
 use crate::net::egress::{Policy, Target};
 use crate::store::accounts::domains;
-use crate::store::webhooks::routes::{Action, OnAuthFail};
+use crate::store::webhooks::routes::{AckMode, Action, OnAuthFail};
 
 fn bad_match(message: String) -> ApiError {
     ApiError::field(Code::BadMatch, "match", message)
@@ -139,12 +139,9 @@ fn is_plain_localhost(app: &AppState, url: &str) -> bool {
 }
 
 /// Reads an acknowledgement mode.
-pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiError> {
+pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<AckMode>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
-    match given.optional(bad)? {
-        Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
-        mode => Ok(mode),
-    }
+    given.optional(bad)?.map(|word| AckMode::from_word(&word).ok_or_else(bad)).transpose()
 }
 
 /// Reads the handling of mail from unauthenticated authors.

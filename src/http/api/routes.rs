@@ -27,6 +27,7 @@ use crate::store;
 use crate::store::sending::destinations;
 use crate::store::webhooks::former_webhooks;
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::routes::{Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 
 /// A route (contract 4.3).
@@ -45,7 +46,7 @@ pub(crate) struct RouteView {
     destination: Option<String>,
     /// `lenient`, `ack` or `control`; null unless the action is `webhook`.
     #[schema(example = "lenient")]
-    ack_mode: Option<String>,
+    ack_mode: Option<&'static str>,
     active: bool,
     /// True for the route of `PUT /api/domains/:id/webhook`.
     is_domain_webhook: bool,
@@ -93,7 +94,7 @@ impl RouteView {
             match_pattern: row.match_pattern,
             action: row.action.as_str(),
             destination: row.destination,
-            ack_mode: row.ack_mode,
+            ack_mode: row.ack_mode.map(AckMode::as_str),
             active: row.active,
             is_domain_webhook: row.is_domain_webhook,
             agent_prompt: None,
@@ -198,7 +199,7 @@ pub(crate) async fn create(
             match_pattern: matched.text,
             action,
             destination,
-            ack_mode: is_webhook.then(|| mode.unwrap_or_else(|| "lenient".to_owned())),
+            ack_mode: is_webhook.then(|| mode.unwrap_or_default()),
             is_domain_webhook: false,
             secret_sealed: sealed,
         };

@@ -33,6 +33,7 @@ use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
 use crate::store::blobs::objects::MailData;
 use crate::store::blobs::uncommitted::UncommittedObject;
+use crate::store::messages::SpamVerdict;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::webhooks::routes::Action;
@@ -120,7 +121,7 @@ struct MessageFields {
     plain_header: bool,
     /// True without Date and Message-ID, so that the same bytes may be another message.
     undated: bool,
-    spam: Option<&'static str>,
+    spam: Option<SpamVerdict>,
     truncated: bool,
     size: u64,
     parts: Vec<Part>,
@@ -410,7 +411,7 @@ impl MessageFields {
         mail_from: String,
         hostname: &str,
         verification: Verification,
-        spam: Option<&'static str>,
+        spam: Option<SpamVerdict>,
         size: u64,
         (forwarded_by, copies): (Vec<String>, Option<u64>),
     ) -> (Self, Vec<mime::NamedAddress>) {

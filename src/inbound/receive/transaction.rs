@@ -142,7 +142,7 @@ fn store_one(
         spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
         dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
         dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
-        spam: if blocked { Some("spam") } else { common.spam },
+        spam: if blocked { Some(messages::SpamVerdict::Spam) } else { common.spam },
         trace: plan.trace.clone(),
         truncated: common.truncated,
         attachment_count: common.parts.len(),

@@ -46,7 +46,7 @@ pub(super) fn store(
         spf: common.verdicts.spf.map(|verdict| verdict.as_str().to_owned()),
         dkim: common.verdicts.dkim.map(|verdict| verdict.as_str().to_owned()),
         dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str().to_owned()),
-        spam: common.spam.map(str::to_owned),
+        spam: common.spam.map(|verdict| verdict.as_str().to_owned()),
         received_at: now,
     };
     let event = serde_json::to_string(&told).map_err(|_| store::Error::Corrupt("event"))?;

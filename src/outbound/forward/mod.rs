@@ -35,6 +35,7 @@ use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::sending::dispatches::{DispatchRow, NewDispatch};
 use crate::store::sending::forward_marks::NewMark;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{destinations, dispatches, forward_marks, recipients, suppressions};
 use crate::store::webhooks::routes;
@@ -355,7 +356,7 @@ impl Outbound {
         let account = new.account_id;
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
-        recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
+        recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Queued, now)?;
         self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobSubject::Dispatch(dispatch), now).map(Some)
     }
 }
@@ -438,8 +439,8 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
     };
     let dispatch = dispatches::insert(tx, &new, now)?;
     dispatches::postpone(tx, dispatch)?;
-    recipients::insert(tx, dispatch, 0, &to.to_string(), "failed", now)?;
+    recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Failed, now)?;
     let diagnostic = format!("{} {}", gate.status(), gate.sentence());
-    let standing = RecipientState { status: "failed", smtp_code: None, diagnostic: Some(&diagnostic) };
+    let standing = RecipientState { status: RecipientStatus::Failed, smtp_code: None, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, dispatch, 0, standing, now)
 }

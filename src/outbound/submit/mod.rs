@@ -29,12 +29,14 @@ use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
 use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::jobs::JobSubject;
 use crate::store::messages;
+use crate::store::messages::MessageStatus;
 use crate::store::messages::attachments;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::sending::dispatches::NewDispatch;
 use crate::store::sending::outbound_details;
 use crate::store::sending::outbound_details::{NewOutbound, Submission};
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::{dispatches, recipients};
 use sender::Sender;
 
@@ -214,10 +216,10 @@ impl Dependencies {
     fn store(&self, tx: &Connection, staged: &PersistedMessage, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
         let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
-        let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
+        let status = if outgoing.scheduled.is_some() { RecipientStatus::Scheduled } else { RecipientStatus::Queued };
         let first = self.bounce_address(&outgoing.id, 0, sender);
         let raw_id = mail_data::insert(tx, &staged.raw, now)?;
-        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
+        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status.into(), first, raw_id), now)?;
         add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
         attachments::insert_all(tx, message, &staged.parts)?;
         let beside = outgoing.details();
@@ -278,7 +280,7 @@ impl SignedMessage {
     fn row(
         &self,
         staged: &PersistedMessage,
-        status: &'static str,
+        status: MessageStatus,
         mail_from: String,
         raw_id: MailDataRowId,
     ) -> NewOutbound {

@@ -13,10 +13,12 @@ use crate::outbound::{Dependencies, Outbound};
 use crate::store;
 use crate::store::accounts;
 use crate::store::jobs::{self, JobSubject};
+use crate::store::messages::MessageStatus;
 use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 
@@ -62,7 +64,7 @@ impl Dependencies {
     /// Releases a scheduled message if it still passes the gates; returns the flows to wake.
     fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
-        if row.status != "scheduled" {
+        if row.status != MessageStatus::Scheduled {
             return Ok(Vec::new());
         }
         match self.gate(tx, &row) {
@@ -78,11 +80,14 @@ impl Dependencies {
         let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
         for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
-            let standing =
-                RecipientState { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
+            let standing = RecipientState {
+                status: RecipientStatus::Failed,
+                smtp_code: None,
+                diagnostic: Some("the recipient is suppressed"),
+            };
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
         }
-        recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
+        recipients::set_status_of_message(tx, message, RecipientStatus::Scheduled, RecipientStatus::Queued, now)?;
         let mut flows = Vec::new();
         for dispatch in dispatches::list_by_message(tx, message)? {
             let left = recipients::list(tx, dispatch.id)?;
@@ -121,12 +126,12 @@ impl Dependencies {
 
 /// Fails a message for a local reason.
 fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::Result<()> {
-    recipients::set_status_of_message(tx, row.id, "scheduled", "failed", now)?;
+    recipients::set_status_of_message(tx, row.id, RecipientStatus::Scheduled, RecipientStatus::Failed, now)?;
     for dispatch in dispatches::list_by_message(tx, row.id)? {
         dispatches::finish(tx, &dispatch)?;
     }
     outbound_details::set_failure(tx, row.id, why)?;
-    outbound_details::set_send_status(tx, row.id, "failed")
+    outbound_details::set_send_status(tx, row.id, MessageStatus::Failed)
 }
 
 impl Outbound {
@@ -150,17 +155,23 @@ impl Outbound {
             if scope.is_some_and(|only| row.domain_id != Some(only)) {
                 return Err(CancelError::KeyScope);
             }
-            match row.status.as_str() {
-                "canceled" => return Ok(()),
-                "scheduled" => {}
+            match row.status {
+                MessageStatus::Canceled => return Ok(()),
+                MessageStatus::Scheduled => {}
                 _ => return Err(CancelError::AlreadySent),
             }
             jobs::delete_by_subject(tx, JobSubject::ScheduledSend(row.id))?;
-            recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
+            recipients::set_status_of_message(
+                tx,
+                row.id,
+                RecipientStatus::Scheduled,
+                RecipientStatus::Canceled,
+                now,
+            )?;
             for dispatch in dispatches::list_by_message(tx, row.id)? {
                 dispatches::finish(tx, &dispatch)?;
             }
-            outbound_details::set_send_status(tx, row.id, "canceled")?;
+            outbound_details::set_send_status(tx, row.id, MessageStatus::Canceled)?;
             Ok(())
         });
         canceled.await

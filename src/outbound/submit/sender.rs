@@ -175,19 +175,19 @@ impl crate::outbound::Dependencies {
         connection: &Connection,
         domain: &DomainRow,
     ) -> store::Result<Option<Arc<DomainKeys>>> {
-        let both = dns_checks::is_ok(connection, domain.id, "dkim_ed25519")?;
+        let both = dns_checks::is_ok(connection, domain.id, dns_checks::Kind::DkimEd25519)?;
         let place = (domain.public_id.clone(), both);
         let mut known = self.keys.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keys) = known.get(&place) {
             return Ok(Some(Arc::clone(keys)));
         }
-        let private = |algorithm: &str| {
+        let private = |algorithm| {
             let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
             let open = |sealed: Vec<u8>| self.secrets.open_sealed(PURPOSE, &sealed);
             sealed.map(open).transpose().map_err(|_| store::Error::Corrupt("DKIM key"))
         };
-        let Some(rsa) = private("rsa")? else { return Ok(None) };
-        let ed25519 = if both { private("ed25519")? } else { None };
+        let Some(rsa) = private(dkim_keys::Algorithm::Rsa)? else { return Ok(None) };
+        let ed25519 = if both { private(dkim_keys::Algorithm::Ed25519)? } else { None };
         let keys =
             DomainKeys::new(&domain.name, &rsa, ed25519.as_deref()).map_err(|_| store::Error::Corrupt("DKIM key"))?;
         if known.len() >= REMEMBERED {

@@ -15,6 +15,7 @@ use crate::jobs::{AfterCommit, AttemptResult, Health, Verdict};
 use crate::metrics::Counter;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{attempts, deliveries};
 use crate::webhook::events::delivery_updated;
@@ -49,7 +50,7 @@ impl Webhooks {
         let present = deliveries::find_by_row(tx, delivery.id)?;
         // The message may have been removed meanwhile, and its object with it.
         let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
-        if present.filter(same).is_none_or(|row| row.status != "pending") {
+        if present.filter(same).is_none_or(|row| row.status != DeliveryStatus::Pending) {
             return Ok(None);
         }
         let attempt = Attempt {
@@ -67,12 +68,17 @@ impl Webhooks {
             created_at: now,
         };
         attempts::insert(tx, delivery.id, &attempt)?;
-        let progress =
-            Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
+        let progress = Progress {
+            status: DeliveryStatus::Failed,
+            url: &url,
+            status_code: None,
+            error: Some(WORD),
+            next_attempt_at: None,
+        };
         deliveries::record_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
         Ok(Some(Box::new(move || {
             let standing = DeliveryState {
-                status: "failed",
+                status: DeliveryStatus::Failed,
                 attempts: attempt.attempt,
                 last_status_code: delivery.last_status_code,
                 paused_until: self.paused_until(&url, delivery.account_id, now),
@@ -86,7 +92,7 @@ impl Webhooks {
                 attempt: attempt.attempt,
                 status_code: None,
                 error: Some(WORD),
-                status: "failed",
+                status: DeliveryStatus::Failed.as_str(),
                 duration_ms: 0,
                 next_attempt_at: None,
             });

@@ -13,7 +13,7 @@ use super::budget;
 use super::damaged::Damaged;
 use super::first_attempt_cache::FirstAttemptCache;
 use super::in_flight::{Guard, InFlight};
-use super::outcome::{self, AckMode, AnswerView, Outcome};
+use super::outcome::{self, AnswerView, Outcome};
 use super::payload::Payload;
 use super::record::{CompletedAttempt, RequestInfo};
 use super::request::{self, RequestMeta, SMALL};
@@ -38,7 +38,9 @@ use crate::store::blobs::objects::Objects;
 use crate::store::messages::{self, MessageRow};
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::{events, former_webhooks};
 
@@ -229,7 +231,7 @@ impl Webhooks {
         largest: u64,
     ) -> store::Result<Lookup> {
         let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Lookup::Ended(None)) };
-        if asked == Trigger::Queue && delivery.status != "pending" {
+        if asked == Trigger::Queue && delivery.status != DeliveryStatus::Pending {
             return Ok(Lookup::Ended(None));
         }
         if let Some(payload) = events::payload_of(connection, id)? {
@@ -294,7 +296,7 @@ impl Webhooks {
             previous_secret: previous.map(unseal).transpose()?,
             received,
             route: Some(route.public_id.clone()),
-            ack_mode: ack_mode(route),
+            ack_mode: route.ack_mode.unwrap_or_default(),
             delivery,
             url,
             payload,
@@ -345,9 +347,9 @@ impl Webhooks {
         let (verdict, health) = (posted.verdict(), posted.health());
         let record = move |tx: &Connection, fate: Settlement| {
             let (status, next_attempt_at) = match fate {
-                Settlement::Delivered => ("delivered", None),
-                Settlement::Retry(at) => ("pending", Some(at)),
-                Settlement::Failed => ("failed", None),
+                Settlement::Delivered => (DeliveryStatus::Delivered, None),
+                Settlement::Retry(at) => (DeliveryStatus::Pending, Some(at)),
+                Settlement::Failed => (DeliveryStatus::Failed, None),
             };
             self.record(tx, posted, status, next_attempt_at)
         };
@@ -360,11 +362,6 @@ impl Webhooks {
 pub(crate) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
     let waited = waiting.elapsed();
     if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
-}
-
-/// Returns the route's ack mode.
-pub(crate) fn ack_mode(route: &RouteRow) -> AckMode {
-    route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient)
 }
 
 /// Judges an answer by the route's ack mode; `now` is the time at which it was complete.

@@ -93,6 +93,7 @@ mod tests {
     use crate::id::RowId;
     use crate::id::{DeliveryId, MessageId, RouteId};
     use crate::store::messages::NewMessage;
+    use crate::store::webhooks::deliveries::DeliveryStatus;
     use crate::store::webhooks::routes::Action;
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
@@ -150,7 +151,7 @@ mod tests {
             event_id: message_id.to_string(),
             event_type: "email.received".to_owned(),
             url: String::new(),
-            status: "pending".to_owned(),
+            status: DeliveryStatus::Pending,
             attempts: 0,
             last_status_code: None,
             last_error: None,

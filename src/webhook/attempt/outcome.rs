@@ -7,37 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::store::webhooks::routes::AckMode;
 
 /// Upper bound of the wait that Retry-After can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The proof of delivery that an endpoint has to give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AckMode {
-    /// Any 2xx.
-    #[default]
-    Lenient,
-    /// 2xx with an explicit `ok`.
-    Ack,
-    /// Any 2xx; the body carries instructions.
-    Control,
-}
-
-impl AckMode {
-    /// Parses the name used in the API and the database.
-    pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Self::Lenient, Self::Ack, Self::Control].into_iter().find(|mode| mode.as_str() == word)
-    }
-
-    /// Returns `lenient`, `ack` or `control`.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Lenient => "lenient",
-            Self::Ack => "ack",
-            Self::Control => "control",
-        }
-    }
-}
 
 /// An endpoint's answer, as far as it was read.
 #[derive(Clone, Copy, Debug)]
@@ -202,9 +175,9 @@ mod tests {
                 assert_eq!(outcome, rejected(Reason::HttpStatus), "{mode:?} {status}");
             }
             assert_eq!(answer(mode, 410, &[("retry-after", "5")], ""), rejected(Reason::Gone));
-            assert_eq!(AckMode::parse(mode.as_str()), Some(mode));
+            assert_eq!(AckMode::from_word(mode.as_str()), Some(mode));
         }
-        assert_eq!(AckMode::parse("Lenient"), None);
+        assert_eq!(AckMode::from_word("Lenient"), None);
     }
 
     #[test]

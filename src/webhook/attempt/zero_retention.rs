@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
-use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
+use super::deliver::{ATTEMPT_TIME, Webhooks, judge, put_off};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -33,6 +33,7 @@ use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals;
 use crate::store::messages::removals::Reason;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::zero_retention;
@@ -190,7 +191,7 @@ impl ZeroRetentionAttempts {
         let head = RequestMeta { delivery: &delivery, event_id, attempt: 1, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        let mode = ack_mode(&prepared.route);
+        let mode = prepared.route.ack_mode.unwrap_or_default();
         let answer = self.webhooks.post(&prepared.url, mode, headers, body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(mode, answer, now.plus(duration)));
@@ -217,17 +218,20 @@ impl ZeroRetentionAttempts {
     ) -> store::Result<Option<AfterCommit>> {
         let status_code = answer.as_ref().ok().map(|answer| answer.status);
         let (status, error, blocked) = match (answer, outcome) {
-            (Err(error), _) => ("failed", Some(error.as_str()), false),
-            (_, Some(Outcome::Rejected { reason, .. })) => ("failed", Some(reason.as_str()), false),
-            (_, Some(Outcome::Delivered { control })) => ("delivered", None, control.block_sender),
-            (_, None) => ("failed", None, false),
+            (Err(error), _) => (DeliveryStatus::Failed, Some(error.as_str()), false),
+            (_, Some(Outcome::Rejected { reason, .. })) => (DeliveryStatus::Failed, Some(reason.as_str()), false),
+            (_, Some(Outcome::Delivered { control })) => (DeliveryStatus::Delivered, None, control.block_sender),
+            (_, None) => (DeliveryStatus::Failed, None, false),
         };
-        routes::note_outcome(tx, &prepared.route.public_id, status, status_code)?;
+        routes::note_outcome(tx, &prepared.route.public_id, status.as_str(), status_code)?;
         if blocked {
             let now = started.plus(duration);
             block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.told.from_addr, now)?;
         }
-        let reason = if error.is_none() && status == "delivered" { Reason::Delivered } else { Reason::Undelivered };
+        let reason = match status {
+            DeliveryStatus::Delivered => Reason::Delivered,
+            DeliveryStatus::Pending | DeliveryStatus::Failed => Reason::Undelivered,
+        };
         removals::note_passing(tx, prepared.row.id, reason, started.plus(duration))?;
         let file = zero_retention::finish(tx, &prepared.row)?;
         let activity = Activity::Passed {
@@ -235,7 +239,7 @@ impl ZeroRetentionAttempts {
             url: prepared.url.clone(),
             status_code,
             error,
-            status,
+            status: status.as_str(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
         let account = prepared.row.account_id;

@@ -18,10 +18,10 @@ use crate::store::jobs::JobSubject;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::events;
 use crate::store::webhooks::events::NewEvent;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::{former_webhooks, routes};
 use crate::store::{accounts, jobs};
 use crate::webhook::attempt::deliver::{Lookup, Prepared, Webhooks};
-use crate::webhook::attempt::outcome::AckMode;
 use crate::webhook::flow_of;
 
 /// The event of a recipient.

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
 use crate::jobs::JobSubject;
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
@@ -67,7 +68,7 @@ pub enum BulkError {
 
 store::transaction_error!(BulkError);
 
-/// What an id refers to, or the code for its result (contract 6.3): one bad id does not fail the others.
+/// Target of an id, or the code in its result (contract 6.3): one bad id does not fail the others.
 type Resolved<T> = Result<T, &'static str>;
 
 /// An id of the request with one delivery it refers to, or the reason there is none.
@@ -147,7 +148,7 @@ impl Webhooks {
     async fn attempt_all(self: &Arc<Self>, plan: Vec<Planned>, now: Timestamp) -> Result<Vec<BulkResult>, BulkError> {
         let rows = plan.iter().filter_map(|planned| planned.target.as_ref().ok());
         let pending: Vec<DeliveryRowId> =
-            rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
+            rows.clone().filter(|row| row.status == DeliveryStatus::Pending).map(|row| row.id).collect();
         let mut waiting: HashMap<DeliveryRowId, Vec<JobRowId>> = rows.map(|row| (row.id, Vec::new())).collect();
         for (delivery, job) in self.db.read(move |connection| jobs::find_by_deliveries(connection, &pending)).await? {
             waiting.entry(delivery).or_default().push(job);

@@ -10,6 +10,7 @@ use mailkite::testing::config::Signup;
 use mailkite::testing::retention::Retention;
 use mailkite::testing::store;
 use mailkite::testing::store::blobs::objects::Objects;
+use mailkite::testing::store::webhooks::routes::AckMode;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -165,7 +166,7 @@ async fn a_control_answer_blocks_no_more_senders_than_may_be() {
     let mut server = Server::start_with(Clock::System, |config| config.limits.blocked_senders = 1).await;
     let control = r#"{"status":"ok","actions":[{"type":"block-sender"}]}"#;
     let receiver = Receiver::start(move |_| Reply::status(200).body(control)).await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
+    server.route("*@inbox.test", AckMode::Control, &receiver.url()).await;
     for from in ["one@example.com", "two@example.com"] {
         let message = format!("From: {from}\r\nSubject: {from}\r\n\r\nHello.\r\n");
         assert_eq!(server.mail("a@inbox.test", &message).await.code, 250);

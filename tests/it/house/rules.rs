@@ -182,6 +182,15 @@ fn only_the_store_names_rusqlite() {
 }
 
 #[test]
+fn stored_states_are_enums() {
+    let words = "pending|delivered|failed|queued|deferred|sent|bounced|scheduled|canceled|received|dropped";
+    let compared = format!(r#"status\b[^"]{{0,30}}"({words})""#);
+    // Activity on the event bus carries the words as shown.
+    let strays = strays(&compared, |path| path.starts_with("store/") || path.starts_with("cli/dev/"));
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
+#[test]
 fn only_the_clock_reads_the_clock() {
     let strays = strays(r"(SystemTime|Zoned|Timestamp|Utc|Local)::now\(", |path| path == "clock.rs");
     assert!(strays.is_empty(), "{strays:#?}");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
@@ -251,7 +252,7 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     let owner = server.owner().await;
     server.plain_route("stored@inbox.test", Action::Store).await;
     server.plain_route("nothing@inbox.test", Action::Drop).await;
-    server.route("hook@inbox.test", "control", &receiver.url()).await;
+    server.route("hook@inbox.test", AckMode::Control, &receiver.url()).await;
     let expired = server.accepted("stored@inbox.test", "Old").await;
     server.clock.advance(31 * 24 * HOUR);
     assert_eq!(server.sweep().await.messages, 1);

@@ -21,7 +21,7 @@ use mailkite::testing::retention::{Retention, Swept};
 use mailkite::testing::secrets::Secrets;
 use mailkite::testing::store::accounts::domains::DomainRow;
 use mailkite::testing::store::blobs::objects::Objects;
-use mailkite::testing::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
+use mailkite::testing::store::webhooks::routes::{AckMode, Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
 use mailkite::testing::webhook::attempt::deliver::Webhooks;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -153,18 +153,18 @@ impl Server {
 
     /// The lenient webhook of all of inbox.test.
     pub(crate) async fn webhook(&self, url: &str) -> Webhook {
-        self.route("*@inbox.test", "lenient", url).await
+        self.route("*@inbox.test", AckMode::Lenient, url).await
     }
 
     /// A webhook route of the owner.
-    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Webhook {
+    pub(crate) async fn route(&self, matching: &str, ack_mode: AckMode, url: &str) -> Webhook {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
             match_pattern: matching.to_owned(),
             action: Action::Webhook,
             destination: Some(url.to_owned()),
-            ack_mode: Some(ack_mode.to_owned()),
+            ack_mode: Some(ack_mode),
             is_domain_webhook: false,
             secret_sealed: None,
         };

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::store;
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 use ring::hmac;
 
@@ -222,7 +223,7 @@ async fn an_endpoint_that_hangs_is_given_up_after_fifteen_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_closes_instead_of_answering_has_failed() {
     // A body that breaks off is a failure where it has to prove something.
-    for (mode, reply) in [("lenient", Reply::close_before_headers()), ("ack", Reply::close_in_body())] {
+    for (mode, reply) in [(AckMode::Lenient, Reply::close_before_headers()), (AckMode::Ack, Reply::close_in_body())] {
         let receiver = Receiver::start(move |_| reply.clone()).await;
         let mut server = Server::start().await;
         server.route("*@inbox.test", mode, &receiver.url()).await;
@@ -256,7 +257,7 @@ async fn ack_mode_wants_its_proof() {
         let said = format!("{reply:?}");
         let receiver = Receiver::start(move |_| reply.clone()).await;
         let mut server = Server::start().await;
-        server.route("*@inbox.test", "ack", &receiver.url()).await;
+        server.route("*@inbox.test", AckMode::Ack, &receiver.url()).await;
         server.accepted("a@inbox.test", "Proof").await;
         let attempted = server.next_attempt().await;
         assert_eq!(attempted.status == "delivered", delivered, "{said}");
@@ -271,7 +272,7 @@ async fn ack_mode_wants_its_proof() {
 async fn a_control_answer_marks_the_message_as_spam_and_the_payload_does_not_change() {
     let receiver = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_spam())).await;
     let mut server = Server::start().await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
+    server.route("*@inbox.test", AckMode::Control, &receiver.url()).await;
     server.accepted("a@inbox.test", "Cheap").await;
     assert_eq!(server.next_attempt().await.status, "delivered");
     let verdicts: String =
@@ -291,7 +292,7 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
     .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     server.webhook(&failing.url()).await;
-    server.route("b@inbox.test", "control", &dropping.url()).await;
+    server.route("b@inbox.test", AckMode::Control, &dropping.url()).await;
     let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
     let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     for to in ["a@inbox.test", "b@inbox.test"] {
@@ -336,7 +337,7 @@ async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_del
     .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&slow.url()).await;
-    server.route("a@inbox.test", "control", &dropping.url()).await;
+    server.route("a@inbox.test", AckMode::Control, &dropping.url()).await;
     server.accepted("a@inbox.test", "Dropped").await;
     slow.next_request().await;
     assert_eq!(server.next_attempt().await.url, dropping.url());
@@ -355,7 +356,7 @@ async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_del
 async fn a_blocked_sender_is_stored_as_spam_and_nobody_is_called() {
     let receiver = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_block_sender())).await;
     let mut server = Server::start().await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
+    server.route("*@inbox.test", AckMode::Control, &receiver.url()).await;
     server.accepted("a@inbox.test", "One").await;
     assert_eq!(server.next_attempt().await.status, "delivered");
     server.accepted("a@inbox.test", "Two").await;
@@ -522,7 +523,7 @@ async fn every_matching_route_runs_and_each_signs_with_its_own_secret() {
         ("ticket@inbox.test", "other"),
         ("*-bot@inbox.test", "bot"),
     ] {
-        let hook = server.route(matching, "lenient", &format!("{}?{path}", receiver.url())).await;
+        let hook = server.route(matching, AckMode::Lenient, &format!("{}?{path}", receiver.url())).await;
         secrets.push((path, hook.secret));
     }
     server.accepted("Ticket+7@inbox.test", "Fan out").await;
@@ -647,7 +648,7 @@ async fn only_verified_domains_receive_and_the_operator_may_refuse_unknown_recip
             }
         })
         .await;
-        server.route("known@inbox.test", "lenient", &receiver.url()).await;
+        server.route("known@inbox.test", AckMode::Lenient, &receiver.url()).await;
         let mut client = SmtpClient::connect_and_greet(server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         client.expect("RCPT TO:<known@inbox.test>", 250).await;
@@ -756,7 +757,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
                     match_pattern: "hang@inbox.test".to_owned(),
                     action: Action::Webhook,
                     destination: Some(format!("http://127.1.{}.{}:{port}/", endpoint / 250, endpoint % 250 + 1)),
-                    ack_mode: Some("lenient".to_owned()),
+                    ack_mode: Some(store::webhooks::routes::AckMode::Lenient),
                     is_domain_webhook: false,
                     secret_sealed: None,
                 };
@@ -765,7 +766,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
             Ok(())
         })
         .await;
-    server.route("a@inbox.test", "lenient", &healthy.url()).await;
+    server.route("a@inbox.test", AckMode::Lenient, &healthy.url()).await;
     for mail in 0..MAILS {
         server.accepted("hang@inbox.test", &format!("hang {mail}")).await;
     }

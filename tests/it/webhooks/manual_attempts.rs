@@ -10,6 +10,7 @@ use mailkite::testing::inbound::route::Pattern;
 use mailkite::testing::retention::delete_message;
 use mailkite::testing::store::blobs::objects::Objects;
 use mailkite::testing::store::messages::replay_candidates::{self, Candidates, SCAN_MAX};
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::{deliveries, routes};
 use mailkite::testing::store::{messages, search};
 use mailkite::testing::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
@@ -301,7 +302,7 @@ async fn a_retry_uses_the_present_url_and_both_secrets_after_a_rotation() {
 async fn without_route_or_message_nothing_is_attempted() {
     let (receiver, answer) = switched(410).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
-    let hook = server.route("*@inbox.test", "control", &receiver.url()).await;
+    let hook = server.route("*@inbox.test", AckMode::Control, &receiver.url()).await;
     for subject in ["one", "two"] {
         server.accepted("a@inbox.test", subject).await;
         server.next_attempt().await;
@@ -369,7 +370,7 @@ async fn ids_of_every_kind_stand_for_their_deliveries_and_each_is_attempted_once
     let (second, _) = switched(200).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     server.webhook(&receiver.url()).await;
-    let other = server.route("b@inbox.test", "lenient", &second.url()).await;
+    let other = server.route("b@inbox.test", AckMode::Lenient, &second.url()).await;
     let foreign = server.other_account("other.test", &second.url()).await;
     let first = server.accepted("a@inbox.test", "Talk").await;
     server.next_attempt().await;
@@ -426,8 +427,8 @@ async fn ids_of_every_kind_stand_for_their_deliveries_and_each_is_attempted_once
 async fn each_id_says_why_it_has_no_answer() {
     let (receiver, _) = switched(410).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
-    server.route("a@inbox.test", "lenient", &receiver.url()).await;
-    let stopped = server.route("b@inbox.test", "lenient", &receiver.url()).await;
+    server.route("a@inbox.test", AckMode::Lenient, &receiver.url()).await;
+    let stopped = server.route("b@inbox.test", AckMode::Lenient, &receiver.url()).await;
     let none = server.accepted("none@inbox.test", "No route").await;
     let tried = server.accepted("a@inbox.test", "Tried").await;
     let halted = server.accepted("b@inbox.test", "Halted").await;
@@ -515,7 +516,7 @@ async fn candidates_are_what_the_match_covers_newest_first_in_pages() {
         server.accepted(to, subject).await;
     }
     server.accepted("postmaster@mx.mailkite.test", "of no domain").await;
-    let hook = server.route("ada@inbox.test", "lenient", &receiver.url()).await;
+    let hook = server.route("ada@inbox.test", AckMode::Lenient, &receiver.url()).await;
     server.accepted("ada@inbox.test", "4").await;
     server.next_attempt().await;
     let page = |domain: Option<DomainRowId>, before, limit| replay_candidates::Query {
@@ -678,8 +679,8 @@ async fn a_removed_route_ends_what_is_pending_at_once_and_its_running_attempt_do
     let hook = server.webhook(&receiver.url()).await;
     // Another endpoint of the same origin: neither fails so often in a row that it pauses.
     let other_url = receiver.url().replace("/hook", "/other");
-    let other = server.route("*@inbox.test", "lenient", &other_url).await;
-    let lame = server.route("last@inbox.test", "lenient", &slow.url()).await;
+    let other = server.route("*@inbox.test", AckMode::Lenient, &other_url).await;
+    let lame = server.route("last@inbox.test", AckMode::Lenient, &slow.url()).await;
     for mail in 0..3 {
         server.accepted("a@inbox.test", &format!("{mail}")).await;
         server.next_attempt().await;

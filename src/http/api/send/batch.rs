@@ -22,6 +22,7 @@ use crate::outbound::message::compose::Attachment;
 use crate::outbound::submit::SignedMessage;
 use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::Sender;
+use crate::store::messages::MessageStatus;
 
 const MAX_ENTRIES: usize = 50;
 
@@ -217,8 +218,9 @@ pub(crate) async fn send_batch(
             staged.push(app.outbound.persist(outgoing, now).await?);
         }
     }
-    let count = |status| results.iter().filter(|result| result.status == status).count();
-    let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
+    let count = |status: MessageStatus| results.iter().filter(|result| result.status == status.as_str()).count();
+    let (sent, scheduled) = (count(MessageStatus::Sent), count(MessageStatus::Scheduled));
+    let view = BatchView { sent, scheduled, failed: count(MessageStatus::Failed), results };
     let (body, remember) = serialize_answer(StatusCode::OK, &view, running.as_ref());
     app.outbound.submit_persisted(staged, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
@@ -290,14 +292,17 @@ impl BatchResultView {
                     Some((id, _)) => id.to_string(),
                     None => outgoing.id.to_string(),
                 }),
-                status: if outgoing.scheduled.is_some() { "scheduled" } else { "sent" },
+                status: match outgoing.scheduled {
+                    Some(_) => MessageStatus::Scheduled.as_str(),
+                    None => MessageStatus::Sent.as_str(),
+                },
                 error: None,
                 code: None,
             },
             Err(failure) => Self {
                 to,
                 id: None,
-                status: "failed",
+                status: MessageStatus::Failed.as_str(),
                 error: Some(failure.message.clone()),
                 code: Some(failure.code.as_str()),
             },

@@ -28,6 +28,7 @@ use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::{Refusal, Sender};
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
+use crate::store::messages::MessageStatus;
 use attachments::AttachmentFields;
 use content::{ContentFields, SharedFields};
 use fields::{Mailboxes, SendTime};
@@ -133,10 +134,16 @@ pub(crate) struct SentView {
 impl SentView {
     pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
-            None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
+            None => Self {
+                id: id.to_string(),
+                status: MessageStatus::Queued.as_str(),
+                scheduled_at: None,
+                message_id: None,
+                suppressed,
+            },
             Some((scheduled, at)) => Self {
                 id: scheduled.to_string(),
-                status: "scheduled",
+                status: MessageStatus::Scheduled.as_str(),
                 scheduled_at: Some(*at),
                 message_id: Some(id.to_string()),
                 suppressed,

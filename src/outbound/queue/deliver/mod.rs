@@ -374,7 +374,7 @@ impl Dispatcher {
                 from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
                 to: one.recipient.address.clone(),
                 subject: left.message.as_ref().and_then(|row| row.subject.clone()),
-                status: one.outcome.verdict.status(),
+                status: one.outcome.verdict.status().as_str(),
                 captured: one.outcome.is_captured(),
                 diagnostic: one.outcome.diagnostic.clone(),
                 host: host.map(str::to_owned),
