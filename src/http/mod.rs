@@ -32,7 +32,6 @@ mod realtime;
 mod service;
 mod streamed;
 mod table;
-mod write_timeout;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

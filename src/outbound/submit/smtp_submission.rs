@@ -9,7 +9,7 @@ use crate::id::{DomainRowId, MessageId};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
-use crate::mail::{header_value, message_id};
+use crate::mail::{date, header_value, message_id};
 use crate::outbound::Outbound;
 use crate::outbound::message::compose;
 use crate::store;
@@ -221,7 +221,7 @@ fn completed_header(
     }
     let mut header = Vec::with_capacity(kept.len() + 256);
     if !date {
-        header.extend_from_slice(format!("Date: {}\r\n", now.rfc5322()).as_bytes());
+        header.extend_from_slice(format!("Date: {}\r\n", date::format(now)).as_bytes());
     }
     if !message_id {
         header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());

@@ -15,7 +15,7 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
-use crate::mail::{message_id, mime};
+use crate::mail::{date, message_id, mime};
 
 /// Fields that are written here (contract 8.1), and those that [`is_of_hosts`] lists.
 const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
@@ -191,7 +191,7 @@ fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, Compose
     let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
     let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
-    let date = own_date.map_or_else(|| letter.date.rfc5322(), |(_, date)| date.clone());
+    let date = own_date.map_or_else(|| date::format(letter.date), |(_, date)| date.clone());
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut mail = Vec::with_capacity(bodies.length());
     let mut add = |field: String| mail.extend_from_slice(field.as_bytes());
