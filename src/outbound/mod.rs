@@ -138,7 +138,7 @@ pub struct SessionRecord {
     /// without TLS.
     pub tls: Option<String>,
     /// The dialog with every host that was tried, as `C:` and `S:` lines, without mail data and credentials; at most
-    /// [`transport::MAX_TRANSCRIPT`] octets.
+    /// [`client::MAX_TRANSCRIPT`] octets.
     pub transcript: String,
 }
 

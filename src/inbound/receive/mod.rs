@@ -2,9 +2,12 @@
 //! promises is on disk. The steps are here: read and check the data, verify the sender, write the object if it is
 //! large, run one transaction that contains everything promised, and wake the workers only after its commit; it uses
 //! the rest of `inbound`, `webhook`, `outbound` and the levels below. A change of the rows of a message belongs in
-//! `transaction`, of domains that store nothing in `zero_retention`, and of reports that come back in `dsn`.
+//! `transaction` and `plan`, of domains that store nothing in `zero_retention`, of forward routes in `forwarding`, and
+//! of reports that come back in `dsn`.
 
 mod dsn;
+mod forwarding;
+mod plan;
 mod transaction;
 mod zero_retention;
 
@@ -14,28 +17,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use ring::hmac;
 
-use self::transaction::{Services, StoredAs, store_all};
+use self::plan::{MessageFields, RecipientPlan, is_plain_header, is_undated};
+use self::transaction::{StoredAs, store_all};
 use super::Inbound;
 use super::recipients::Recipient;
-use super::route::Route;
 use super::verify::{Verdicts, Verification};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::{AccountRowId, MessageId};
-use crate::jobs::EnqueuedJob;
-use crate::limits::Kind;
+use crate::jobs::{EnqueuedJob, Jobs};
+use crate::limits::{Kind, Limits};
 use crate::mail::envelope::{Envelope, Peer};
-use crate::mail::mime::{self, Mail, Part};
+use crate::mail::mime::{self, Mail};
 use crate::mail::trace;
 use crate::metrics::Counter;
+use crate::outbound::Outbound;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
-use crate::store::blobs::objects::MailData;
+use crate::store::blobs::objects::{MailData, Objects};
 use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
-use crate::store::webhooks::routes::Action;
 
 /// RFC 5321 §6.3: a message with more Received fields than this is in a mail loop.
 const MAX_RECEIVED: usize = 100;
@@ -91,44 +94,13 @@ pub(super) enum Checks {
     },
 }
 
-/// Rows planned for one recipient's message.
-struct RecipientPlan {
-    recipient: Recipient,
-    fingerprint: i64,
-    routes: Vec<Arc<Route>>,
-    /// Number of routes that make a delivery or a dispatch.
-    runs: usize,
-    to_name: Option<String>,
-    trace: String,
-    /// The id in our own Received field.
-    own_id: String,
-}
-
-/// Fields common to the messages of all recipients.
-struct MessageFields {
-    mail_from: String,
-    from_addr: String,
-    from_name: Option<String>,
-    subject: Option<String>,
-    message_id_header: Option<String>,
-    thread_id: Option<String>,
-    verdicts: Verdicts,
-    verification: Verification,
-    /// Domain of the author whom every reader finds in From.
-    author: Option<String>,
-    /// True if every reader finds the same fields.
-    plain_header: bool,
-    /// True without Date and Message-ID, so that the same bytes may be another message.
-    undated: bool,
-    spam: Option<&'static str>,
-    truncated: bool,
-    size: u64,
-    parts: Vec<Part>,
-    received_count: usize,
-    /// Ids of routes that forwarded it already.
-    forwarded_by: Vec<String>,
-    /// Number of copies that forwarding may still make; `None` is unlimited.
-    copies: Option<u64>,
+/// Services used inside the transaction.
+#[derive(Clone, Copy)]
+struct Services<'a> {
+    jobs: &'a Jobs,
+    outbound: &'a Outbound,
+    limits: &'a Limits,
+    objects: &'a Objects,
 }
 
 impl Inbound {
@@ -359,32 +331,6 @@ impl Inbound {
     }
 }
 
-impl RecipientPlan {
-    fn is_dropped(&self) -> bool {
-        self.routes.iter().any(|route| route.row.action == Action::Drop)
-    }
-
-    /// Returns the oldest matching webhook, else the oldest matching route (contract 5.2).
-    fn route_id(&self) -> Option<String> {
-        let webhook = self.routes.iter().find(|route| route.row.action == Action::Webhook);
-        webhook.or_else(|| self.routes.first()).map(|route| route.row.public_id.to_string())
-    }
-}
-
-/// True if the header ends where every reader sees it end, and has one From field: mail forwarded with our name in the
-/// envelope must not show another author than the verified one.
-fn is_plain_header(bytes: &[u8], mail: &Mail) -> bool {
-    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
-    let is_read_alike = !mail.header_truncated && !mail.has_stray_lines && mail.body_offset == end;
-    is_read_alike && mail.from_fields == 1 && !mail.header_from.is_empty()
-}
-
-/// True if nothing in the header distinguishes the message from another one with the same text.
-fn is_undated(bytes: &[u8]) -> bool {
-    let lacks = |name| mime::field_values(bytes, name).iter().all(String::is_empty);
-    lacks("Date") && lacks("Message-ID")
-}
-
 /// Parses mail data, unless it is in a loop. Text bodies are decoded later, when they are shown.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     reading(bytes.len(), || {
@@ -397,43 +343,6 @@ fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
 /// Runs work that takes time in proportion to a mail of `size` octets, without blocking other tasks.
 fn reading<T>(size: usize, read: impl FnOnce() -> T) -> T {
     if size <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
-}
-
-impl MessageFields {
-    /// Returns the fields that the rows need, and the names given in the To field.
-    fn new(
-        mail: Mail,
-        mail_from: String,
-        hostname: &str,
-        verification: Verification,
-        spam: Option<&'static str>,
-        size: u64,
-        (forwarded_by, copies): (Vec<String>, Option<u64>),
-    ) -> (Self, Vec<mime::NamedAddress>) {
-        let from_addr = mail.sender_address(&mail_from, hostname);
-        let author = mail.author_domain().map(str::to_owned);
-        let common = Self {
-            from_name: mime::display_name(&mail.header_from, &from_addr).map(str::to_owned),
-            from_addr,
-            mail_from,
-            thread_id: mail.thread_id().map(str::to_owned),
-            subject: mail.subject,
-            message_id_header: mail.message_id,
-            verdicts: verification.verdicts,
-            verification,
-            author,
-            plain_header: false,
-            undated: false,
-            spam,
-            truncated: mail.truncated,
-            size,
-            parts: mail.attachments,
-            received_count: mail.received_count,
-            forwarded_by,
-            copies,
-        };
-        (common, mail.header_to)
-    }
 }
 
 /// Waits for a transaction as long as a session may. A slower one may still be committed, and its repetition is

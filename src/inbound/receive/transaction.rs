@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::store::Connection;
-
-use super::{MessageFields, RecipientPlan, zero_retention};
+use super::forwarding::forward_all;
+use super::plan::{MessageFields, RecipientPlan};
+use super::{Services, zero_retention};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
-use crate::inbound::route::{Route, is_exact};
-use crate::jobs::{self, EnqueuedJob, Jobs};
-use crate::limits::{Kind, Limits};
-use crate::outbound::Outbound;
-use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
-use crate::store;
-use crate::store::blobs::objects::Objects;
+use crate::jobs::{self, EnqueuedJob};
 use crate::store::messages;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::messages::removals::Reason;
-use crate::store::webhooks::routes::Action;
+use crate::store::{self, Connection};
 use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
 /// Result of the commit for one recipient.
@@ -45,15 +39,6 @@ pub(super) enum StoredAs {
     Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
     /// Zero retention: rows that are removed after their attempts.
     Passing,
-}
-
-/// Services used inside the transaction.
-#[derive(Clone, Copy)]
-pub(super) struct Services<'a> {
-    pub(crate) jobs: &'a Jobs,
-    pub(crate) outbound: &'a Outbound,
-    pub(crate) limits: &'a Limits,
-    pub(crate) objects: &'a Objects,
 }
 
 /// Stores the message of each recipient, and the mail data once if any of them needs it; the second value is true if it
@@ -179,56 +164,4 @@ fn store_one(
         stored.jobs.push(left);
     }
     Ok(stored)
-}
-
-/// Enqueues a dispatch for each forward route of a recipient and returns the jobs. A route that forwarded the message
-/// before does not forward it again (contract 4.1).
-pub(super) fn forward_all(
-    tx: &Connection,
-    ways: Services<'_>,
-    common: &MessageFields,
-    plan: &RecipientPlan,
-    message: Option<MessageRowId>,
-    raw_id: MailDataRowId,
-    now: Timestamp,
-) -> store::Result<Vec<EnqueuedJob>> {
-    let mut jobs = Vec::new();
-    let due = forwards(common, plan).count();
-    let (running, copies) = share_copies(common.copies, due);
-    ways.limits.count_refused(Kind::LocalCopies, due - running);
-    for route in forwards(common, plan).take(running) {
-        let Some(to) = route.row.destination.as_deref() else { continue };
-        let forward = Forward {
-            account: plan.recipient.account,
-            message,
-            route: &route.row.public_id,
-            to,
-            domain: plan.recipient.mailbox.domain().as_str(),
-            mail_from: &common.mail_from,
-            trace: &plan.trace,
-            raw_id,
-            copies,
-            recipient: &plan.recipient.mailbox,
-            exact: is_exact(&route.row.match_pattern),
-            policy: route.row.on_auth_fail,
-            verification: &common.verification,
-            mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
-            author: common.author.as_deref(),
-            plain_header: common.plain_header,
-        };
-        jobs.extend(ways.outbound.forward(tx, forward, now)?);
-    }
-    Ok(jobs)
-}
-
-/// Returns the forward routes of a recipient.
-pub(super) fn forwards<'p>(
-    common: &'p MessageFields,
-    plan: &'p RecipientPlan,
-) -> impl Iterator<Item = &'p Arc<Route>> {
-    let goes_round = common.received_count > MAX_RECEIVED;
-    plan.routes.iter().filter(move |route| {
-        let again = common.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());
-        route.row.action == Action::Forward && !again && !goes_round
-    })
 }

@@ -4,16 +4,15 @@
 //! Duplicates are not suppressed here: there is nothing stored that a message could repeat, and if no receiver took the
 //! first one, repeating it is the sender's only way to try again.
 
-use crate::store::Connection;
-
-use super::transaction::{Services, forward_all, forwards};
-use super::{MessageFields, RecipientPlan};
+use super::Services;
+use super::forwarding::{forward_all, forwards};
+use super::plan::{MessageFields, RecipientPlan};
 use crate::clock::Timestamp;
 use crate::id::{MailDataRowId, MessageId};
 use crate::jobs::{EnqueuedJob, JobSubject};
-use crate::store;
 use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::NewPassing;
+use crate::store::{self, Connection};
 use crate::webhook;
 use crate::webhook::attempt::zero_retention::EventMetadata;
 

@@ -37,9 +37,6 @@ use progress::Progress;
 use reach::{Candidate, Left, Reached};
 use tls::ClientTls;
 
-/// Limit of a transcript, in octets.
-pub const MAX_TRANSCRIPT: usize = 16 * 1024;
-
 /// Recipients per transaction: the number that every host has to accept (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
 

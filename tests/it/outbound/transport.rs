@@ -11,10 +11,10 @@ use mailkite::testing::jobs::Flow;
 use mailkite::testing::mail::address::Mailbox;
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Guard, Policy};
-use mailkite::testing::outbound::client::Timeouts;
+use mailkite::testing::outbound::client::{MAX_TRANSCRIPT, Timeouts};
+use mailkite::testing::outbound::transport::Transport;
 use mailkite::testing::outbound::transport::mx::MxResolver;
 use mailkite::testing::outbound::transport::tls::ClientTls;
-use mailkite::testing::outbound::transport::{MAX_TRANSCRIPT, Transport};
 use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, Verdict};
 
 use crate::support::dns::DnsServer;
