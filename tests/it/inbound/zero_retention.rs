@@ -11,9 +11,10 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::Swept;
 use mailkite::testing::store::webhooks::routes::Action;
 
+use crate::support::database::{open_database, orphaned_objects};
 use crate::support::dev_process::DevProcess;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, message, open_database, orphaned_objects};
+use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery)

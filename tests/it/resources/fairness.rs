@@ -13,8 +13,9 @@ use crate::support::dns::DnsServer;
 use crate::support::outbound::deliver_to_loopback;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote_host::RemoteHost;
-use crate::support::server::{Server, until};
+use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
+use crate::support::wait::until;
 
 /// Inserts due deliveries of the owner to `url` with their jobs.
 async fn backlog(server: &Server, url: &str, count: i64) {

@@ -10,8 +10,10 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::audit::{assert_audited, audit};
+use crate::support::database::open_database;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, open_database, until};
+use crate::support::server::Server;
+use crate::support::wait::until;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

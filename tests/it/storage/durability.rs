@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::audit::{assert_audited, assert_ledger};
+use crate::support::database::{assert_sound, open_database};
 use crate::support::dev_process::{DevProcess, failed_start, http_get};
 use crate::support::machine::skip;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{assert_sound, message, open_database};
+use crate::support::server::message;
 use crate::support::smtp::SmtpClient;
 
 const CYCLES: usize = 20;

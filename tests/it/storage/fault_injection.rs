@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::api::Api;
 use crate::support::audit::assert_ledger;
+use crate::support::database::assert_sound;
 use crate::support::machine::skip;
 use crate::support::promises::{Kind, Listeners, Promises};
 use crate::support::serve_process::{ServeProcess, configure};
-use crate::support::server::{DEADLINE, assert_sound};
+use crate::support::server::DEADLINE;
 use crate::support::smtp::SmtpClient;
 
 /// A server in this process.

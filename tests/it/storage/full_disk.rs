@@ -15,11 +15,12 @@ use serde_json::json;
 
 use crate::support::api::Api;
 use crate::support::audit::assert_audited;
+use crate::support::database::{assert_sound, open_database, orphaned_objects};
 use crate::support::dev_process::{DevProcess, http_get};
 use crate::support::machine::skip;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::serve_process::ServeProcess;
-use crate::support::server::{Server, assert_sound, message, open_database, orphaned_objects};
+use crate::support::server::{Server, message};
 use crate::support::smtp::{SmtpClient, SmtpReply};
 
 /// Limit for mail to be accepted again once there is room.
