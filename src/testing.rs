@@ -100,7 +100,7 @@ pub mod mail {
     }
 }
 pub mod memory_budget {
-    pub use crate::memory_budget::Door;
+    pub use crate::memory_budget::Consumer;
 }
 pub mod net {
     pub mod dns {

@@ -278,8 +278,8 @@ mod tests {
         let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let caps = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
-        let slot = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
+        let limits = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
+        let slot = Arc::new(Connections::new(limits)).admit(address.ip()).unwrap();
         let serving =
             tokio::spawn(
                 async move { begin(&shared, stream, address, &slot, GracefulShutdown::new().watcher()).await },

@@ -208,7 +208,7 @@ mod tests {
         assert!(tables.get(&RowId::new(0)).is_some());
         put(3);
         assert!(tables.weighted_size() <= u64::try_from(3 * one).unwrap_or(0));
-        let is_kept = |account| tables.contains_key(&RowId::new(account));
-        assert_eq!([0, 1, 2, 3].map(is_kept), [true, false, true, true]);
+        let is_cached = |account| tables.contains_key(&RowId::new(account));
+        assert_eq!([0, 1, 2, 3].map(is_cached), [true, false, true, true]);
     }
 }

@@ -17,18 +17,18 @@ use crate::store::{self, Connection};
 /// before does not forward it again (contract 4.1).
 pub(super) fn forward_all(
     tx: &Connection,
-    ways: Services<'_>,
-    common: &MessageFields,
+    services: Services<'_>,
+    fields: &MessageFields,
     plan: &RecipientPlan,
     message: Option<MessageRowId>,
     raw_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let mut jobs = Vec::new();
-    let due = forwards(common, plan).count();
-    let (running, copies) = share_copies(common.copies, due);
-    ways.limits.count_refused(Kind::LocalCopies, due - running);
-    for route in forwards(common, plan).take(running) {
+    let due = forwards(fields, plan).count();
+    let (running, copies) = share_copies(fields.copies, due);
+    services.limits.count_refused(Kind::LocalCopies, due - running);
+    for route in forwards(fields, plan).take(running) {
         let Some(to) = route.row.destination.as_deref() else { continue };
         let forward = Forward {
             account: plan.recipient.account,
@@ -36,31 +36,31 @@ pub(super) fn forward_all(
             route: &route.row.public_id,
             to,
             domain: plan.recipient.mailbox.domain().as_str(),
-            mail_from: &common.mail_from,
+            mail_from: &fields.mail_from,
             trace: &plan.trace,
             raw_id,
             copies,
             recipient: &plan.recipient.mailbox,
             exact: is_exact(&route.row.match_pattern),
             policy: route.row.on_auth_fail,
-            verification: &common.verification,
-            mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
-            author: common.author.as_deref(),
-            plain_header: common.plain_header,
+            verification: &fields.verification,
+            mark: fields.message_id_header.as_deref().unwrap_or(&plan.own_id),
+            author: fields.author.as_deref(),
+            plain_header: fields.plain_header,
         };
-        jobs.extend(ways.outbound.forward(tx, forward, now)?);
+        jobs.extend(services.outbound.forward(tx, forward, now)?);
     }
     Ok(jobs)
 }
 
 /// Returns the forward routes of a recipient.
 pub(super) fn forwards<'p>(
-    common: &'p MessageFields,
+    fields: &'p MessageFields,
     plan: &'p RecipientPlan,
 ) -> impl Iterator<Item = &'p Arc<Route>> {
-    let goes_round = common.received_count > MAX_RECEIVED;
+    let goes_round = fields.received_count > MAX_RECEIVED;
     plan.routes.iter().filter(move |route| {
-        let again = common.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());
+        let again = fields.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());
         route.row.action == Action::Forward && !again && !goes_round
     })
 }

@@ -51,7 +51,7 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Confirmation of an accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Receipt {
+pub(crate) struct AcceptedMessage {
     /// Public id of the message of the first recipient.
     pub(crate) id: String,
 }
@@ -113,7 +113,7 @@ impl Inbound {
         peer: &Peer,
         envelope: Envelope<Recipient>,
         data: MailData,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         self.receive_checked(peer, envelope, data, Checks::All).await
     }
 
@@ -124,7 +124,7 @@ impl Inbound {
         envelope: Envelope<Recipient>,
         data: MailData,
         checks: Checks,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         let outcome = self.accept(peer, envelope, data, checks).await;
         let metrics = &self.shared.metrics;
         match &outcome {
@@ -147,7 +147,7 @@ impl Inbound {
         envelope: Envelope<Recipient>,
         data: MailData,
         checks: Checks,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
         // The first of several accounts is charged; a message to an address of our own is charged to the server.
@@ -157,7 +157,7 @@ impl Inbound {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {
                 let read = tokio::task::spawn_blocking(move || draft.read_all().map(|bytes| (bytes, draft)));
-                let (bytes, draft) = read.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
+                let (bytes, draft) = read.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_error)?;
                 (bytes, Some(draft))
             }
         };
@@ -195,31 +195,31 @@ impl Inbound {
         let forwarded_by = mime::field_values(&bytes, FORWARDED);
         let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
         let plain_header = is_plain_header(&bytes, &mail);
-        let (mut common, to_names) =
+        let (mut fields, to_names) =
             MessageFields::new(mail, mail_from, hostname, verification, spam, size, (forwarded_by, copies));
-        (common.verdicts, common.plain_header, common.undated) = (verdicts, plain_header, is_undated(&bytes));
+        (fields.verdicts, fields.plain_header, fields.undated) = (verdicts, plain_header, is_undated(&bytes));
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<RecipientPlan> = envelope
             .recipients
             .into_iter()
             .map(|recipient| {
-                self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
+                self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &fields, now)
             })
             .collect();
         let (raw, placed, fresh) = if plans.iter().all(RecipientPlan::is_dropped) {
             (NewMailData::inline(&[]), None, None)
-        } else if draft.is_none() && bytes.len() <= mail_data::INLINE_MAX && common.parts.is_empty() {
+        } else if draft.is_none() && bytes.len() <= mail_data::INLINE_MAX && fields.parts.is_empty() {
             (NewMailData::inline(&bytes), None, Some(Bytes::from(bytes)))
         } else {
             let (raw, placed) = self.keep(draft, bytes, id.clone(), now).await?;
             (raw, Some(placed), None)
         };
         drop(turn);
-        let receipt = self.commit(id, common, plans, (raw, placed), fresh, now).await?;
+        let accepted = self.commit(id, fields, plans, (raw, placed), fresh, now).await?;
         // Few messages go both to an address of ours and to another one, and reading a report twice changes nothing.
         self.settle_reports(reports, now).await?;
-        self.report_forwards(forwards, now).await.map(|_| receipt)
+        self.report_forwards(forwards, now).await.map(|_| accepted)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
@@ -231,7 +231,7 @@ impl Inbound {
         id: &MessageId,
         fingerprint: &[u8],
         to_names: &[mime::NamedAddress],
-        common: &MessageFields,
+        fields: &MessageFields,
         now: Timestamp,
     ) -> RecipientPlan {
         let address = recipient.mailbox.canonical();
@@ -241,8 +241,8 @@ impl Inbound {
         }
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
         // Another device may send the same.
-        let device = common.undated.then(|| peer.address.to_canonical().to_string());
-        let parts = [fingerprint, common.mail_from.as_bytes(), address.as_bytes()];
+        let device = fields.undated.then(|| peer.address.to_canonical().to_string());
+        let parts = [fingerprint, fields.mail_from.as_bytes(), address.as_bytes()];
         for part in parts.into_iter().chain(device.as_ref().map(String::as_bytes)) {
             context.update(&part.len().to_le_bytes());
             context.update(part);
@@ -257,7 +257,7 @@ impl Inbound {
             runs: recipient.runs(),
             routes: std::mem::take(&mut recipient.routes),
             to_name: mime::display_name(to_names, &to).map(str::to_owned),
-            trace: format!("{}{received}", common.verification.authentication_results),
+            trace: format!("{}{received}", fields.verification.authentication_results),
             own_id: id.to_string(),
             recipient,
         }
@@ -272,7 +272,7 @@ impl Inbound {
         now: Timestamp,
     ) -> Result<(NewMailData, UncommittedObject), ReceiveError> {
         let objects = self.shared.objects.clone();
-        let kept = tokio::task::spawn_blocking(move || {
+        let writing = tokio::task::spawn_blocking(move || {
             let draft = match draft {
                 Some(draft) => draft,
                 None => {
@@ -283,36 +283,36 @@ impl Inbound {
             };
             objects.commit(draft, &id, now)
         });
-        let placed = kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
+        let placed = writing.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_error)?;
         Ok((NewMailData::File(placed.object().clone()), placed))
     }
 
     async fn commit(
         &self,
         id: MessageId,
-        common: MessageFields,
+        fields: MessageFields,
         plans: Vec<RecipientPlan>,
         (raw, placed): (NewMailData, Option<UncommittedObject>),
         data: Option<Bytes>,
         now: Timestamp,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         let first = id.to_string();
-        let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
-        let attachments = common.parts.len();
+        let (from, subject, size) = (fields.from_addr.clone(), fields.subject.clone(), fields.size);
+        let attachments = fields.parts.len();
         let (jobs, outbound) = (self.shared.jobs.clone(), self.shared.outbound.clone());
         let limits = Arc::clone(&self.shared.limits);
         let objects = self.shared.objects.clone();
         let written = self.shared.db.write_naming(placed.into_iter().collect(), move |tx| {
-            let ways = Services { jobs: &jobs, outbound: &outbound, limits: &limits, objects: &objects };
-            store_all(tx, ways, id, &common, plans, &raw, now)
+            let services = Services { jobs: &jobs, outbound: &outbound, limits: &limits, objects: &objects };
+            store_all(tx, services, id, &fields, plans, &raw, now)
         });
         let stored = within_deadline(written).await?;
         let id = stored.first().map_or(first, |one| one.id.clone());
         for one in stored {
-            if let StoredAs::Message { account, domain, row } = one.kept {
+            if let StoredAs::Message { account, domain, row } = one.stored_as {
                 let event = Event { id: one.id.clone(), domain, body: Body::Received(row) };
-                self.shared.feed.realtime.publish(account, event);
-                self.shared.feed.publish(|| Activity::Accepted {
+                self.shared.publisher.realtime.publish(account, event);
+                self.shared.publisher.publish(|| Activity::Accepted {
                     message_id: one.id,
                     from: from.clone(),
                     to: one.to,
@@ -323,11 +323,13 @@ impl Inbound {
                 });
             }
             if let Some(data) = &data {
-                one.fresh.into_iter().for_each(|fresh| self.shared.fresh.put(fresh, data.clone()));
+                one.first_attempts
+                    .into_iter()
+                    .for_each(|fresh| self.shared.first_attempt_cache.put(fresh, data.clone()));
             }
             one.jobs.into_iter().for_each(EnqueuedJob::notify_committed);
         }
-        Ok(Receipt { id })
+        Ok(AcceptedMessage { id })
     }
 }
 
@@ -349,13 +351,13 @@ fn reading<T>(size: usize, read: impl FnOnce() -> T) -> T {
 /// recognised then; nothing that it relies on is undone.
 async fn within_deadline<T>(written: impl Future<Output = store::Result<T>>) -> Result<T, ReceiveError> {
     match tokio::time::timeout(COMMIT_DEADLINE, written).await {
-        Ok(written) => written.map_err(storage_trouble),
+        Ok(written) => written.map_err(storage_error),
         Err(_) => Err(ReceiveError::Busy),
     }
 }
 
 /// Logs the error once, here; the sender learns only whether a retry helps.
-fn storage_trouble(error: store::Error) -> ReceiveError {
+fn storage_error(error: store::Error) -> ReceiveError {
     match error {
         store::Error::Limit { .. } => ReceiveError::AccountFull,
         _ if error.is_full() => {

@@ -73,7 +73,7 @@ impl MessageFields {
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.sender_address(&mail_from, hostname);
         let author = mail.author_domain().map(str::to_owned);
-        let common = Self {
+        let fields = Self {
             from_name: mime::display_name(&mail.header_from, &from_addr).map(str::to_owned),
             from_addr,
             mail_from,
@@ -93,7 +93,7 @@ impl MessageFields {
             forwarded_by,
             copies,
         };
-        (common, mail.header_to)
+        (fields, mail.header_to)
     }
 }
 

@@ -20,14 +20,14 @@ pub(super) struct Stored {
     pub(crate) id: String,
     pub(crate) to: String,
     pub(crate) jobs: Vec<EnqueuedJob>,
-    pub(crate) kept: StoredAs,
+    pub(crate) stored_as: StoredAs,
     /// Deliveries that may be attempted without reading the stored message.
-    pub(crate) fresh: Vec<CachedMessage>,
+    pub(crate) first_attempts: Vec<CachedMessage>,
 }
 
 impl Stored {
     const fn nothing(id: String, to: String) -> Self {
-        Self { id, to, jobs: Vec::new(), kept: StoredAs::Nothing, fresh: Vec::new() }
+        Self { id, to, jobs: Vec::new(), stored_as: StoredAs::Nothing, first_attempts: Vec::new() }
     }
 }
 
@@ -38,16 +38,16 @@ pub(super) enum StoredAs {
     /// A message.
     Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
     /// Zero retention: rows that are removed after their attempts.
-    Passing,
+    ZeroRetention,
 }
 
 /// Stores the message of each recipient, and the mail data once if any of them needs it; the second value is true if it
 /// was stored.
 pub(super) fn store_all(
     tx: &Connection,
-    ways: Services<'_>,
+    services: Services<'_>,
     first: MessageId,
-    common: &MessageFields,
+    fields: &MessageFields,
     plans: Vec<RecipientPlan>,
     raw: &NewMailData,
     now: Timestamp,
@@ -74,24 +74,24 @@ pub(super) fn store_all(
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let jobs = zero_retention::store(tx, ways, &id, common, &plan, raw_id, now)?;
+            let jobs = zero_retention::store(tx, services, &id, fields, &plan, raw_id, now)?;
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
-            let kept = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::Passing };
-            stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
+            let stored_as = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::ZeroRetention };
+            stored.push(Stored { id: id.to_string(), to, jobs, stored_as, first_attempts: Vec::new() });
             continue;
         }
         let window =
-            if common.undated { store::messages::dedup::UNDATED_WINDOW } else { store::messages::dedup::WINDOW };
-        let (mail_from, size) = (common.mail_from.as_str(), common.size);
+            if fields.undated { store::messages::dedup::UNDATED_WINDOW } else { store::messages::dedup::WINDOW };
+        let (mail_from, size) = (fields.mail_from.as_str(), fields.size);
         let original = store::messages::dedup::Original { mail_from, to_addr: &to, size, window };
-        if let Some(id) = store::messages::dedup::find(tx, ways.objects, plan.fingerprint, original, now)? {
+        if let Some(id) = store::messages::dedup::find(tx, services.objects, plan.fingerprint, original, now)? {
             stored.push(Stored::nothing(id, to));
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        stored.push(store_one(tx, ways, id, to, common, plan, raw_id()?, now)?);
+        stored.push(store_one(tx, services, id, to, fields, plan, raw_id()?, now)?);
     }
     Ok((stored, raw_row.is_some()))
 }
@@ -100,50 +100,50 @@ pub(super) fn store_all(
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
 fn store_one(
     tx: &Connection,
-    ways: Services<'_>,
+    services: Services<'_>,
     id: MessageId,
     to: String,
-    common: &MessageFields,
+    fields: &MessageFields,
     plan: RecipientPlan,
     raw_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
-    ways.limits.admit_mail(tx, account)?;
-    let blocked = store::webhooks::blocked_senders::is_blocked(tx, account, &common.from_addr)?;
+    services.limits.admit_mail(tx, account)?;
+    let blocked = store::webhooks::blocked_senders::is_blocked(tx, account, &fields.from_addr)?;
     let new = messages::NewMessage {
         public_id: id.clone(),
         account_id: account,
         domain_id: domain,
         route_id: plan.route_id(),
-        mail_from: common.mail_from.clone(),
-        from_addr: common.from_addr.clone(),
-        from_name: common.from_name.clone(),
+        mail_from: fields.mail_from.clone(),
+        from_addr: fields.from_addr.clone(),
+        from_name: fields.from_name.clone(),
         to_addr: to.clone(),
         to_name: plan.to_name.clone(),
-        subject: common.subject.clone(),
-        message_id_header: common.message_id_header.clone(),
-        thread_id: common.thread_id.clone(),
-        spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
-        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
-        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
-        spam: if blocked { Some("spam") } else { common.spam },
+        subject: fields.subject.clone(),
+        message_id_header: fields.message_id_header.clone(),
+        thread_id: fields.thread_id.clone(),
+        spf: fields.verdicts.spf.map(|verdict| verdict.as_str()),
+        dkim: fields.verdicts.dkim.map(|verdict| verdict.as_str()),
+        dmarc: fields.verdicts.dmarc.map(|verdict| verdict.as_str()),
+        spam: if blocked { Some("spam") } else { fields.spam },
         trace: plan.trace.clone(),
-        truncated: common.truncated,
-        attachment_count: common.parts.len(),
-        size: common.size,
+        truncated: fields.truncated,
+        attachment_count: fields.parts.len(),
+        size: fields.size,
         raw_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
     store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
     store::messages::dedup::insert(tx, plan.fingerprint, row, now)?;
-    store::messages::attachments::insert_all(tx, row, &common.parts)?;
-    let kept = StoredAs::Message { account, domain, row };
-    let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), kept, fresh: Vec::new() };
+    store::messages::attachments::insert_all(tx, row, &fields.parts)?;
+    let stored_as = StoredAs::Message { account, domain, row };
+    let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), stored_as, first_attempts: Vec::new() };
     if blocked {
         return Ok(stored);
     }
-    stored.jobs = forward_all(tx, ways, common, &plan, Some(row), raw_id, now)?;
+    stored.jobs = forward_all(tx, services, fields, &plan, Some(row), raw_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
@@ -155,11 +155,11 @@ fn store_one(
             url,
         };
         let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
+        let left = services.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
-            stored.fresh.push(CachedMessage { delivery, message, route, version });
+            stored.first_attempts.push(CachedMessage { delivery, message, route, version });
         }
         stored.jobs.push(left);
     }

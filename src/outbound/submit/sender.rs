@@ -84,7 +84,7 @@ impl Outbound {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
                 made.map_err(|error| match error {
                     DomainError::Store(error) => error,
-                    DomainError::Keys(KeyError::Crowded(_)) => store::Error::Busy,
+                    DomainError::Keys(KeyError::Busy(_)) => store::Error::Busy,
                     error => {
                         tracing::error!(%error, "the keys of a domain could not be made");
                         store::Error::Corrupt("DKIM key")

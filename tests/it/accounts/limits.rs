@@ -261,8 +261,8 @@ async fn regexes_of_an_account_fit_one_budget_and_its_changes_are_its_own() {
             refused += 1;
         }
     }
-    let kept = server.query::<i64>("SELECT count(*) FROM route WHERE domain_id IS NULL").await;
-    assert!((1..40).contains(&kept) && kept + refused == 40, "{kept} of 40 fit");
+    let stored = server.query::<i64>("SELECT count(*) FROM route WHERE domain_id IS NULL").await;
+    assert!((1..40).contains(&stored) && stored + refused == 40, "{stored} of 40 fit");
     let big = "/(x.{1,400}){60}/";
     owner.post("/api/routes", json!({"match": big, "action": "store"})).await.expect_field(400, "bad_match", "match");
     // Small ones still do, also beside what was there.

@@ -164,8 +164,8 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
     for _ in 0..205 {
         again().await;
     }
-    let kept = "SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) FROM attempt";
-    assert_eq!(server.query::<String>(kept).await, "200 7 206");
+    let attempts = "SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) FROM attempt";
+    assert_eq!(server.query::<String>(attempts).await, "200 7 206");
     assert_eq!(used(&ada).await, without + captured(&server).await);
     let attempts = ada.get(&format!("/api/deliveries/{delivery}/attempts")).await.expect(200);
     let filler = attempts[0]["response_headers"]["x-filler"].as_str().unwrap();

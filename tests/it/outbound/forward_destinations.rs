@@ -32,9 +32,9 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
     setup.until_idle().await;
     assert!(setup.remote.is_drained(), "nothing leaves before that");
     assert_eq!(route(&eve).await["last_status"], "unproven");
-    let kept = eve.get("/api/messages").await.expect(200);
-    assert_eq!(kept.as_array().unwrap().len(), 12, "it is stored all the same");
-    let path = format!("/api/messages/{}/transmissions", kept[0]["id"].as_str().unwrap());
+    let messages = eve.get("/api/messages").await.expect(200);
+    assert_eq!(messages.as_array().unwrap().len(), 12, "it is stored all the same");
+    let path = format!("/api/messages/{}/transmissions", messages[0]["id"].as_str().unwrap());
     let shown = eve.get(&path).await.expect(200);
     assert_eq!((&shown[0]["settled"], &shown[0]["recipients"][0]["status"]), (&json!(true), &json!("failed")));
     assert!(shown[0]["recipients"][0]["diagnostic"].as_str().unwrap().contains("has not confirmed"), "{shown}");
@@ -119,8 +119,8 @@ async fn a_destination_that_declines_gets_nothing_of_what_waits_for_it() {
     setup.until_idle().await;
     assert!(setup.remote.is_drained());
     assert_eq!(route(&eve).await["last_status"], "unproven");
-    let kept = eve.get("/api/messages").await.expect(200);
-    let path = format!("/api/messages/{}/transmissions", kept[0]["id"].as_str().unwrap());
+    let messages = eve.get("/api/messages").await.expect(200);
+    let path = format!("/api/messages/{}/transmissions", messages[0]["id"].as_str().unwrap());
     let shown = eve.get(&path).await.expect(200);
     assert_eq!((&shown[0]["settled"], &shown[0]["recipients"][0]["status"]), (&json!(true), &json!("bounced")));
     assert!(shown[0]["recipients"][0]["diagnostic"].as_str().unwrap().contains("has not confirmed"), "{shown}");

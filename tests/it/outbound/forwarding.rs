@@ -47,8 +47,11 @@ async fn an_injected_message_leaves_only_with_a_from_that_the_account_may_send_f
     assert!(text.contains("DKIM-Signature: v=1; a=rsa-sha256;") && text.contains("d=inbox.test;"), "{text}");
     setup.until_idle().await;
     assert!(setup.remote.is_drained());
-    let kept = setup.owner.get("/api/messages").await.expect(200);
-    assert_eq!((&kept[0]["spf"], &kept[0]["dkim"], &kept[0]["dmarc"]), (&json!(null), &json!(null), &json!(null)));
+    let messages = setup.owner.get("/api/messages").await.expect(200);
+    assert_eq!(
+        (&messages[0]["spf"], &messages[0]["dkim"], &messages[0]["dmarc"]),
+        (&json!(null), &json!(null), &json!(null))
+    );
     // What stays here may have any From.
     setup.owner.post("/api/routes", json!({"match": "in@inbox.test", "action": "store"})).await.expect(201);
     let body = json!({"from": "ceo@bank.example", "address": "in@inbox.test", "subject": "x", "text": "y"});
@@ -353,8 +356,11 @@ async fn check_tells_of_envelope_senders_that_align_with_a_users_domain() {
             bootstrap::verified_domain(tx, owner.id, "mailkite.test", now)
         })
         .await;
-    let told = check("");
-    assert!(told.contains("mailkite.test is of the same organization") && told.contains("forward_domain"), "{told}");
+    let printed = check("");
+    assert!(
+        printed.contains("mailkite.test is of the same organization") && printed.contains("forward_domain"),
+        "{printed}"
+    );
     assert!(!check("[outbound]\nforward_domain = \"fwd.example.net\"\n").contains("same organization"));
     setup.server.stop().await;
 }

@@ -27,8 +27,8 @@ async fn a_host_that_wants_a_name_for_our_ipv6_address_gets_the_mail_over_ipv4()
         let rig = Rig::new(four.address.port(), |_| {}).await;
         rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
         let done = rig.send().await;
-        assert_eq!(verdict(&done), Verdict::Sent, "{stage}: {}", done.receipt.transcript);
-        assert!(done.receipt.transcript.contains(reply), "{}", done.receipt.transcript);
+        assert_eq!(verdict(&done), Verdict::Sent, "{stage}: {}", done.record.transcript);
+        assert!(done.record.transcript.contains(reply), "{}", done.record.transcript);
         assert_eq!(four.next_mail().await.recipients(), ["ada@remote.test"]);
         assert_eq!(verdict(&rig.send().await), Verdict::Sent);
         assert_eq!(six.connections(), 1, "{stage}: it is not asked again at once");
@@ -98,7 +98,7 @@ async fn a_refusal_for_want_of_a_name_is_held_against_the_address_that_gave_it()
     }
     for (asked, passed) in [(1, 61), (2, 61), (2, 61), (3, 0)] {
         let done = rig.send().await;
-        assert_eq!(verdict(&done), Verdict::Sent, "{}", done.receipt.transcript);
+        assert_eq!(verdict(&done), Verdict::Sent, "{}", done.record.transcript);
         assert_eq!(six.connections(), asked, "for longer each time");
         clock.advance(Duration::from_secs(passed));
     }

@@ -263,7 +263,7 @@ async fn passes_by(rig: &Rig, good: &RemoteHost) {
     for _ in 0..5 {
         let done = rig.send().await;
         assert_eq!(verdict(&done), Verdict::Sent);
-        assert!(!done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+        assert!(!done.record.transcript.contains("127.0.0.2"), "{}", done.record.transcript);
     }
     assert_eq!(good.connections(), 1);
 }
@@ -276,7 +276,7 @@ async fn an_address_that_does_not_answer_is_passed_by_and_remembered() {
     let rig = Rig::new(good.address.port(), |_| {}).await;
     rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
     let done = rig.send().await;
-    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
+    assert_eq!((verdict(&done), done.record.address), (Verdict::Sent, Some(good.address)));
     good.next_mail().await;
     passes_by(&rig, &good).await;
 }
@@ -290,8 +290,8 @@ async fn a_preferred_host_that_does_not_answer_is_not_waited_for_by_every_messag
     rig.dns.mx("remote.test", 5, "first.remote.test").address("first.remote.test", "127.0.0.2");
     rig.dns.address("mx.remote.test", "127.0.0.3");
     let done = rig.send().await;
-    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
-    assert!(done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+    assert_eq!((verdict(&done), done.record.address), (Verdict::Sent, Some(good.address)));
+    assert!(done.record.transcript.contains("127.0.0.2"), "{}", done.record.transcript);
     good.next_mail().await;
     passes_by(&rig, &good).await;
 }
@@ -324,7 +324,7 @@ async fn a_refused_message_costs_no_connection() {
             rig.dns.address("mx.remote.test", "127.0.0.3");
             for _ in 0..3 {
                 let done = rig.send().await;
-                assert_eq!(verdict(&done), Verdict::Bounced, "{stage}: {}", done.receipt.transcript);
+                assert_eq!(verdict(&done), Verdict::Bounced, "{stage}: {}", done.record.transcript);
             }
             assert_eq!(remote.connections(), 1, "{stage}");
         }

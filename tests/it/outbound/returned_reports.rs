@@ -112,7 +112,7 @@ async fn a_report_settles_the_recipient_whose_bounce_address_it_came_to_and_no_o
     let own = &bounces["ada@remote.test"];
     let complaint = "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n\
                      Original-Rcpt-To: <bob@remote.test>\r\n";
-    for (from, told, settled) in [
+    for (from, status_fields, settled) in [
         ("", bob.clone(), vec![]),
         ("", cy.clone(), vec![]),
         ("", format!("{bob}{cy}"), vec![]),
@@ -120,8 +120,9 @@ async fn a_report_settles_the_recipient_whose_bounce_address_it_came_to_and_no_o
         ("ada@remote.test", ada.clone(), vec![]),
         ("", format!("{bob}{ada}{cy}"), vec!["ada@remote.test"]),
     ] {
-        let part =
-            format!("Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.remote.test\r\n{told}");
+        let part = format!(
+            "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.remote.test\r\n{status_fields}"
+        );
         let dsn = report("delivery-status", &part, own);
         assert_eq!(SmtpClient::connect_and_greet(setup.server.smtp).await.mail(from, &[own], &dsn).await.code, 250);
         let shown = setup.message(&id).await;
@@ -132,11 +133,11 @@ async fn a_report_settles_the_recipient_whose_bounce_address_it_came_to_and_no_o
             .filter(|one| one["status"] == "bounced")
             .map(|one| one["address"].as_str().unwrap())
             .collect();
-        assert_eq!(bounced, settled, "{from:?} {told}");
+        assert_eq!(bounced, settled, "{from:?} {status_fields}");
         let suppressed = setup.owner.get("/api/contacts/suppressions").await.expect(200);
         let suppressed: Vec<&str> =
             suppressed["suppressions"].as_array().unwrap().iter().map(|row| row["email"].as_str().unwrap()).collect();
-        assert_eq!(suppressed, settled, "{from:?} {told}");
+        assert_eq!(suppressed, settled, "{from:?} {status_fields}");
     }
     // A complaint counts for whose address it came to, whomever it names; a DSN of a rewritten address does.
     let arf = report("feedback-report", complaint, own);
@@ -217,8 +218,11 @@ async fn a_complaint_at_the_address_of_a_feedback_loop_has_to_prove_which_copy_i
             .await;
         assert_eq!(reply.code, 250, "{reply:?}");
         if counts {
-            let told = receiver.next_request().await.json();
-            assert_eq!((&told["type"], &told["data"]["to"]), (&json!("email.complained"), &json!("ada@remote.test")));
+            let event = receiver.next_request().await.json();
+            assert_eq!(
+                (&event["type"], &event["data"]["to"]),
+                (&json!("email.complained"), &json!("ada@remote.test"))
+            );
         }
         // Settled before the 250 was said.
         let settled: i64 = setup.server.query("SELECT count(*) FROM suppression WHERE reason = 'complaint'").await;

@@ -107,14 +107,14 @@ async fn a_batch_sends_to_each_and_fails_for_those_alone() {
         )
         .await
         .expect(200);
-    let told: Vec<(&str, &str, &str)> = answer["results"]
+    let outcomes: Vec<(&str, &str, &str)> = answer["results"]
         .as_array()
         .unwrap()
         .iter()
         .map(|one| (one["to"].as_str().unwrap(), one["status"].as_str().unwrap(), one["code"].as_str().unwrap_or("")))
         .collect();
     assert_eq!(
-        told,
+        outcomes,
         [
             ("ada@remote.test", "sent", ""),
             ("nobody", "failed", "bad_address"),

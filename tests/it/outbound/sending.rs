@@ -122,12 +122,12 @@ async fn what_is_refused_for_good_bounces_and_a_dead_mailbox_is_suppressed() {
         events.push(request.json());
     }
     events.sort_by_key(|event| event["data"]["to"].as_str().unwrap().to_owned());
-    let told: Vec<(&str, &str)> = events
+    let types: Vec<(&str, &str)> = events
         .iter()
         .map(|event| (event["type"].as_str().unwrap(), event["data"]["bounce"]["diagnostic"].as_str().unwrap_or("")))
         .collect();
     assert_eq!(
-        told,
+        types,
         [
             ("email.sent", ""),
             ("email.bounced", "550 5.1.1 no such user"),

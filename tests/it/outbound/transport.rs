@@ -119,7 +119,7 @@ async fn dots_are_stuffed_and_nothing_else_is_changed() {
         [b"Subject: long\r\n\r\n".to_vec(), long.repeat(3), b".end\r\n".to_vec()].concat(),
     ] {
         let done = rig.send(ADA, &data).await;
-        assert_eq!(only(&done), (Verdict::Sent, Some(250), "250 2.0.0 taken"), "{}", done.receipt.transcript);
+        assert_eq!(only(&done), (Verdict::Sent, Some(250), "250 2.0.0 taken"), "{}", done.record.transcript);
         let taken = remote.next_mail().await;
         let mut wanted = data.clone();
         if !wanted.is_empty() && !wanted.ends_with(b"\r\n") {
@@ -138,10 +138,10 @@ async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
     let rig = Rig::to(&remote, patient()).await;
     let done = rig.send(ADA, b"Subject: secret words\r\n\r\n").await;
     remote.next_mail().await;
-    assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
-    assert_eq!(done.receipt.address, Some(remote.address));
-    assert_eq!(done.receipt.tls, None);
-    let text = done.receipt.transcript;
+    assert_eq!(done.record.host.as_deref(), Some("mx.remote.test"));
+    assert_eq!(done.record.address, Some(remote.address));
+    assert_eq!(done.record.tls, None);
+    let text = done.record.transcript;
     for line in [
         "S: 220 mx.remote.test ESMTP\n",
         "C: EHLO mail.acme.test\n",
@@ -156,7 +156,7 @@ async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
     }
     assert!(!text.contains("secret"), "{text}");
     let done = rig.send(ADA, MAIL).await;
-    assert!(done.receipt.transcript.contains("a session that was kept"), "{}", done.receipt.transcript);
+    assert!(done.record.transcript.contains("a session that was kept"), "{}", done.record.transcript);
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn each_recipient_has_a_verdict_of_its_own() {
         let all = ["ada@remote.test", "gone@remote.test", "later@remote.test", "bob@remote.test", "many@remote.test"];
         let done = rig.send(&all, MAIL).await;
         let [sent, bounced, deferred] = [Verdict::Sent, Verdict::Bounced, Verdict::Deferred];
-        assert_eq!(verdicts(&done), [sent, bounced, deferred, sent, deferred], "{}", done.receipt.transcript);
+        assert_eq!(verdicts(&done), [sent, bounced, deferred, sent, deferred], "{}", done.record.transcript);
         assert_eq!(done.outcomes[1].diagnostic, "550 5.1.1 no such user");
         assert_eq!(remote.next_mail().await.recipients(), ["ada@remote.test", "bob@remote.test"]);
         // Nobody left: no data goes out.
@@ -193,7 +193,7 @@ async fn many_recipients_go_by_the_hundred_over_one_session() {
     let rig = Rig::to(&remote, patient()).await;
     let all: Vec<String> = (0..250).map(|number| format!("ada{number}@remote.test")).collect();
     let done = rig.send(&all.iter().map(String::as_str).collect::<Vec<_>>(), MAIL).await;
-    assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.receipt.transcript);
+    assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.record.transcript);
     let mut taken = Vec::new();
     for count in [100, 100, 50] {
         let one = remote.next_mail().await;
@@ -272,7 +272,7 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
             let rig = Rig::to(&remote, patient()).await;
             let done = rig.send(ADA, MAIL).await;
             let (found, _, said) = only(&done);
-            assert_eq!((found, said), (verdict, diagnostic), "{at}: {}", done.receipt.transcript);
+            assert_eq!((found, said), (verdict, diagnostic), "{at}: {}", done.record.transcript);
         }
     }
 }
@@ -315,8 +315,8 @@ async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() 
         let rig = Rig::to(&remote, hasty()).await;
         let done = rig.send(ADA, MAIL).await;
         let (verdict, _, said) = only(&done);
-        assert_eq!((verdict, said), (Verdict::Deferred, diagnostic), "{at}: {}", done.receipt.transcript);
-        assert!(done.receipt.transcript.len() <= MAX_TRANSCRIPT);
+        assert_eq!((verdict, said), (Verdict::Deferred, diagnostic), "{at}: {}", done.record.transcript);
+        assert!(done.record.transcript.len() <= MAX_TRANSCRIPT);
     }
 }
 
@@ -330,8 +330,8 @@ async fn when_the_time_of_a_delivery_is_over_its_dialog_is_kept() {
         let (verdict, _, said) = only(&done);
         assert_eq!(verdict, Verdict::Deferred);
         assert!(said.starts_with("4.4.2 mx.remote.test: timed out waiting for "), "{said}");
-        assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
-        assert!(done.receipt.transcript.contains("-- mx.remote.test ["), "{}", done.receipt.transcript);
+        assert_eq!(done.record.host.as_deref(), Some("mx.remote.test"));
+        assert!(done.record.transcript.contains("-- mx.remote.test ["), "{}", done.record.transcript);
     }
 }
 
@@ -352,11 +352,11 @@ async fn the_next_host_is_asked_when_one_cannot_be_reached() {
     let config = Outbound { port: remote.address.port(), ..Outbound::default() };
     let rig = Rig::with(dns, config, patient());
     let done = rig.send(ADA, MAIL).await;
-    assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-    assert_eq!(done.receipt.host.as_deref(), Some("b.remote.test"));
+    assert_eq!(only(&done).0, Verdict::Sent, "{}", done.record.transcript);
+    assert_eq!(done.record.host.as_deref(), Some("b.remote.test"));
     remote.next_mail().await;
     assert_eq!(first.connections(), 1);
-    assert!(done.receipt.transcript.contains("S: 421 4.3.2 busy"), "{}", done.receipt.transcript);
+    assert!(done.record.transcript.contains("S: 421 4.3.2 busy"), "{}", done.record.transcript);
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
     };
     let both = || request(&["ada@remote.test", "bob@other.test"], MAIL);
     let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
-    assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.receipt.transcript);
+    assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.record.transcript);
     let mut taken = [remote.next_mail().await.recipients(), remote.next_mail().await.recipients()];
     taken.sort();
     assert_eq!(taken, [["ada@remote.test"], ["bob@other.test"]]);

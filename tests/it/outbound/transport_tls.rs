@@ -24,7 +24,7 @@ async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
     let done = rig.send(ADA, MAIL).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     assert!(remote.next_mail().await.tls);
-    assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3"));
+    assert_eq!(done.record.tls.as_deref(), Some("TLSv1.3"));
     // Refused, and answered with rubbish: in plain text then.
     for said in ["454 4.7.0 not now\r\n", "220 go\r\nrubbish instead of TLS\r\n"] {
         let script =
@@ -38,9 +38,9 @@ async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
             RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), script, ..HostConfig::default() }).await;
         let rig = Rig::to(&remote, patient()).await;
         let done = rig.send(ADA, MAIL).await;
-        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
+        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.record.transcript);
         assert!(!remote.next_mail().await.tls);
-        assert_eq!(done.receipt.tls, None);
+        assert_eq!(done.record.tls, None);
     }
 }
 
@@ -67,7 +67,7 @@ async fn tls_that_hangs_or_is_lost_at_once_is_done_without() {
         let timeouts = Timeouts { command: Duration::from_secs(1), ..patient() };
         let rig = Rig::to(&remote, timeouts).await;
         let done = rig.send(ADA, MAIL).await;
-        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
+        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.record.transcript);
         let taken = remote.next_mail().await;
         assert!(!taken.tls && taken.connection == 2);
     }
@@ -110,12 +110,12 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
                 let everywhere = request(&["a@one.test", "b@two.test"], MAIL);
                 let done =
                     transport.transmit(&flow(), &Destination::Smarthost(Arc::clone(&relay)), everywhere, NOW).await;
-                assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.receipt.transcript);
-                assert!(!done.receipt.transcript.contains("c2VjcmV0") && !done.receipt.transcript.contains("secret"));
+                assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.record.transcript);
+                assert!(!done.record.transcript.contains("c2VjcmV0") && !done.record.transcript.contains("secret"));
                 if verdict == Verdict::Sent {
                     let taken = remote.next_mail().await;
                     assert_eq!((taken.tls, taken.recipients().len()), (true, 2));
-                    assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3 (verified)"));
+                    assert_eq!(done.record.tls.as_deref(), Some("TLSv1.3 (verified)"));
                 }
             }
         }
@@ -159,7 +159,7 @@ async fn a_certificate_that_does_not_do_is_reported_by_its_name_date_or_issuer()
         let done = transport.transmit(&flow(), &smarthost, request(&["a@one.test"], MAIL), NOW).await;
         let said = format!("4.7.5 127.0.0.1: TLS failed: {why} (the smarthost has to show a valid certificate)");
         assert_eq!(only(&done), (Verdict::Deferred, None, said.as_str()));
-        assert!(done.receipt.transcript.contains(why), "{}", done.receipt.transcript);
+        assert!(done.record.transcript.contains(why), "{}", done.record.transcript);
     }
 }
 

@@ -206,8 +206,8 @@ async fn everything_is_synced_before_250_is_said() {
     };
     let said = |id: &str| {
         let text = format!("\"250 2.0.0 Ok: {}", &id[..id.len().min(20)]);
-        let told = calls.iter().find(|call| call.text.contains(&text));
-        told.unwrap_or_else(|| panic!("the trace does not show {text}")).began
+        let found = calls.iter().find(|call| call.text.contains(&text));
+        found.unwrap_or_else(|| panic!("the trace does not show {text}")).began
     };
     let (large_said, small_said) = (said(&large_id), said(&small_id));
 

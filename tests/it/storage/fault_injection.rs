@@ -392,8 +392,8 @@ async fn every_call_that_fails_loses_nothing_that_is_promised() {
     let runs = calls.flat_map(|call| {
         ERRNOS.into_iter().flat_map(move |errno| {
             // A call that is interrupted for ever is made again for ever.
-            let ways = [false, true].into_iter().filter(move |stays| !stays || errno != EINTR);
-            ways.flat_map(move |stays| {
+            let cases = [false, true].into_iter().filter(move |stays| !stays || errno != EINTR);
+            cases.flat_map(move |stays| {
                 let places = (1..=40).chain((45..=400).step_by(7));
                 places.map(move |nth| Failing { call, errno, nth, stays })
             })

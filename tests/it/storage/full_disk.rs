@@ -245,8 +245,8 @@ async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
         number += 1;
         assert!(number < 300, "{} octets", in_use().await);
     }
-    let told = served.wait_for_log("the database's log is large").await;
-    let named = told["others"].as_str().unwrap().to_owned();
+    let logged = served.wait_for_log("the database's log is large").await;
+    let named = logged["others"].as_str().unwrap().to_owned();
     assert!(named.contains(&format!("({})", reader.id())), "{named}");
 
     drop(reader.stdin.take());

@@ -122,7 +122,7 @@ impl Server {
             jobs: bound.jobs().clone(),
             accounts: Arc::clone(bound.accounts()),
             secrets,
-            activity: bound.feed().listen(),
+            activity: bound.publisher().listen(),
             running: tokio::spawn(bound.run(stop.clone())),
             stop,
         }
@@ -347,7 +347,7 @@ impl Server {
     /// The outcome of the next zero-retention mail, once it is removed: status, code, error.
     pub(crate) async fn next_zero_retention_attempt(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
         self.next_activity("zero-retention mail was removed", |activity| match activity {
-            Activity::Passed { status, status_code, error, .. } => Some((status, status_code, error)),
+            Activity::ZeroRetentionAttempted { status, status_code, error, .. } => Some((status, status_code, error)),
             _ => None,
         })
         .await
