@@ -71,7 +71,7 @@ pub struct Swept {
     /// Raw copies of messages that remain.
     pub raws: usize,
     /// Zero-retention mail whose webhook could not be reached in all that time.
-    pub passing: usize,
+    pub zero_retention: usize,
     /// Captures of attempts.
     pub attempts: usize,
     /// Files of clients.
@@ -112,7 +112,7 @@ impl Retention {
         Ok(Swept {
             messages: self.sweep_messages(now).await?,
             // Before the raw copies, which zero-retention rows hold.
-            passing: self.sweep_passing(now).await?,
+            zero_retention: self.sweep_zero_retention(now).await?,
             // Steps that only remove come before those that also write, for which a full disk may have no room.
             uploads: self.sweep_uploads(now).await?,
             raws: self.sweep_raws(now).await?,
@@ -158,7 +158,7 @@ impl Retention {
         }
     }
 
-    async fn sweep_passing(&self, now: Timestamp) -> store::Result<usize> {
+    async fn sweep_zero_retention(&self, now: Timestamp) -> store::Result<usize> {
         let mut gone = 0;
         loop {
             let old = self.db.read(move |c| zero_retention::list_created_before(c, now.minus(RAW_AGE), STEP)).await?;
@@ -187,7 +187,7 @@ impl Retention {
             let count = old.len();
             let mut unreadable = 0;
             for raw in old {
-                unreadable += usize::from(!self.condense(raw).await?);
+                unreadable += usize::from(!self.archive(raw).await?);
             }
             gone += count - unreadable;
             // Unreadable ones would be listed again and again.
@@ -198,7 +198,7 @@ impl Retention {
     }
 
     /// Replaces one raw copy by its readable parts; false if it cannot be read at the moment, and stays.
-    async fn condense(&self, raw: MailDataRowId) -> store::Result<bool> {
+    async fn archive(&self, raw: MailDataRowId) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
             let bytes = match mail_data::find(connection, raw)? {

@@ -39,7 +39,7 @@ pub enum KeyError {
     Failed(String),
     /// Too many requests wait for a pair.
     #[error(transparent)]
-    Crowded(#[from] QueueFull),
+    Busy(#[from] QueueFull),
 }
 
 /// PKCS #8 of the private key, and the public key as published in DNS.

@@ -6,7 +6,7 @@ use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address;
 
 use super::Inbound;
-use super::receive::{Checks, Receipt, ReceiveError};
+use super::receive::{AcceptedMessage, Checks, ReceiveError};
 use super::recipients::{AccountRecipient, Recipient};
 use crate::clock::Timestamp;
 use crate::id::{DomainRowId, random_base62};
@@ -44,7 +44,7 @@ impl Inbound {
         sender: Option<Sender>,
         route: RouteRow,
         domain: DomainRowId,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         if self.is_full() {
             return Err(ReceiveError::StorageFull);
         }

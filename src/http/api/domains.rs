@@ -156,7 +156,7 @@ impl From<DomainError> for ApiError {
             DomainError::Taken => Code::DomainTaken.into(),
             DomainError::Gone => Self::not_found(),
             DomainError::Store(error) => error.into(),
-            DomainError::Keys(KeyError::Crowded(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
+            DomainError::Keys(KeyError::Busy(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             DomainError::Keys(error @ KeyError::Failed(_)) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()

@@ -397,7 +397,7 @@ pub(crate) async fn raw(
             whole.push_bytes(bytes.into());
             Ok((headers, length, whole.body(Some(share), &hangup)).into_response())
         }
-        Some(StoredContent::Kept(_)) | None => Err(Code::RawExpired.into()),
+        Some(StoredContent::Archived(_)) | None => Err(Code::RawExpired.into()),
     }
 }
 
@@ -413,6 +413,6 @@ pub(crate) async fn delete(
         return Err(Code::MessageInQueue.into());
     }
     delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
-    app.webhooks.fresh.clear();
+    app.webhooks.first_attempt_cache.clear();
     Ok(OK)
 }

@@ -1,7 +1,7 @@
 //! Mail to our own bounce and SRS addresses: reports settle the dispatch that they are about, or are passed on to the
 //! sender of the forwarded mail. No message is stored for them.
 
-use super::{Receipt, ReceiveError, reading, within_deadline};
+use super::{AcceptedMessage, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::Inbound;
@@ -21,7 +21,7 @@ impl Inbound {
         reverse_path: &ReversePath,
         bytes: &[u8],
         now: Timestamp,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         self.settle_reports(read_reports(recipients, reverse_path, bytes), now).await?;
         if recipients.iter().any(|recipient| forwarded_for(recipient).is_some()) {
             let reports = forward_reports(recipients, reverse_path, bytes);
@@ -29,7 +29,7 @@ impl Inbound {
                 return Err(ReceiveError::NotAReport);
             }
         }
-        Ok(Receipt { id: MessageId::new(now).to_string() })
+        Ok(AcceptedMessage { id: MessageId::new(now).to_string() })
     }
 
     /// Settles the recipients that reports are about, once each.
@@ -45,14 +45,14 @@ impl Inbound {
         let settled = self.shared.db.write(move |tx| {
             let (mut raised, mut left) = (Vec::new(), Vec::new());
             for (tag, report) in &reports {
-                let (events, told) = outbound.settle_report(tx, tag, report, now)?;
+                let (events, jobs) = outbound.settle_report(tx, tag, report, now)?;
                 raised.extend(events);
-                left.extend(told);
+                left.extend(jobs);
             }
             Ok((raised, left))
         });
         let (raised, left) = within_deadline(settled).await?;
-        raised.into_iter().for_each(|one| one.publish(&self.shared.feed, &self.shared.jobs, now));
+        raised.into_iter().for_each(|one| one.publish(&self.shared.publisher, &self.shared.jobs, now));
         left.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
@@ -75,9 +75,9 @@ impl Inbound {
             Ok(left)
         });
         let left: Vec<EnqueuedJob> = within_deadline(written).await?;
-        let told = !left.is_empty();
+        let has_reported = !left.is_empty();
         left.into_iter().for_each(EnqueuedJob::notify_committed);
-        Ok(told)
+        Ok(has_reported)
     }
 }
 

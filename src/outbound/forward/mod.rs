@@ -89,9 +89,9 @@ pub(crate) struct Forward<'a> {
 /// Returns how many messages a received one may still become by forwarding: the configured limit, or less if it was
 /// forwarded before. Outsiders can forge the field, but only to lower the number.
 pub(crate) fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
-    let told = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
-    match (limits.most(Kind::LocalCopies), told) {
-        (Some(most), Some(told)) => Some(most.min(told)),
+    let announced = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
+    match (limits.most(Kind::LocalCopies), announced) {
+        (Some(most), Some(announced)) => Some(most.min(announced)),
         (most, _) => most,
     }
 }

@@ -84,8 +84,8 @@ impl Webhooks {
                 paused_until: self.paused_until(&url, delivery.account_id, now),
             };
             let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
-            self.feed.realtime.publish(delivery.account_id, event);
-            self.feed.publish(|| Activity::Attempted {
+            self.publisher.realtime.publish(delivery.account_id, event);
+            self.publisher.publish(|| Activity::Attempted {
                 delivery_id: delivery.public_id.to_string(),
                 message_id: delivery.event_id,
                 url,

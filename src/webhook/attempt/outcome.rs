@@ -131,17 +131,9 @@ fn retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration>
             // A number that overflows still means a very long wait.
             return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
         }
-        http_date(value).map(|at| at.since(now))
+        httpdate::parse_http_date(value).ok().map(|at| Timestamp::from(at).since(now))
     };
     values(headers, "retry-after").find_map(wait).map(|wait| wait.min(MAX_RETRY_AFTER))
-}
-
-/// Parses the three date forms of RFC 9110 §5.6.7.
-fn http_date(text: &str) -> Option<Timestamp> {
-    const FORMS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-    let parse = |form: &&str| jiff::civil::DateTime::strptime(form, text).ok();
-    let zoned = FORMS.iter().find_map(parse)?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(Timestamp::from_millis(zoned.timestamp().as_millisecond()))
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Webhooks {
             dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
             (blocked, dropped) = (control.block_sender, control.drop);
         }
-        let told = if status == DeliveryStatus::Failed && present.status == DeliveryStatus::Pending {
+        let notified = if status == DeliveryStatus::Failed && present.status == DeliveryStatus::Pending {
             let url = posted.prepared.url.as_str();
             self.tell_owner(tx, &present, url, error, row.status_code, row.created_at)?
         } else {
@@ -206,19 +206,19 @@ impl Webhooks {
                 let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
                 let standing = DeliveryState { status, attempts: posted.row.attempt, last_status_code, paused_until };
                 let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
-                self.feed.realtime.publish(delivery.account_id, event);
+                self.publisher.realtime.publish(delivery.account_id, event);
             }
-            if let Some(flow) = told {
+            if let Some(flow) = notified {
                 self.jobs.wake(&flow, posted.row.created_at);
             }
             if blocked {
                 self.db.routes_changed(posted.delivery().account_id);
             }
             if dropped {
-                self.fresh.clear();
+                self.first_attempt_cache.clear();
             }
             self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
-            self.feed.publish(|| posted.activity(status, error, next_attempt_at));
+            self.publisher.publish(|| posted.activity(status, error, next_attempt_at));
         })))
     }
 }
@@ -234,7 +234,7 @@ impl Webhooks {
         let row = deliveries::find_by_row(tx, delivery)?;
         let Some(row) = row.filter(|row| row.status == DeliveryStatus::Pending) else { return Ok(None) };
         deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
-        let told = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
+        let notified = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
         let named = row.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
         Ok(Some(Box::new(move || {
             if let Some((message, domain)) = named {
@@ -242,11 +242,11 @@ impl Webhooks {
                 let paused_until = self.paused_until(&row.url, row.account_id, now);
                 let standing =
                     DeliveryState { status: DeliveryStatus::Failed, attempts, last_status_code, paused_until };
-                self.feed
+                self.publisher
                     .realtime
                     .publish(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
             }
-            told.iter().for_each(|flow| self.jobs.wake(flow, now));
+            notified.iter().for_each(|flow| self.jobs.wake(flow, now));
         })))
     }
 

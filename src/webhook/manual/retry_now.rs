@@ -88,7 +88,7 @@ impl Webhooks {
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
         let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
-        self.fresh.clear();
+        self.first_attempt_cache.clear();
         let waiting = Instant::now();
         let (found, _permit) = self.prepare(delivery, Trigger::Manual, now).await?;
         let prepared = match found {

@@ -12,9 +12,10 @@ use mailkite::testing::retention::Swept;
 use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 
+use crate::support::database::{open_database, orphaned_objects};
 use crate::support::dev_process::DevProcess;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, message, open_database, orphaned_objects};
+use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery)
@@ -232,7 +233,7 @@ async fn the_sweep_leaves_mail_on_its_way_alone_for_seven_days() {
     assert_eq!(walk(&server.data_dir().join("objects")).len(), 1);
     server.clock.advance(2 * day);
     let swept = server.sweep().await;
-    assert_eq!(swept, Swept { passing: 1, ..Swept::default() });
+    assert_eq!(swept, Swept { zero_retention: 1, ..Swept::default() });
     assert!(walk(&server.data_dir().join("objects")).is_empty());
     drop(receiver);
     server.stop_with_any_jobs().await;

@@ -11,8 +11,10 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::audit::{assert_audited, audit};
+use crate::support::database::open_database;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, open_database, until};
+use crate::support::server::Server;
+use crate::support::wait::until;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -289,10 +291,10 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     fs::write(&ledger, lines.join("\n")).unwrap();
     let arguments = ["--json", "--ledger", ledger.to_str().unwrap()];
     let (good, said) = audit(server.data_dir(), &arguments);
-    let told: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let report: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
     let wanted = json!({"past retention": 1, "stored": 2, "removed by API": 1, "dropped by rule": 1, "delivered": 1,
         "dropped by the receiver": 1, "pending": 1});
-    assert!(good && told["checks"]["ledger"]["counts"] == wanted, "{told}");
+    assert!(good && report["checks"]["ledger"]["counts"] == wanted, "{report}");
 
     // What nobody removed and nobody has is lost.
     server.write(move |tx, _, _| Ok(tx.execute("DELETE FROM message WHERE public_id = ?1", [stored])?)).await;

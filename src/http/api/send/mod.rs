@@ -259,14 +259,14 @@ pub(crate) async fn send(
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let message = shared.message(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Submission { letter: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let mut draft = Submission { content: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let skipped = draft.skipped();
-    let outgoing = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&outgoing.id, outgoing.scheduled.as_ref(), skipped);
+    let signed = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&signed.id, signed.scheduled.as_ref(), skipped);
     let (body, remember) = serialize_answer(StatusCode::ACCEPTED, &view, running.as_ref());
-    app.outbound.submit(vec![outgoing], remember, now).await?;
+    app.outbound.submit(vec![signed], remember, now).await?;
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
 
