@@ -175,7 +175,7 @@ fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) 
     let age = 86_400_000_u64.saturating_mul(count - number) / count;
     let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
-    let raw_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
+    let mail_data_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
         account_id: crate::id::RowId::new(1),
@@ -197,7 +197,7 @@ fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) 
         truncated: false,
         attachment_count: 0,
         size: text.len() as u64,
-        raw_id,
+        mail_data_id,
     };
     let (message, _) = messages::insert(tx, &new, at)?;
     let fingerprint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();

@@ -79,7 +79,7 @@ impl RouteView {
         if let Some(Ok(to)) = row.destination.as_deref().map(Mailbox::parse)
             && row.action == Action::Forward
         {
-            destination_proven = Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?);
+            destination_proven = Some(app.config.dev || destinations::is_confirmed(connection, row.account_id, &to)?);
             request = destinations::find_asked(connection, row.account_id, &to)?;
         }
         Ok(Self {

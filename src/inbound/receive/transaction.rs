@@ -44,7 +44,7 @@ pub(super) enum StoredAs {
     /// A message.
     Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
     /// Zero retention: rows that are removed after their attempts.
-    Passing,
+    ZeroRetention,
 }
 
 /// Services used inside the transaction.
@@ -67,7 +67,7 @@ pub(super) fn store_all(
     raw: &NewMailData,
     now: Timestamp,
 ) -> store::Result<(Vec<Stored>, bool)> {
-    let mut raw_row = None;
+    let mut mail_data_row = None;
     let mut next_id = Some(first);
     let mut stored = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -80,20 +80,20 @@ pub(super) fn store_all(
             stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
-        let mut raw_id = || match raw_row {
+        let mut mail_data_id = || match mail_data_row {
             Some(id) => Ok(id),
-            None => mail_data::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
+            None => mail_data::insert(tx, raw, now).map(|id| *mail_data_row.insert(id)),
         };
         // Zero retention is read here, not at RCPT: once the setting is confirmed to the account, nothing is stored.
         if let Some(domain) = plan.recipient.domain
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let jobs = zero_retention::store(tx, ways, &id, common, &plan, raw_id, now)?;
+            let jobs = zero_retention::store(tx, ways, &id, common, &plan, mail_data_id, now)?;
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
-            let kept = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::Passing };
+            let kept = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::ZeroRetention };
             stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;
         }
@@ -106,9 +106,9 @@ pub(super) fn store_all(
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        stored.push(store_one(tx, ways, id, to, common, plan, raw_id()?, now)?);
+        stored.push(store_one(tx, ways, id, to, common, plan, mail_data_id()?, now)?);
     }
-    Ok((stored, raw_row.is_some()))
+    Ok((stored, mail_data_row.is_some()))
 }
 
 /// Stores one recipient's message with its deliveries.
@@ -120,7 +120,7 @@ fn store_one(
     to: String,
     common: &MessageFields,
     plan: RecipientPlan,
-    raw_id: MailDataRowId,
+    mail_data_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
@@ -147,7 +147,7 @@ fn store_one(
         truncated: common.truncated,
         attachment_count: common.parts.len(),
         size: common.size,
-        raw_id,
+        mail_data_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
     store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
@@ -158,7 +158,7 @@ fn store_one(
     if blocked {
         return Ok(stored);
     }
-    stored.jobs = forward_all(tx, ways, common, &plan, Some(row), raw_id, now)?;
+    stored.jobs = forward_all(tx, ways, common, &plan, Some(row), mail_data_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
@@ -189,7 +189,7 @@ pub(super) fn forward_all(
     common: &MessageFields,
     plan: &RecipientPlan,
     message: Option<MessageRowId>,
-    raw_id: MailDataRowId,
+    mail_data_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let mut jobs = Vec::new();
@@ -206,13 +206,13 @@ pub(super) fn forward_all(
             domain: plan.recipient.mailbox.domain().as_str(),
             mail_from: &common.mail_from,
             trace: &plan.trace,
-            raw_id,
+            mail_data_id,
             copies,
             recipient: &plan.recipient.mailbox,
             exact: is_exact(&route.row.match_pattern),
             policy: route.row.on_auth_fail,
             verification: &common.verification,
-            mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
+            message_id: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
             author: common.author.as_deref(),
             plain_header: common.plain_header,
         };

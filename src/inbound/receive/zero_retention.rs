@@ -13,19 +13,19 @@ use crate::id::{MailDataRowId, MessageId};
 use crate::jobs::{EnqueuedJob, JobSubject};
 use crate::store;
 use crate::store::webhooks::zero_retention;
-use crate::store::webhooks::zero_retention::NewPassing;
+use crate::store::webhooks::zero_retention::NewZeroRetention;
 use crate::webhook;
 use crate::webhook::attempt::zero_retention::EventMetadata;
 
-/// Stores one row and job for each webhook route of the recipient and returns the jobs. `raw_id` stores the raw copy
-/// unless that was done before.
+/// Stores one row and job for each webhook route of the recipient and returns the jobs. `mail_data_id` stores the raw
+/// copy unless that was done before.
 pub(super) fn store(
     tx: &Connection,
     ways: Services<'_>,
     id: &MessageId,
     common: &MessageFields,
     plan: &RecipientPlan,
-    mut raw_id: impl FnMut() -> store::Result<MailDataRowId>,
+    mut mail_data_id: impl FnMut() -> store::Result<MailDataRowId>,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
@@ -35,7 +35,7 @@ pub(super) fn store(
         return Ok(left);
     }
     if forwards(common, plan).next().is_some() {
-        left.extend(forward_all(tx, ways, common, plan, None, raw_id()?, now)?);
+        left.extend(forward_all(tx, ways, common, plan, None, mail_data_id()?, now)?);
     }
     let told = EventMetadata {
         id: id.clone(),
@@ -52,7 +52,12 @@ pub(super) fn store(
     let event = serde_json::to_string(&told).map_err(|_| store::Error::Corrupt("event"))?;
     for route in &plan.routes {
         let Some(flow) = &route.flow else { continue };
-        let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
+        let new = NewZeroRetention {
+            account_id,
+            route_id: &route.row.public_id,
+            event: &event,
+            mail_data_id: mail_data_id()?,
+        };
         let row = zero_retention::insert(tx, new, now)?;
         left.push(ways.jobs.enqueue(tx, &webhook::zero_retention_flow(flow), JobSubject::ZeroRetention(row), now)?);
     }

@@ -216,8 +216,8 @@ impl Dependencies {
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
         let first = self.bounce_address(&outgoing.id, 0, sender);
-        let raw_id = mail_data::insert(tx, &staged.raw, now)?;
-        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
+        let mail_data_id = mail_data::insert(tx, &staged.raw, now)?;
+        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, mail_data_id), now)?;
         add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
         attachments::insert_all(tx, message, &staged.parts)?;
         let beside = outgoing.details();
@@ -235,7 +235,7 @@ impl Dependencies {
                 domain,
                 reverse_path: &self.bounce_address(&outgoing.id, place, sender),
                 prefix: "",
-                raw_id,
+                mail_data_id,
                 forwarding: None,
             };
             let dispatch = dispatches::insert(tx, &new, now)?;
@@ -280,7 +280,7 @@ impl SignedMessage {
         staged: &PersistedMessage,
         status: &'static str,
         mail_from: String,
-        raw_id: MailDataRowId,
+        mail_data_id: MailDataRowId,
     ) -> NewOutbound {
         let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
         let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
@@ -299,7 +299,7 @@ impl SignedMessage {
             thread_id: self.thread_id.clone(),
             attachment_count: staged.parts.len(),
             size: staged.raw.size(),
-            raw_id,
+            mail_data_id,
         }
     }
 

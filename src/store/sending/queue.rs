@@ -86,11 +86,11 @@ pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Re
         )?,
         Which::Domain(domain) => column(
             connection,
-            "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND domain = ?1 ORDER BY id",
+            "SELECT id FROM dispatch WHERE mail_data_id IS NOT NULL AND domain = ?1 ORDER BY id",
             domain,
         )?,
         Which::All => {
-            column(connection, "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
+            column(connection, "SELECT id FROM dispatch WHERE mail_data_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
         }
     };
     let mut found = Vec::with_capacity(ids.len());
@@ -130,7 +130,7 @@ pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
     let count = |kind: &str| {
         connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
     };
-    Ok(Totals { waiting: count("dispatch")?, scheduled: count("release")? })
+    Ok(Totals { waiting: count("dispatch")?, scheduled: count("scheduled_send")? })
 }
 
 /// Makes the waiting dispatches among the selected due now; returns their number.

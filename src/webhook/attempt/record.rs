@@ -163,8 +163,7 @@ impl Webhooks {
     ) -> store::Result<Option<AfterCommit>> {
         let (delivery, row) = (&posted.prepared.delivery, &posted.row);
         let present = deliveries::find_by_row(tx, delivery.id)?;
-        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
-        let Some(present) = present.filter(same) else { return Ok(None) };
+        let Some(present) = present.filter(|row| row.message == delivery.message) else { return Ok(None) };
         let error = error(&posted.answer, posted.outcome.as_ref());
         let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
@@ -302,12 +301,12 @@ fn apply_control(
     if !control.drop {
         return Ok(None);
     }
-    let raw = messages::mark_dropped(tx, received.row)?;
+    let mail_data_id = messages::mark_dropped(tx, received.row)?;
     attachments::delete_all(tx, received.row)?;
     deliveries::end_by_message(tx, received.row, "message_gone", now)?;
     // Once the content is dropped, the copies that a route forwards are not kept either.
     store::sending::dispatches::delete_by_message(tx, received.row)?;
-    raw.map_or(Ok(None), |raw| store::messages::mail_data::release(tx, raw))
+    mail_data_id.map_or(Ok(None), |id| store::messages::mail_data::release(tx, id))
 }
 
 /// Blocks a sender for an account, unless the account's block list is full.

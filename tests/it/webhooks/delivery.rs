@@ -305,7 +305,7 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
     assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
     let rows: String = server
         .query(
-            "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (raw_id IS NULL) AS row
+            "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (mail_data_id IS NULL) AS row
              FROM message ORDER BY id)",
         )
         .await;
@@ -612,7 +612,7 @@ async fn one_transaction_for_two_accounts_is_stored_for_each_alone() {
         )
         .await;
     assert_eq!(stored, "owner@inbox.invalid:2 owner@other.test:1");
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM raw").await, 1, "its bytes are kept once");
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM mail_data").await, 1, "its bytes are kept once");
     server.stop().await;
 }
 

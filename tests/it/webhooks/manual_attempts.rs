@@ -318,7 +318,7 @@ async fn without_route_or_message_nothing_is_attempted() {
     let (route, url) = (hook.route.clone(), dropping.url());
     server.write(move |tx, _, now| routes::set_destination(tx, &route, &url, now)).await;
     assert!(retry(&server, delivery).await.unwrap().ok);
-    let message = "SELECT status || ' ' || (raw_id IS NULL) FROM message ORDER BY id LIMIT 1";
+    let message = "SELECT status || ' ' || (mail_data_id IS NULL) FROM message ORDER BY id LIMIT 1";
     assert_eq!(server.query::<String>(message).await, "dropped 1");
     assert!(matches!(retry(&server, delivery).await, Err(Refused::MessageExpired)));
     assert_eq!(dropping.requests().len(), 1);
@@ -622,7 +622,7 @@ async fn a_removed_message_takes_everything_with_it_and_ends_what_is_pending() {
     assert!(delete(&server, 2).await);
     assert!(!delete(&server, 2).await, "there is nothing left to remove");
     assert_eq!(row_of(&server, "SELECT count(*) FROM message").await, 1);
-    assert_eq!(row_of(&server, "SELECT count(*) FROM raw").await, 1);
+    assert_eq!(row_of(&server, "SELECT count(*) FROM mail_data").await, 1);
     assert_eq!(row_of(&server, "SELECT count(*) FROM attempt").await, 1);
     assert_eq!(row_of(&server, "SELECT count(*) FROM job").await, 1);
     assert_eq!(row_of(&server, "SELECT count(*) FROM message_thread").await, 1);
