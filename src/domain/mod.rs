@@ -117,9 +117,7 @@ impl Domains {
             }
             Err(refused) => Ok(Err(refused)),
         });
-        let domain = added.await??;
-        self.db.domain_changed(account);
-        Ok(domain)
+        added.await?
     }
 
     /// Returns the five records of a domain, with what the last check found.
@@ -180,7 +178,6 @@ impl Domains {
             self.checker.check(&wanted).await.to_vec()
         };
         let open = self.config.auth.signup == Signup::Open;
-        let was_verified = domain.verified;
         let id = domain.public_id;
         let settled = self.db.write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
         let verified = match settled.await {
@@ -189,9 +186,6 @@ impl Domains {
             Err(store::Error::Conflict(_)) => return Err(DomainError::Taken),
             Err(error) => return Err(error.into()),
         };
-        if verified.domain.verified != was_verified {
-            self.db.domain_changed(verified.domain.account_id);
-        }
         Ok(verified)
     }
 
@@ -204,9 +198,7 @@ impl Domains {
             domains::delete(tx, &id)?;
             Ok(routes.into_iter().map(|route| route.public_id).collect())
         });
-        let gone = gone.await?;
-        self.db.domain_changed(domain.account_id);
-        Ok(gone)
+        gone.await
     }
 
     /// Generates the keys of a domain that has none: one older than the keys, or one made by `mailkite dev`.

@@ -112,7 +112,7 @@ impl Directory {
 
     /// Returns the entry of a domain, given as A-label in lower case.
     pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
-        let version = self.db.directory_version();
+        let version = self.db.domains_version();
         if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
             return Ok(known);
         }

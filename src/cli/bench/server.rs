@@ -148,9 +148,7 @@ async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
         }
         Ok(key)
     });
-    let key = seeded.await?;
-    bound.db().directory_changed();
-    Ok(key)
+    Ok(seeded.await?)
 }
 
 /// Stores messages as acceptance would have, spread over the last day.

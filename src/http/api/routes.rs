@@ -18,7 +18,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
-use crate::id::{AccountRowId, RouteId};
+use crate::id::RouteId;
 use crate::inbound::route::Pattern;
 use crate::limits::Kind;
 use crate::mail::address::Mailbox;
@@ -212,7 +212,6 @@ pub(crate) async fn create(
         Ok(routes::find(tx, &id)?.ok_or_else(ApiError::not_found))
     });
     let row = created.await??;
-    app.db.routes_changed(row.account_id);
     ask_destination(&app, &owner, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
@@ -334,7 +333,6 @@ pub(crate) async fn change(
         Ok(routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found))
     });
     let row = changed.await??;
-    app.db.routes_changed(row.account_id);
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
@@ -351,12 +349,12 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<OkView>, ApiError> {
     let route = find_own_route(&app, &caller, &id).await?;
-    remove(&app, caller.id(), route.public_id).await?;
+    remove(&app, route.public_id).await?;
     Ok(OK)
 }
 
 /// Removes a route and ends its pending deliveries.
-pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -> Result<(), ApiError> {
+pub(crate) async fn remove(app: &AppState, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
         let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
@@ -366,7 +364,6 @@ pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -
         routes::delete(tx, &gone)
     });
     removed.await?;
-    app.db.routes_changed(account);
     app.webhooks.end_routes(vec![id], now).await?;
     Ok(())
 }
@@ -378,14 +375,13 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
     let route = find_own_webhook_route(&app, &caller, &id).await?;
-    rotate(&app, caller.id(), route.public_id).await.map(Json)
+    rotate(&app, route.public_id).await.map(Json)
 }
 
 /// Gives a webhook route a new secret; for a day both sign.
-pub(crate) async fn rotate(app: &AppState, account: AccountRowId, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub(crate) async fn rotate(app: &AppState, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
-    app.db.routes_changed(account);
     Ok(RotatedSecret { secret, previous_valid_until: until })
 }

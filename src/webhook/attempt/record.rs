@@ -180,10 +180,10 @@ impl Webhooks {
             routes::note_outcome(tx, route, outcome_word, row.status_code)?;
         }
         let mut dropped_file = None;
-        let (mut blocked, mut dropped) = (false, false);
+        let mut dropped = false;
         if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
             dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
-            (blocked, dropped) = (control.block_sender, control.drop);
+            dropped = control.drop;
         }
         let told = if status == "failed" && present.status == "pending" {
             let url = posted.prepared.url.as_str();
@@ -208,9 +208,6 @@ impl Webhooks {
             }
             if let Some(flow) = told {
                 self.jobs.wake(&flow, posted.row.created_at);
-            }
-            if blocked {
-                self.db.routes_changed(posted.delivery().account_id);
             }
             if dropped {
                 self.fresh.clear();

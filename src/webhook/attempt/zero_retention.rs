@@ -238,11 +238,7 @@ impl ZeroRetentionAttempts {
             status,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
-        let account = prepared.row.account_id;
         Ok(Some(Box::new(move || {
-            if blocked {
-                self.webhooks.db.routes_changed(account);
-            }
             self.remove(file);
             self.webhooks.feed.publish(|| activity);
         })))

@@ -7,6 +7,7 @@ mod acceptance;
 mod addresses;
 mod authentication;
 mod authentication_records;
+mod changes;
 mod duplicates;
 mod mime;
 mod routes;

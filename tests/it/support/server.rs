@@ -132,15 +132,13 @@ impl Server {
         &self.data_dir
     }
 
-    /// Runs a write and reloads the directory of recipients.
+    /// Runs a write.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &Secrets, Timestamp) -> store::Result<T> + Send + 'static,
     ) -> T {
         let (secrets, now) = (Arc::clone(&self.secrets), self.clock.now());
-        let done = self.db.write(move |tx| work(tx, &secrets, now)).await.unwrap();
-        self.db.directory_changed();
-        done
+        self.db.write(move |tx| work(tx, &secrets, now)).await.unwrap()
     }
 
     /// Runs a query for one value.
@@ -470,9 +468,7 @@ async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
         store::accounts::domains::insert(tx, owner.id, "pending.test", false, now)?;
         bootstrap::verified_domain(tx, owner.id, "inbox.test", now)
     });
-    let inbox = seeded.await.unwrap();
-    db.directory_changed();
-    inbox
+    seeded.await.unwrap()
 }
 
 /// A small mail with this subject.
