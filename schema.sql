@@ -1,9 +1,10 @@
 -- The complete present schema of mailkite's database. A new database is created by this file as it is; an older one
 -- is brought here by the steps in src/store/migrate.rs, and a test proves that both ways end the same.
 --
--- Style: STRICT; singular names; `id` INTEGER PRIMARY KEY inside, `public_id` outside (contract 1.3); `*_at` are epoch
--- milliseconds; NULL only where it means something, and then the column says what. `*_sealed` is encrypted with the
--- master key file, so a copy of this database alone reveals no secret.
+-- Style: STRICT; singular names; `id` INTEGER PRIMARY KEY inside, AUTOINCREMENT where something may outlive the row and
+-- still hold its id; `public_id` outside (contract 1.3); `*_at` are epoch milliseconds; NULL only where it means
+-- something, and then the column says what. `*_sealed` is encrypted with the master key file, so a copy of this
+-- database alone reveals no secret.
 
 -- ------------------------------------------------------------------------------------------------- accounts
 
@@ -25,7 +26,7 @@ CREATE UNIQUE INDEX account_by_google_subject ON account (google_subject) WHERE 
 
 -- Exists until there is an owner: proves that the first person to sign up operates this machine (contract 2.2).
 CREATE TABLE setup_token (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
+  singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
   token_sealed BLOB NOT NULL
 ) STRICT;
 
@@ -64,7 +65,7 @@ CREATE TABLE email_verification (                -- a link that proves an accoun
 CREATE INDEX email_verification_by_account ON email_verification (account_id);
 
 CREATE TABLE notice (                            -- mail queued by the appliance itself
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   recipient TEXT NOT NULL,
   subject TEXT NOT NULL,
   text_sealed BLOB NOT NULL,                     -- may contain a link that is a capability
@@ -114,7 +115,7 @@ CREATE INDEX template_by_account ON template (account_id, id);
 -- ------------------------------------------------------------------------------------------ domains and routes
 
 CREATE TABLE domain (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   public_id TEXT NOT NULL UNIQUE,                -- dom_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   name TEXT NOT NULL,                            -- A-label, lower case, no final dot
@@ -187,24 +188,24 @@ CREATE TABLE former_webhook (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);
 
-CREATE TABLE forward_proof (                     -- an address that an account would forward to (contract 4.6)
+CREATE TABLE forward_destination (               -- an address that an account would forward to (contract 4.6)
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   address TEXT NOT NULL,                         -- in its canonical form
   mailbox TEXT NOT NULL,                         -- the same without its + suffix, by which mails to it are counted
   token_hash BLOB NOT NULL,                      -- SHA-256 of the token of the link that was mailed last
-  asked_at INTEGER NOT NULL,                     -- time of that mail
-  proven_at INTEGER,                             -- NULL: nobody confirmed it
+  mailed_at INTEGER NOT NULL,                    -- time of that mail
+  confirmed_at INTEGER,                          -- NULL: nobody confirmed it
   declined_at INTEGER,                           -- NULL: nobody declined
   PRIMARY KEY (account_id, address)
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
-CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
+CREATE UNIQUE INDEX forward_destination_by_token ON forward_destination (token_hash);
+CREATE INDEX forward_destination_by_mailbox ON forward_destination (mailbox, mailed_at);
 
 -- ---------------------------------------------------------------------------------------------------- messages
 
 -- Mail data, once per SMTP transaction for all recipients: here when small and plain, else in a file of the object
 -- store.
-CREATE TABLE raw (
+CREATE TABLE mail_data (
   id INTEGER PRIMARY KEY,
   size INTEGER NOT NULL,                         -- octets as received
   data BLOB,                                     -- NULL: in the file
@@ -214,10 +215,10 @@ CREATE TABLE raw (
   created_at INTEGER NOT NULL,
   CHECK ((data IS NULL) <> (file IS NULL))
 ) STRICT;
-CREATE INDEX raw_file ON raw (file) WHERE file IS NOT NULL;
+CREATE INDEX mail_data_file ON mail_data (file) WHERE file IS NOT NULL;
 
 CREATE TABLE message (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   public_id TEXT NOT NULL UNIQUE,                -- msg_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   domain_id INTEGER,                             -- NULL: mail to the host name itself; may outlive its domain
@@ -240,7 +241,7 @@ CREATE TABLE message (
   truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),  -- MIME limits cut the parsing short
   attachment_count INTEGER NOT NULL DEFAULT 0,
   size INTEGER NOT NULL,                         -- octets as received
-  raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
+  mail_data_id INTEGER,                          -- NULL: the raw copy is gone (7 days, or dropped)
   received_at INTEGER NOT NULL,
   body BLOB,                                     -- zstd JSON of text, html, headers; NULL while the raw copy exists
   overhead INTEGER NOT NULL DEFAULT 2048,        -- bytes charged in addition to its mail data
@@ -255,9 +256,9 @@ CREATE INDEX message_outbound ON message (account_id, received_at) WHERE directi
 CREATE INDEX message_unsent ON message (account_id, status, received_at)
   WHERE direction = 'outbound' AND status <> 'sent';
 -- Finds raw copies that are still in use, and those past their seven days.
-CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
+CREATE INDEX message_mail_data ON message (mail_data_id) WHERE mail_data_id IS NOT NULL;
 
-CREATE TABLE attachment (                        -- a slice of the raw object, decoded when served
+CREATE TABLE attachment (                        -- a slice of the mail data, decoded when served
   message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
   idx INTEGER NOT NULL,
   filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,   -- NULL: the part gives none
@@ -273,7 +274,7 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
 -- ----------------------------------------------------------------------------------------------------- sending
 
 -- Details that few outbound messages have: several header recipients, metadata, a scheduled time, a failure.
-CREATE TABLE submission (
+CREATE TABLE outbound_detail (
   message_id INTEGER PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
   header_to TEXT,                                -- JSON: To and Cc as shown in contract 5.3; NULL: one, in message
   metadata TEXT,                                 -- JSON object; NULL: none given
@@ -282,12 +283,12 @@ CREATE TABLE submission (
   failure TEXT,                                  -- reason for 'failed'; NULL: not failed
   return_to TEXT                                 -- address notified of delivery failures; NULL: webhooks alone
 ) STRICT;
-CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
+CREATE UNIQUE INDEX outbound_detail_scheduled ON outbound_detail (scheduled_id) WHERE scheduled_id IS NOT NULL;
 
 -- The part of a message that goes to one recipient, with its own bounce address, so that a bounce says nothing about
 -- the other recipients. A forwarded message has one too.
 CREATE TABLE dispatch (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, with nothing else stored
   route_id TEXT,                                 -- public id of the route that forwards; NULL: submitted
@@ -295,7 +296,7 @@ CREATE TABLE dispatch (
   domain TEXT,                                   -- recipient domain; NULL: a smarthost takes it
   reverse_path TEXT NOT NULL,                    -- '' is the null reverse-path
   prefix TEXT NOT NULL,                          -- header fields to prepend to the mail data
-  raw_id INTEGER,                                -- NULL: every recipient is settled
+  mail_data_id INTEGER,                          -- NULL: every recipient is settled
   queued_at INTEGER NOT NULL,                    -- start of the queue lifetime
   attempts INTEGER NOT NULL DEFAULT 0,
   attempted_at INTEGER,                          -- NULL, here and below: not attempted yet
@@ -305,7 +306,7 @@ CREATE TABLE dispatch (
   forwarding TEXT                                -- JSON: verified identities and the new From; NULL: sent from here
 ) STRICT;
 CREATE INDEX dispatch_by_message ON dispatch (message_id) WHERE message_id IS NOT NULL;
-CREATE INDEX dispatch_raw ON dispatch (raw_id) WHERE raw_id IS NOT NULL;
+CREATE INDEX dispatch_mail_data ON dispatch (mail_data_id) WHERE mail_data_id IS NOT NULL;
 
 CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
   dispatch_id INTEGER NOT NULL REFERENCES dispatch (id) ON DELETE CASCADE,
@@ -318,23 +319,23 @@ CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
   PRIMARY KEY (dispatch_id, idx)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE forward_mark (                      -- a message forwarded with an SRS address (contract 5.1)
-  mark BLOB PRIMARY KEY,                         -- SHA-256 of the address and the Message-ID
+CREATE TABLE forwarded_message (                 -- a message forwarded with an SRS address (contract 5.1)
+  fingerprint BLOB PRIMARY KEY,                  -- SHA-256 of the address and the Message-ID
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   sender TEXT NOT NULL,                          -- recipient of reports, in canonical form without a + suffix
   recipient TEXT NOT NULL,                       -- address that the message was forwarded to
   sent_at INTEGER NOT NULL,
   reported_at INTEGER                            -- NULL: its sender got no report
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
-CREATE INDEX forward_mark_by_account ON forward_mark (account_id, reported_at) WHERE reported_at IS NOT NULL;
-CREATE INDEX forward_mark_by_sender ON forward_mark (sender, reported_at) WHERE reported_at IS NOT NULL;
+CREATE INDEX forwarded_message_by_time ON forwarded_message (sent_at);
+CREATE INDEX forwarded_message_by_account ON forwarded_message (account_id, reported_at) WHERE reported_at IS NOT NULL;
+CREATE INDEX forwarded_message_by_sender ON forwarded_message (sender, reported_at) WHERE reported_at IS NOT NULL;
 
 -- --------------------------------------------------------------------------------------- derived from messages
 
 -- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
 -- recipient and bytes: the one random index on the accept path, kept small and random only within the present span.
-CREATE TABLE recent (
+CREATE TABLE dedup_fingerprint (
   fingerprint INTEGER PRIMARY KEY,
   message_id INTEGER NOT NULL                    -- row to answer the repeat with; also gives the time
 ) STRICT;
@@ -358,10 +359,10 @@ CREATE TABLE message_thread (
   PRIMARY KEY (thread_hash, message_id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE search_state (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
+  singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
   indexed_to INTEGER NOT NULL                    -- every message up to this id is in search_block and message_thread
 ) STRICT;
-INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
+INSERT INTO search_state (singleton, indexed_to) VALUES (1, 0);
 
 CREATE TABLE upload (                            -- a file uploaded by a client for a limited time (contract 7.2)
   id INTEGER PRIMARY KEY,
@@ -380,7 +381,7 @@ CREATE INDEX upload_by_end ON upload (expires_at);
 -- ----------------------------------------------------------------------------------------- deliveries and jobs
 
 CREATE TABLE delivery (                          -- one event to one endpoint; retries update it (contract 6.1)
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   public_id TEXT NOT NULL UNIQUE,                -- dlv_…
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   message_id INTEGER,                            -- NULL: the event refers to no message
@@ -399,7 +400,7 @@ CREATE TABLE delivery (                          -- one event to one endpoint; r
   payload TEXT                                   -- of a sending event, for 45 days; NULL: made from the message
 ) STRICT;
 CREATE INDEX delivery_by_message ON delivery (message_id);
--- For lists and figures by time, and for deliveries that are pending or failed.
+-- For lists and counts by time, and for deliveries that are pending or failed.
 CREATE INDEX delivery_by_time ON delivery (account_id, created_at);
 CREATE INDEX delivery_unsettled ON delivery (account_id, status, created_at) WHERE status <> 'delivered';
 CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
@@ -424,22 +425,22 @@ CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
 
 -- Zero retention (contract 3.8): mail on its way to one webhook, which is never stored in message or delivery. The row
 -- is removed after its only attempt, and the raw copy with the last such row.
-CREATE TABLE passing (
-  id INTEGER PRIMARY KEY,
+CREATE TABLE zero_retention_delivery (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   route_id TEXT NOT NULL,                        -- public id
   event TEXT NOT NULL,                           -- JSON: the payload without the mail's own content
-  raw_id INTEGER NOT NULL,
+  mail_data_id INTEGER NOT NULL,
   created_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX passing_raw ON passing (raw_id);
+CREATE INDEX zero_retention_delivery_mail_data ON zero_retention_delivery (mail_data_id);
 
 CREATE TABLE job (                               -- an attempt still to be made; a finished job has no row
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   lane TEXT NOT NULL,                            -- unit of throttling: an endpoint's origin or a recipient domain
   account_id INTEGER NOT NULL DEFAULT 0,         -- accounts are served in rotation within a lane; 0: the appliance
   endpoint INTEGER NOT NULL DEFAULT 0,           -- distinguishes the endpoints of a lane; 0 where there is one
-  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing', 'dispatch', 'release', 'notice')),
+  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'zero_retention', 'dispatch', 'scheduled_send', 'notice')),
   subject_id INTEGER NOT NULL,                   -- a delivery, zero-retention mail, dispatch, scheduled message, notice
   run_at INTEGER NOT NULL,                       -- not before
   queued_at INTEGER NOT NULL DEFAULT 0,          -- first due: a retry schedule ends even if its flow pauses
@@ -567,26 +568,26 @@ END;
 CREATE TRIGGER message_removed AFTER DELETE ON message
   WHEN EXISTS (SELECT 1 FROM account WHERE id = OLD.account_id) BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, OLD.account_total, OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, OLD.account_total, OLD.overhead + iif(OLD.mail_data_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
   ON CONFLICT (account_id) DO UPDATE SET floor = max(floor, excluded.floor), removed = removed + excluded.removed;
 END;
-CREATE TRIGGER message_shrunk AFTER UPDATE OF raw_id, body ON message BEGIN
+CREATE TRIGGER message_shrunk AFTER UPDATE OF mail_data_id, body ON message BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, 0, (OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, 0, (OLD.overhead + iif(OLD.mail_data_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
-    - (NEW.overhead + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
+    - (NEW.overhead + iif(NEW.mail_data_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
   ON CONFLICT (account_id) DO UPDATE SET removed = removed + excluded.removed;
 END;
 
--- ------------------------------------------------------------------------------------------------ the mark
+-- ------------------------------------------------------------------------------------------ high-water mark
 
 CREATE TABLE mark (                              -- compared with the high-water mark in the file beside the lock
-  only INTEGER PRIMARY KEY CHECK (only = 1),
+  singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
   database_id INTEGER NOT NULL,                  -- random; 0: not made yet
   generation INTEGER NOT NULL                    -- raised at each start and stop, and when the WAL is reset
 ) STRICT;
-INSERT INTO mark (only, database_id, generation) VALUES (1, 0, 0);
+INSERT INTO mark (singleton, database_id, generation) VALUES (1, 0, 0);
 
 CREATE TABLE removal (                           -- reason why a message or upload is gone, for 90 days, at most 500,000
   id INTEGER PRIMARY KEY,
@@ -595,12 +596,12 @@ CREATE TABLE removal (                           -- reason why a message or uplo
   removed_at INTEGER NOT NULL
 ) STRICT;
 
--- ----------------------------------------------------------------------------------------------------- figures
+-- ---------------------------------------------------------------------------------------------------- stats
 
 -- Numbers of messages and deliveries of each kind by the minute of the message or event, so that the overview does not
 -- read every row. Maintained by the triggers below in the transaction of every change; the sweep removes minutes that
 -- no screen shows, unless something of them is waiting.
-CREATE TABLE tally (
+CREATE TABLE stats (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   minute INTEGER NOT NULL,                       -- since 1970
   received INTEGER NOT NULL DEFAULT 0,
@@ -612,51 +613,51 @@ CREATE TABLE tally (
   failed INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (account_id, minute)
 ) STRICT, WITHOUT ROWID;
-CREATE TRIGGER tally_received AFTER INSERT ON message WHEN NEW.direction = 'inbound' BEGIN
-  INSERT INTO tally (account_id, minute, received) VALUES (NEW.account_id, NEW.received_at / 60000, 1)
+CREATE TRIGGER stats_received AFTER INSERT ON message WHEN NEW.direction = 'inbound' BEGIN
+  INSERT INTO stats (account_id, minute, received) VALUES (NEW.account_id, NEW.received_at / 60000, 1)
   ON CONFLICT (account_id, minute) DO UPDATE SET received = received + 1;
 END;
-CREATE TRIGGER tally_sent AFTER INSERT ON message WHEN NEW.direction = 'outbound' BEGIN
-  INSERT INTO tally (account_id, minute, sent, unsent, bounced)
+CREATE TRIGGER stats_sent AFTER INSERT ON message WHEN NEW.direction = 'outbound' BEGIN
+  INSERT INTO stats (account_id, minute, sent, unsent, bounced)
   VALUES (NEW.account_id, NEW.received_at / 60000, 1, NEW.status IN ('queued', 'deferred'),
           NEW.status IN ('bounced', 'failed'))
   ON CONFLICT (account_id, minute) DO UPDATE
   SET sent = sent + 1, unsent = unsent + excluded.unsent, bounced = bounced + excluded.bounced;
 END;
-CREATE TRIGGER tally_sent_on AFTER UPDATE OF status ON message
+CREATE TRIGGER stats_sent_changed AFTER UPDATE OF status ON message
 WHEN NEW.direction = 'outbound' AND NEW.status <> OLD.status BEGIN
-  INSERT INTO tally (account_id, minute, unsent, bounced)
+  INSERT INTO stats (account_id, minute, unsent, bounced)
   VALUES (NEW.account_id, NEW.received_at / 60000,
           (NEW.status IN ('queued', 'deferred')) - (OLD.status IN ('queued', 'deferred')),
           (NEW.status IN ('bounced', 'failed')) - (OLD.status IN ('bounced', 'failed')))
   ON CONFLICT (account_id, minute) DO UPDATE
   SET unsent = unsent + excluded.unsent, bounced = bounced + excluded.bounced;
 END;
-CREATE TRIGGER tally_removed AFTER DELETE ON message BEGIN
-  UPDATE tally
+CREATE TRIGGER stats_removed AFTER DELETE ON message BEGIN
+  UPDATE stats
   SET received = received - (OLD.direction = 'inbound'), sent = sent - (OLD.direction = 'outbound'),
       unsent = unsent - (OLD.direction = 'outbound' AND OLD.status IN ('queued', 'deferred')),
       bounced = bounced - (OLD.direction = 'outbound' AND OLD.status IN ('bounced', 'failed'))
   WHERE account_id = OLD.account_id AND minute = OLD.received_at / 60000;
 END;
-CREATE TRIGGER tally_delivery AFTER INSERT ON delivery BEGIN
-  INSERT INTO tally (account_id, minute, pending, delivered, failed)
+CREATE TRIGGER stats_delivery AFTER INSERT ON delivery BEGIN
+  INSERT INTO stats (account_id, minute, pending, delivered, failed)
   VALUES (NEW.account_id, NEW.created_at / 60000, NEW.status = 'pending', NEW.status = 'delivered',
           NEW.status = 'failed')
   ON CONFLICT (account_id, minute) DO UPDATE
   SET pending = pending + excluded.pending, delivered = delivered + excluded.delivered,
       failed = failed + excluded.failed;
 END;
-CREATE TRIGGER tally_delivery_on AFTER UPDATE OF status ON delivery WHEN NEW.status <> OLD.status BEGIN
-  INSERT INTO tally (account_id, minute, pending, delivered, failed)
+CREATE TRIGGER stats_delivery_changed AFTER UPDATE OF status ON delivery WHEN NEW.status <> OLD.status BEGIN
+  INSERT INTO stats (account_id, minute, pending, delivered, failed)
   VALUES (NEW.account_id, NEW.created_at / 60000, (NEW.status = 'pending') - (OLD.status = 'pending'),
           (NEW.status = 'delivered') - (OLD.status = 'delivered'), (NEW.status = 'failed') - (OLD.status = 'failed'))
   ON CONFLICT (account_id, minute) DO UPDATE
   SET pending = pending + excluded.pending, delivered = delivered + excluded.delivered,
       failed = failed + excluded.failed;
 END;
-CREATE TRIGGER tally_delivery_removed AFTER DELETE ON delivery BEGIN
-  UPDATE tally
+CREATE TRIGGER stats_delivery_removed AFTER DELETE ON delivery BEGIN
+  UPDATE stats
   SET pending = pending - (OLD.status = 'pending'), delivered = delivered - (OLD.status = 'delivered'),
       failed = failed - (OLD.status = 'failed')
   WHERE account_id = OLD.account_id AND minute = OLD.created_at / 60000;

@@ -1,7 +1,6 @@
 //! Creates what mail needs to flow: the owner, its key, a domain, a domain's webhook. For `mailkite dev` and `bench`.
 //!
-//! Each function finds or creates its rows inside the caller's transaction. Call
-//! [`crate::store::Db::directory_changed`] after the commit.
+//! Each function finds or creates its rows inside the caller's transaction.
 
 use crate::store::Connection;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::id::{DeliveryRowId, JobRowId, MailDataRowId, MessageRowId};
+use crate::id::{JobRowId, MailDataRowId, MessageRowId};
 use crate::store::Connection;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +14,12 @@ use crate::content;
 use crate::store;
 use crate::store::accounts::{idempotency, notices, sessions, stats, verifications};
 use crate::store::blobs::objects::{Damage, Objects};
+use crate::store::jobs;
 use crate::store::jobs::lane_pauses;
-use crate::store::jobs::{self, JobSubject};
 use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals::Reason;
 use crate::store::messages::{dedup, mail_data, removals, uploads};
-use crate::store::sending::{destinations, dispatches, forward_marks};
+use crate::store::sending::{destinations, dispatches, forwarded_messages};
 use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
 use crate::store::{Db, audit, messages, search};
@@ -69,7 +69,7 @@ pub struct Swept {
     /// Messages with everything that belongs to them.
     pub messages: usize,
     /// Raw copies of messages that remain.
-    pub raws: usize,
+    pub mail_data: usize,
     /// Zero-retention mail whose webhook could not be reached in all that time.
     pub zero_retention: usize,
     /// Captures of attempts.
@@ -115,7 +115,7 @@ impl Retention {
             zero_retention: self.sweep_zero_retention(now).await?,
             // Steps that only remove come before those that also write, for which a full disk may have no room.
             uploads: self.sweep_uploads(now).await?,
-            raws: self.sweep_raws(now).await?,
+            mail_data: self.sweep_mail_data(now).await?,
             attempts: self.sweep_attempts(now).await?,
             ended: self.sweep_ended(now).await?,
             orphans: {
@@ -138,14 +138,14 @@ impl Retention {
             let count = expired.len();
             let files = self.db.write_removal(move |tx| {
                 let mut files = Vec::new();
-                delete_jobs(tx, &jobs)?;
-                for (message, raw) in expired {
+                jobs::delete_all(tx, &jobs)?;
+                for (message, mail_data) in expired {
                     deliveries::delete_by_message(tx, message)?;
                     dispatches::delete_by_message(tx, message)?;
                     removals::note_message(tx, message, Reason::Retention, now)?;
                     messages::delete(tx, message)?;
-                    if let Some(raw) = raw {
-                        files.extend(mail_data::release(tx, raw)?);
+                    if let Some(mail_data) = mail_data {
+                        files.extend(mail_data::release(tx, mail_data)?);
                     }
                 }
                 Ok(files)
@@ -168,7 +168,7 @@ impl Retention {
             }
             let files = self.db.write_removal(move |tx| {
                 let forget = |row: &ZeroRetentionRow| {
-                    removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                    removals::note_zero_retention(tx, row.id, Reason::Undelivered, now)?;
                     zero_retention::finish(tx, row)
                 };
                 let files: store::Result<Vec<_>> = old.iter().map(forget).collect();
@@ -179,15 +179,15 @@ impl Retention {
         }
     }
 
-    async fn sweep_raws(&self, now: Timestamp) -> store::Result<usize> {
+    async fn sweep_mail_data(&self, now: Timestamp) -> store::Result<usize> {
         let mut gone = 0;
         loop {
             let before = now.minus(RAW_AGE);
             let old = self.db.read(move |c| mail_data::list_created_before(c, before, STEP)).await?;
             let count = old.len();
             let mut unreadable = 0;
-            for raw in old {
-                unreadable += usize::from(!self.archive(raw).await?);
+            for mail_data in old {
+                unreadable += usize::from(!self.archive(mail_data).await?);
             }
             gone += count - unreadable;
             // Unreadable ones would be listed again and again.
@@ -198,10 +198,10 @@ impl Retention {
     }
 
     /// Replaces one raw copy by its readable parts; false if it cannot be read at the moment, and stays.
-    async fn archive(&self, raw: MailDataRowId) -> store::Result<bool> {
+    async fn archive(&self, mail_data: MailDataRowId) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
-            let bytes = match mail_data::find(connection, raw)? {
+            let bytes = match mail_data::find(connection, mail_data)? {
                 Some(StoredMailData::Inline(bytes)) => bytes,
                 Some(StoredMailData::File(object)) => match objects.read_all(&object) {
                     // It leaves its message without content, but must not stop the sweep.
@@ -221,10 +221,10 @@ impl Retention {
             Err(error) => return Err(error),
         };
         let file = self.db.write(move |tx| {
-            for message in messages::list_by_raw(tx, raw)? {
+            for message in messages::list_by_mail_data(tx, mail_data)? {
                 messages::set_body(tx, message, &body)?;
             }
-            mail_data::release(tx, raw)
+            mail_data::release(tx, mail_data)
         });
         self.remove_files(file.await?.into_iter().collect()).await?;
         Ok(true)
@@ -269,7 +269,7 @@ impl Retention {
             Ok(sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?
-                + forward_marks::delete_expired(tx, now)?
+                + forwarded_messages::delete_expired(tx, now)?
                 + notices::delete_expired(tx, now)?
                 + lane_pauses::delete_expired(tx, now)?)
         });
@@ -407,12 +407,12 @@ pub async fn delete_message(
     let jobs = db.read(move |connection| find_jobs(connection, &[message])).await?;
     let removed = db.write_removal(move |tx| {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
-        delete_jobs(tx, &jobs)?;
+        jobs::delete_all(tx, &jobs)?;
         deliveries::detach_from_message(tx, message, now)?;
         dispatches::delete_by_message(tx, message)?;
         removals::note_message(tx, message, Reason::Api, now)?;
         messages::delete(tx, message)?;
-        let file = row.raw_id.map(|raw| mail_data::release(tx, raw)).transpose()?;
+        let file = row.mail_data_id.map(|mail_data| mail_data::release(tx, mail_data)).transpose()?;
         Ok(Some(file.flatten()))
     });
     let Some(file) = removed.await? else { return Ok(false) };
@@ -422,14 +422,10 @@ pub async fn delete_message(
     Ok(true)
 }
 
-/// Returns pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
-fn find_jobs(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Vec<(DeliveryRowId, JobRowId)>> {
+/// Finds the jobs of the deliveries of these messages.
+fn find_jobs(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Vec<JobRowId>> {
     let deliveries = deliveries::list_ids_of_messages(connection, messages)?;
-    jobs::find_by_deliveries(connection, &deliveries)
-}
-
-fn delete_jobs(tx: &Connection, jobs: &[(DeliveryRowId, JobRowId)]) -> store::Result<()> {
-    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, JobSubject::Webhook(*delivery)))
+    Ok(jobs::find_by_deliveries(connection, &deliveries)?.into_iter().map(|(_, job)| job).collect())
 }
 
 async fn remove_files(objects: &Objects, names: Vec<String>) -> store::Result<()> {

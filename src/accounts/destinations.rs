@@ -31,7 +31,7 @@ impl Accounts {
         let (hash, text) = (token_hash(&token), self.question(&account, source, &token));
         let strangers = Arc::clone(&self.strangers);
         let asked = self.db.write(move |tx| {
-            if destinations::is_proven(tx, account.id, &address)?
+            if destinations::is_confirmed(tx, account.id, &address)?
                 || !strangers.may_mail(&address, now)
                 || !destinations::ask(tx, account.id, &address, &hash, now)?
             {

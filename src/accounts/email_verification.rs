@@ -52,10 +52,8 @@ impl Accounts {
             Some(account) => accounts::set_email_verified(tx, account).map(|()| Some(account)),
             None => Ok(None),
         });
-        let proven = proven.await?;
         // Mail is received for the account from now on.
-        proven.inspect(|account| self.db.domain_changed(*account));
-        Ok(proven.is_some())
+        Ok(proven.await?.is_some())
     }
 
     /// Returns a new link's hash and the sealed text of the mail that carries it.

@@ -240,24 +240,18 @@ impl Accounts {
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let found = self.db.write(move |tx| {
             if let Some(account) = accounts::find_by_google_subject(tx, &known.subject)? {
-                return Ok(Some((account, false)));
+                return Ok(Some(account));
             }
             let Some(account) = accounts::find_by_email(tx, &known.email)? else { return Ok(None) };
-            let unproven = !account.email_verified;
-            if unproven {
+            if !account.email_verified {
                 disown(tx, account.id, &secret, now)?;
             }
             accounts::set_google(tx, account.id, &known.subject, known.picture.as_deref())?;
             let avatar_url = known.picture.or(account.avatar_url);
-            Ok(Some((Account { avatar_url, email_verified: true, ..account }, unproven)))
+            Ok(Some(Account { avatar_url, email_verified: true, ..account }))
         });
         match found.await? {
-            Some((account, disowned)) => {
-                if disowned {
-                    self.db.domain_changed(account.id);
-                }
-                self.open_session(account, client, now).await
-            }
+            Some(account) => self.open_session(account, client, now).await,
             None => {
                 let new = NewAccount {
                     email: user.email,

@@ -253,7 +253,7 @@ fn print_details(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
     line("envelope", if dispatch.reverse_path.is_empty() { "<>" } else { &dispatch.reverse_path })?;
     line("queued", &format!("{} ago", wait(now.since(dispatch.queued_at))))?;
     line("attempts", &dispatch.attempts.to_string())?;
-    if dispatch.raw_id.is_some() {
+    if dispatch.mail_data_id.is_some() {
         line("next", &next(row, now))?;
     }
     if row.pause.is_some() {

@@ -63,7 +63,7 @@ pub(crate) fn load(
     objects: &Objects,
     message: &MessageRow,
 ) -> store::Result<Option<StoredContent>> {
-    if let Some(raw) = message.raw_id {
+    if let Some(raw) = message.mail_data_id {
         return match mail_data::find(connection, raw)? {
             Some(StoredMailData::Inline(bytes)) => Ok(Some(StoredContent::Raw(bytes))),
             Some(StoredMailData::File(object)) => Ok(Some(StoredContent::Raw(objects.read_all(&object)?))),

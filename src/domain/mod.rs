@@ -115,9 +115,7 @@ impl Domains {
             dkim_keys::insert(tx, domain.id, &keys, now)?;
             Ok::<_, DomainError>(domain)
         });
-        let domain = added.await?;
-        self.db.domain_changed(account);
-        Ok(domain)
+        added.await
     }
 
     /// Returns the five records of a domain, with what the last check found.
@@ -176,7 +174,6 @@ impl Domains {
             self.checker.check(&wanted).await.to_vec()
         };
         let open = self.config.auth.signup == Signup::Open;
-        let was_verified = domain.verified;
         let id = domain.public_id;
         let settled = self.db.try_write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
         let verified = match settled.await {
@@ -185,9 +182,6 @@ impl Domains {
             Err(DomainError::Store(store::Error::Conflict(_))) => return Err(DomainError::Taken),
             Err(error) => return Err(error),
         };
-        if verified.domain.verified != was_verified {
-            self.db.domain_changed(verified.domain.account_id);
-        }
         Ok(verified)
     }
 
@@ -200,9 +194,7 @@ impl Domains {
             domains::delete(tx, &id)?;
             Ok(routes.into_iter().map(|route| route.public_id).collect())
         });
-        let gone = gone.await?;
-        self.db.domain_changed(domain.account_id);
-        Ok(gone)
+        gone.await
     }
 
     /// Generates the keys of a domain that has none: one older than the keys, or one made by `mailkite dev`.

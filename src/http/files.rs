@@ -165,7 +165,7 @@ async fn open_link(
 
 fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Result<Option<(StoredMailData, Part)>> {
     let Some(message) = messages::find(connection, id)? else { return Ok(None) };
-    let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
+    let (Some(raw), Some(part)) = (message.mail_data_id, attachments::find(connection, message.id, index)?) else {
         return Ok(None);
     };
     Ok(mail_data::find(connection, raw)?.map(|raw| (raw, part)))

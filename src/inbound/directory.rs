@@ -78,7 +78,7 @@ impl Directory {
 
     /// Returns the entry of a domain, given as A-label in lower case.
     pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
-        let version = self.db.directory_version();
+        let version = self.db.domains_version();
         if let Some((_, known)) = self.domains.get(domain).filter(|(at, _)| *at == version) {
             return Ok(known);
         }

@@ -35,7 +35,7 @@ pub(crate) fn list_objects(
 ) -> Result<Vec<(i64, Object)>> {
     let statement = match table {
         Table::Mail => {
-            "SELECT id, file, size, checksum FROM raw WHERE file IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"
+            "SELECT id, file, size, checksum FROM mail_data WHERE file IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"
         }
         Table::Uploads => "SELECT id, file, size, checksum FROM upload WHERE id > ?1 ORDER BY id LIMIT ?2",
     };
@@ -53,10 +53,10 @@ pub(crate) fn names_object(connection: &Connection, name: &str) -> Result<bool> 
     Ok(mail_data::names_file(connection, name)? || uploads::names_file(connection, name)?)
 }
 
-/// Returns true if this is a mailkite database of any version.
+/// Returns true if this is a mailkite database of any version: `mail_data` was `raw` before schema 6.
 pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
     let count: i64 = connection.query_row(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('raw', 'upload', 'message')",
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('mail_data', 'raw', 'upload', 'message')",
         [],
         |row| row.get(0),
     )?;
@@ -77,7 +77,7 @@ pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp
 /// Lists the public ids stored in an object: messages, or an upload.
 pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<String>> {
     let statement = match table {
-        Table::Mail => "SELECT public_id FROM message WHERE raw_id = ?1 ORDER BY id",
+        Table::Mail => "SELECT public_id FROM message WHERE mail_data_id = ?1 ORDER BY id",
         Table::Uploads => "SELECT public_id FROM upload WHERE id = ?1",
     };
     let mut statement = connection.prepare_cached(statement)?;
@@ -98,12 +98,16 @@ pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'stati
         (
             "message without its mail data",
             "SELECT public_id FROM message
-             WHERE raw_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM raw WHERE raw.id = message.raw_id) LIMIT ?1",
+             WHERE mail_data_id IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM mail_data WHERE mail_data.id = message.mail_data_id)
+             LIMIT ?1",
         ),
         (
             "outbound delivery without its mail data",
             "SELECT 'number ' || id FROM dispatch
-             WHERE raw_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM raw WHERE raw.id = dispatch.raw_id) LIMIT ?1",
+             WHERE mail_data_id IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM mail_data WHERE mail_data.id = dispatch.mail_data_id)
+             LIMIT ?1",
         ),
         (
             "pending delivery that nothing will attempt",
@@ -123,7 +127,7 @@ pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'stati
             "scheduled message that nothing will send",
             "SELECT public_id FROM message
              WHERE direction = 'outbound' AND status = 'scheduled'
-               AND NOT EXISTS (SELECT 1 FROM job WHERE job.subject_id = message.id AND job.kind = 'release')
+               AND NOT EXISTS (SELECT 1 FROM job WHERE job.subject_id = message.id AND job.kind = 'scheduled_send')
              LIMIT ?1",
         ),
     ];
@@ -163,21 +167,21 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Fates {
     gone: HashMap<i64, Reason>,
-    passing: HashSet<String>,
+    in_transit: HashSet<String>,
 }
 
 impl Fates {
     /// Loads the data.
     pub(crate) fn load(connection: &Connection) -> Result<Self> {
         // Mail in transit first: it leaves its removal note when it goes.
-        let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
-        let passing = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        Ok(Self { passing, gone: removals::load(connection)? })
+        let mut statement = connection.prepare("SELECT event ->> '$.id' FROM zero_retention_delivery")?;
+        let in_transit = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(Self { in_transit, gone: removals::load(connection)? })
     }
 
     /// Determines the state of a message or an upload.
     pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
-        if self.passing.contains(id) {
+        if self.in_transit.contains(id) {
             return Ok(Fate::Pending);
         }
         let message = connection

@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("steps/3.sql"), rows: |_| Ok(()) },
     Step { sql: include_str!("steps/4.sql"), rows: |_| Ok(()) },
     Step { sql: include_str!("steps/5.sql"), rows: canonical_addresses },
+    Step { sql: include_str!("steps/6.sql"), rows: check_edited_definitions },
 ];
 
 /// Puts suppressed addresses and blocked senders into canonical form. Of two spellings of one address one stays.
@@ -52,6 +53,16 @@ fn canonical_addresses(connection: &Connection) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks that step 6 edited every definition: an edit that does not find the text it replaces changes nothing.
+fn check_edited_definitions(connection: &Connection) -> Result<()> {
+    let edited: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%id INTEGER PRIMARY KEY AUTOINCREMENT%'",
+        [],
+        |row| row.get(0),
+    )?;
+    if edited == 7 { Ok(()) } else { Err(Error::Corrupt("sqlite_schema")) }
 }
 
 /// Returns the error for a database that this version cannot use.
@@ -190,6 +201,7 @@ mod tests {
         include_str!("../../tests/fixtures/schemas/schema-2.sql"),
         include_str!("../../tests/fixtures/schemas/schema-3.sql"),
         include_str!("../../tests/fixtures/schemas/schema-4.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-5.sql"),
     ];
 
     /// Returns every definition of a schema, without comments, spacing and quotes, its columns and constraints in one
@@ -236,6 +248,8 @@ mod tests {
             for (name, definition) in wanted {
                 assert_eq!(upgraded[&name], definition, "{name}, from schema {version}");
             }
+            let check: String = old.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(check, "ok", "from schema {version}");
             let backup = path.with_extension(format!("before-schema-{}.db", present_version()));
             let kept = Connection::open(backup).unwrap();
             let kept: i32 = kept.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
@@ -274,6 +288,60 @@ mod tests {
         assert_eq!(one("SELECT part_length FROM attachment WHERE message_id = 3"), 3);
         assert_eq!(one("SELECT foreign_keys FROM pragma_foreign_keys"), 1);
         assert_eq!(one("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
+    }
+
+    #[test]
+    fn row_ids_are_not_reused_after_the_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old.db");
+        let mut old = database(EARLIER[4], 5, &path);
+        old.execute_batch(
+            "INSERT INTO account (id, public_id, email, created_at) VALUES (1, 'usr_1', 'a@b.c', 5);
+             INSERT INTO domain (id, public_id, account_id, name, status, created_at)
+               VALUES (2, 'dom_2', 1, 'b.c', 'verified', 6);
+             INSERT INTO message (id, public_id, account_id, domain_id, direction, status, mail_from, from_addr, to_addr,
+                                  trace, size, raw_id, received_at)
+               VALUES (3, 'msg_1', 1, 7, 'inbound', 'received', '', 'a@b.c', 'd@b.c', '', 8, 1, 9);
+             INSERT INTO passing (id, account_id, route_id, event, raw_id, created_at) VALUES (4, 1, 'rte_1', '{}', 1, 1);
+             INSERT INTO job (id, lane, kind, subject_id, run_at) VALUES
+               (5, 'l', 'passing', 4, 7), (6, 'l', 'release', 3, 7), (8, 'l', 'webhook', 1, 7);",
+        )
+        .unwrap();
+        run(&mut old, &path).unwrap();
+        let texts = |sql: &str| -> Vec<String> {
+            let mut statement = old.prepare(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        assert_eq!(
+            texts("SELECT name || ' ' || seq FROM sqlite_sequence ORDER BY name"),
+            ["domain 7", "job 8", "message 3", "zero_retention_delivery 4"],
+            "a message of a removed domain keeps that one's id"
+        );
+        assert_eq!(texts("SELECT kind FROM job ORDER BY id"), ["zero_retention", "scheduled_send", "webhook"]);
+        for table in ["message_mail_data", "zero_retention_delivery_mail_data", "outbound_detail_scheduled"] {
+            let found =
+                texts(&format!("SELECT tbl_name FROM sqlite_schema WHERE type = 'index' AND name = '{table}'"));
+            assert_eq!(found.len(), 1, "{table}");
+        }
+        old.execute_batch("DELETE FROM job; DELETE FROM message").unwrap();
+        // Another connection reads the edited definitions from the file.
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch(
+                "INSERT INTO job (lane, kind, subject_id, run_at) VALUES ('l', 'scheduled_send', 3, 7);
+                 INSERT INTO message (public_id, account_id, direction, status, mail_from, from_addr, to_addr, trace, size,
+                                      received_at)
+                   VALUES ('msg_2', 1, 'inbound', 'received', '', 'a@b.c', 'd@b.c', '', 8, 9);",
+            )
+            .unwrap();
+        assert_eq!(texts("SELECT (SELECT id FROM job) || ' ' || (SELECT id FROM message)"), ["9 4"]);
+        assert!(
+            other
+                .execute("INSERT INTO job (lane, kind, subject_id, run_at) VALUES ('l', 'release', 3, 7)", [])
+                .is_err()
+        );
+        assert_eq!(texts("PRAGMA integrity_check"), ["ok"]);
+        assert_eq!(texts("SELECT count(*) || '' FROM pragma_foreign_key_check"), ["0"]);
     }
 
     #[test]

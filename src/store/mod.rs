@@ -10,6 +10,7 @@
 pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod blobs;
+mod changes;
 mod error;
 mod ids;
 pub(crate) mod jobs;
@@ -23,11 +24,9 @@ pub(crate) mod webhooks;
 pub(crate) mod writer;
 
 use crate::id::AccountRowId;
-use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use rusqlite::Connection;
@@ -35,6 +34,7 @@ use rusqlite::OpenFlags;
 use tokio::sync::{Semaphore, watch};
 
 use blobs::uncommitted::UnconfirmedObjects;
+use changes::Changes;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome, TransactionError, transaction_error};
 use error::{is_busy, is_no_room};
@@ -78,10 +78,7 @@ struct Inner {
     turns: Arc<Semaphore>,
     /// Objects whose transaction failed with an unknown outcome.
     unconfirmed: UnconfirmedObjects,
-    directory_version: AtomicU64,
-    /// Number of changes to the routes of each account, and to those of all accounts at once.
-    routes_versions: Mutex<HashMap<AccountRowId, u64>>,
-    all_routes_version: AtomicU64,
+    changes: Arc<Changes>,
     mark: Arc<Keeper>,
     reserve: Arc<Reserve>,
     path: PathBuf,
@@ -105,7 +102,9 @@ impl Db {
         make_durable(&connection)?;
         let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
         let readers = Readers::open(&path)?;
-        let writer = Writer::start(connection, &path, Arc::clone(&mark), Arc::clone(&reserve))?;
+        let changes = Arc::<Changes>::default();
+        changes.record(&connection)?;
+        let writer = Writer::start(connection, &path, Arc::clone(&mark), Arc::clone(&reserve), Arc::clone(&changes))?;
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {
             writer,
@@ -114,9 +113,7 @@ impl Db {
             probes: Semaphore::new(1),
             turns,
             unconfirmed: UnconfirmedObjects::default(),
-            directory_version: AtomicU64::new(1),
-            routes_versions: Mutex::default(),
-            all_routes_version: AtomicU64::new(1),
+            changes,
             mark,
             reserve,
             path,
@@ -301,35 +298,13 @@ impl Db {
     }
 
     /// Returns a number that changes whenever a domain may have changed its owner or status.
-    pub(crate) fn directory_version(&self) -> u64 {
-        self.inner.directory_version.load(Ordering::Acquire)
+    pub(crate) fn domains_version(&self) -> u64 {
+        self.inner.changes.domains_version()
     }
 
     /// Returns a number that changes whenever a route or a blocked sender of the account may have changed.
     pub fn routes_version(&self, account: AccountRowId) -> u64 {
-        let versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = versions.get(&account).copied().unwrap_or(0);
-        // Both only grow, so the sum is the same only while neither changes.
-        self.inner.all_routes_version.load(Ordering::Acquire).saturating_add(own)
-    }
-
-    /// Signals that the routes or blocked senders of an account changed; call it after the commit.
-    pub(crate) fn routes_changed(&self, account: AccountRowId) {
-        let mut versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = versions.entry(account).or_default();
-        *own = own.saturating_add(1);
-    }
-
-    /// Signals that a domain of an account changed, and perhaps routes with it; call it after the commit.
-    pub(crate) fn domain_changed(&self, account: AccountRowId) {
-        self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
-        self.routes_changed(account);
-    }
-
-    /// Signals that anything of any account may have changed; call it after the commit.
-    pub fn directory_changed(&self) {
-        self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
-        self.inner.all_routes_version.fetch_add(1, Ordering::AcqRel);
+        self.inner.changes.routes_version(account)
     }
 
     /// Returns the number of commits that the writer has made, and of those with an fsync.

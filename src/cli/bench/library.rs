@@ -127,7 +127,7 @@ fn store_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) ->
     let to = format!("{}@e{domain}.bench.test", draw.pick(BOXES));
     let subject = subject(number, count, &mut draw);
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{}", "An older mail. ".repeat(20));
-    let raw = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
+    let mail_data = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let message_id = format!("<{number}@mail.example>");
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
@@ -150,7 +150,7 @@ fn store_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) ->
         truncated: false,
         attachment_count: 0,
         size: text.len() as u64,
-        raw_id: raw,
+        mail_data_id: mail_data,
     };
     let (message, at) = messages::insert(tx, &new, at)?;
     if number % (count / DROPPED).max(1) == 5 {

@@ -148,9 +148,7 @@ async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
         }
         Ok(key)
     });
-    let key = seeded.await?;
-    bound.db().directory_changed();
-    Ok(key)
+    Ok(seeded.await?)
 }
 
 /// Stores messages as acceptance would have, spread over the last day.
@@ -175,7 +173,7 @@ fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) 
     let age = 86_400_000_u64.saturating_mul(count - number) / count;
     let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
-    let raw_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
+    let mail_data_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
         account_id: crate::id::RowId::new(1),
@@ -197,7 +195,7 @@ fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) 
         truncated: false,
         attachment_count: 0,
         size: text.len() as u64,
-        raw_id,
+        mail_data_id,
     };
     let (message, _) = messages::insert(tx, &new, at)?;
     let fingerprint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();

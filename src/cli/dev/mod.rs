@@ -181,7 +181,6 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
         Ok((account, api_key, secret))
     });
     let (account, api_key, webhook_secret) = seeded.await?;
-    bound.db().directory_changed();
     let smtp = bound.smtp_addresses().first().context("no SMTP address")?.to_string();
     let [submission, _] = bound.submission_addresses();
     let submission = submission.first().context("no submission address")?.to_string();

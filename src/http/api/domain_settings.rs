@@ -185,7 +185,6 @@ pub(crate) async fn put_retention(
     if !updated.await? {
         return Err(ApiError::not_found());
     }
-    app.db.domain_changed(caller.id());
     let domain = view(&app, &caller, row.id).await?;
     let (zero_retention, retention_days) = (domain.zero_retention, domain.retention_days);
     Ok(Json(RetentionView { domain, zero_retention, retention_days }))

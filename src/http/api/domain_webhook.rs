@@ -117,7 +117,6 @@ pub(crate) async fn put(
         routes::find(tx, &id)
     });
     let route = route.await?.ok_or_else(ApiError::not_found)?;
-    app.db.routes_changed(caller.id());
     Ok(Json(WebhookView {
         domain: view(&app, &caller, row_id).await?,
         webhook_url: url,
@@ -148,7 +147,7 @@ pub(crate) async fn delete(
 ) -> Result<Json<OkView>, ApiError> {
     let domain = find_own_domain(&app, &caller, &id).await?;
     if let Some(route) = find(&app, &domain).await? {
-        remove(&app, caller.id(), route.public_id).await?;
+        remove(&app, route.public_id).await?;
     }
     Ok(OK)
 }
@@ -172,7 +171,7 @@ pub(crate) async fn rotate_secret(
 ) -> Result<Json<RotatedSecret>, ApiError> {
     let domain = find_own_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
-    rotate(&app, caller.id(), route.public_id).await.map(Json)
+    rotate(&app, route.public_id).await.map(Json)
 }
 
 /// `POST /api/domains/:id/webhook/test`

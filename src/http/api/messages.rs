@@ -37,7 +37,7 @@ use crate::store::sending::outbound_details::Submission;
 use crate::store::sending::recipients;
 use crate::store::sending::recipients::RecipientRow;
 use crate::store::webhooks::deliveries;
-use crate::store::webhooks::deliveries::Tally;
+use crate::store::webhooks::deliveries::DeliveryCounts;
 use crate::webhook::attempt::deliver::LINK_SECS;
 
 const DEFAULT_LIMIT: i64 = 100;
@@ -178,7 +178,7 @@ struct AttachmentView {
 
 impl MessageView {
     /// Creates the view of a message; `outbound` holds the details of an outbound one.
-    pub(crate) fn new(row: &MessageRow, outbound: Option<Submission>, tally: Tally, user_id: &str) -> Self {
+    pub(crate) fn new(row: &MessageRow, outbound: Option<Submission>, counts: DeliveryCounts, user_id: &str) -> Self {
         let outbound = outbound.unwrap_or_default();
         let listed = outbound.header_to.and_then(|json| serde_json::from_str(&json).ok());
         let to = listed.unwrap_or_else(|| vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }]);
@@ -210,12 +210,12 @@ impl MessageView {
             scheduled_id: outbound.scheduled_id.map(|id| id.to_string()),
             scheduled_at: outbound.scheduled_at,
             metadata: outbound.metadata.and_then(|json| serde_json::from_str(&json).ok()),
-            delivery_count: tally.delivered + tally.failed + tally.pending,
-            attempts: tally.latest_attempts,
-            last_status_code: tally.latest_status_code,
-            delivered_count: tally.delivered,
-            failed_count: tally.failed,
-            pending_count: tally.pending,
+            delivery_count: counts.delivered + counts.failed + counts.pending,
+            attempts: counts.latest_attempts,
+            last_status_code: counts.latest_status_code,
+            delivered_count: counts.delivered,
+            failed_count: counts.failed,
+            pending_count: counts.pending,
         }
     }
 }
@@ -255,10 +255,11 @@ pub(crate) async fn list(
         let user = caller.account.public_id.to_string();
         let rows = messages::list(connection, &filter)?;
         let ids: Vec<MessageRowId> = rows.iter().map(|row| row.id).collect();
-        let tallies = deliveries::tallies(connection, &ids)?;
-        let view =
-            |(row, tally): (&MessageRow, Tally)| Ok(MessageView::new(row, details(connection, row)?, tally, &user));
-        rows.iter().zip(tallies).map(view).collect()
+        let counts = deliveries::counts_by_message(connection, &ids)?;
+        let view = |(row, counts): (&MessageRow, DeliveryCounts)| {
+            Ok(MessageView::new(row, details(connection, row)?, counts, &user))
+        };
+        rows.iter().zip(counts).map(view).collect()
     });
     Ok(Json(views.await?))
 }
@@ -309,9 +310,9 @@ pub(crate) async fn detail(
         let readable = source.as_ref().map(StoredContent::readable).transpose()?.unwrap_or_default();
         let deliveries = deliveries::list_by_message(connection, row.id)?;
         let parts = attachments::list(connection, row.id)?;
-        let tally = deliveries::tally(connection, row.id)?;
+        let counts = deliveries::counts(connection, row.id)?;
         let message = DetailView {
-            row: MessageView::new(&row, details(connection, &row)?, tally, caller.account.public_id.as_str()),
+            row: MessageView::new(&row, details(connection, &row)?, counts, caller.account.public_id.as_str()),
             mailbox_id: None,
             text_body: readable.text,
             html_body: readable.html,
@@ -320,7 +321,7 @@ pub(crate) async fn detail(
             actor_user_id: None,
             actor_team_id: None,
             message_id_header: row.message_id_header.clone(),
-            raw_available: row.raw_id.is_some() && !content_damaged,
+            raw_available: row.mail_data_id.is_some() && !content_damaged,
             content_damaged,
         };
         let id = id.to_string();
@@ -367,7 +368,7 @@ fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> A
         filename: part.filename,
         content_type: part.content_type,
         size: part.size,
-        url: row.raw_id.map(|_| links.url(row.public_id.suffix(), index, expires)),
+        url: row.mail_data_id.map(|_| links.url(row.public_id.suffix(), index, expires)),
         content_id: part.content_id,
         disposition: part.disposition.map(Disposition::as_str),
     }
@@ -384,7 +385,7 @@ pub(crate) async fn raw(
     let objects = app.objects.clone();
     let file_name = format!("attachment; filename=\"{id}.eml\"");
     let row = app.db.try_read(move |connection| find_message(connection, &caller, &id)).await?;
-    if row.raw_id.is_none() {
+    if row.mail_data_id.is_none() {
         return Err(Code::RawExpired.into());
     }
     let share = memory::reserve(&app, row.account_id, usize::try_from(row.size).unwrap_or(usize::MAX)).await?;

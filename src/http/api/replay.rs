@@ -80,9 +80,9 @@ pub(crate) async fn candidates(
         let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
         let step = replay_candidates::list(connection, &criteria, covers)?;
         let view = |one: replay_candidates::Candidate| {
-            let tally = deliveries::tally(connection, one.message.id)?;
+            let counts = deliveries::counts(connection, one.message.id)?;
             Ok(CandidateView {
-                row: MessageView::new(&one.message, None, tally, &user),
+                row: MessageView::new(&one.message, None, counts, &user),
                 delivered_here: one.delivered_here,
             })
         };

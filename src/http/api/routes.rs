@@ -18,7 +18,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient, OK, OkView};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
-use crate::id::{AccountRowId, RouteId};
+use crate::id::RouteId;
 use crate::inbound::route::Pattern;
 use crate::limits::Kind;
 use crate::mail::address::Mailbox;
@@ -80,7 +80,7 @@ impl RouteView {
         if let Some(Ok(to)) = row.destination.as_deref().map(Mailbox::parse)
             && row.action == Action::Forward
         {
-            destination_proven = Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?);
+            destination_proven = Some(app.config.dev || destinations::is_confirmed(connection, row.account_id, &to)?);
             request = destinations::find_asked(connection, row.account_id, &to)?;
         }
         Ok(Self {
@@ -210,7 +210,6 @@ pub(crate) async fn create(
         routes::find(tx, &id)?.ok_or_else(ApiError::not_found)
     });
     let row = created.await?;
-    app.db.routes_changed(row.account_id);
     ask_destination(&app, &owner, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
@@ -327,7 +326,6 @@ pub(crate) async fn change(
         routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found)
     });
     let row = changed.await?;
-    app.db.routes_changed(row.account_id);
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
@@ -344,12 +342,12 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<OkView>, ApiError> {
     let route = find_own_route(&app, &caller, &id).await?;
-    remove(&app, caller.id(), route.public_id).await?;
+    remove(&app, route.public_id).await?;
     Ok(OK)
 }
 
 /// Removes a route and ends its pending deliveries.
-pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -> Result<(), ApiError> {
+pub(crate) async fn remove(app: &AppState, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
         let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
@@ -359,7 +357,6 @@ pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -
         routes::delete(tx, &gone)
     });
     removed.await?;
-    app.db.routes_changed(account);
     app.webhooks.end_routes(vec![id], now).await?;
     Ok(())
 }
@@ -371,14 +368,13 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
     let route = find_own_webhook_route(&app, &caller, &id).await?;
-    rotate(&app, caller.id(), route.public_id).await.map(Json)
+    rotate(&app, route.public_id).await.map(Json)
 }
 
 /// Gives a webhook route a new secret; for a day both sign.
-pub(crate) async fn rotate(app: &AppState, account: AccountRowId, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub(crate) async fn rotate(app: &AppState, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
-    app.db.routes_changed(account);
     Ok(RotatedSecret { secret, previous_valid_until: until })
 }

@@ -74,7 +74,7 @@ fn view(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> store
         host: dispatch.host,
         tls: dispatch.tls,
         transcript: dispatch.transcript,
-        settled: dispatch.raw_id.is_none(),
+        settled: dispatch.mail_data_id.is_none(),
         paused_until,
         pause_reason,
     })

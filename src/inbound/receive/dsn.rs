@@ -118,13 +118,13 @@ pub(super) fn forward_reports(
     let Some(Report::Delivery(statuses)) = report else { return Vec::new() };
     let status = statuses.into_iter().next().filter(|status| status.action == Action::Failed);
     let Some(status) = status else { return Vec::new() };
-    let marks = reading(bytes.len(), || report::enclosed_ids(bytes));
+    let message_ids = reading(bytes.len(), || report::enclosed_ids(bytes));
     let of = |recipient: &ReturnPathRecipient| {
         Some(ForwardReport {
             address: recipient.mailbox.clone(),
             sender: forwarded_for(recipient)?.clone(),
             status: status.clone(),
-            marks: marks.clone(),
+            message_ids: message_ids.clone(),
         })
     };
     recipients.iter().filter_map(of).collect()

@@ -21,7 +21,7 @@ pub(super) fn forward_all(
     fields: &MessageFields,
     plan: &RecipientPlan,
     message: Option<MessageRowId>,
-    raw_id: MailDataRowId,
+    mail_data_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let mut jobs = Vec::new();
@@ -38,13 +38,13 @@ pub(super) fn forward_all(
             domain: plan.recipient.mailbox.domain().as_str(),
             mail_from: &fields.mail_from,
             trace: &plan.trace,
-            raw_id,
+            mail_data_id,
             copies,
             recipient: &plan.recipient.mailbox,
             exact: is_exact(&route.row.match_pattern),
             policy: route.row.on_auth_fail,
             verification: &fields.verification,
-            mark: fields.message_id_header.as_deref().unwrap_or(&plan.own_id),
+            message_id: fields.message_id_header.as_deref().unwrap_or(&plan.own_id),
             author: fields.author.as_deref(),
             plain_header: fields.plain_header,
         };

@@ -52,7 +52,7 @@ pub(super) fn store_all(
     raw: &NewMailData,
     now: Timestamp,
 ) -> store::Result<(Vec<Stored>, bool)> {
-    let mut raw_row = None;
+    let mut mail_data_row = None;
     let mut next_id = Some(first);
     let mut stored = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -65,16 +65,16 @@ pub(super) fn store_all(
             stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
-        let mut raw_id = || match raw_row {
+        let mut mail_data_id = || match mail_data_row {
             Some(id) => Ok(id),
-            None => mail_data::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
+            None => mail_data::insert(tx, raw, now).map(|id| *mail_data_row.insert(id)),
         };
         // Zero retention is read here, not at RCPT: once the setting is confirmed to the account, nothing is stored.
         if let Some(domain) = plan.recipient.domain
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let jobs = zero_retention::store(tx, services, &id, fields, &plan, raw_id, now)?;
+            let jobs = zero_retention::store(tx, services, &id, fields, &plan, mail_data_id, now)?;
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
@@ -91,9 +91,9 @@ pub(super) fn store_all(
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        stored.push(store_one(tx, services, id, to, fields, plan, raw_id()?, now)?);
+        stored.push(store_one(tx, services, id, to, fields, plan, mail_data_id()?, now)?);
     }
-    Ok((stored, raw_row.is_some()))
+    Ok((stored, mail_data_row.is_some()))
 }
 
 /// Stores one recipient's message with its deliveries.
@@ -105,7 +105,7 @@ fn store_one(
     to: String,
     fields: &MessageFields,
     plan: RecipientPlan,
-    raw_id: MailDataRowId,
+    mail_data_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
@@ -132,7 +132,7 @@ fn store_one(
         truncated: fields.truncated,
         attachment_count: fields.parts.len(),
         size: fields.size,
-        raw_id,
+        mail_data_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
     store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
@@ -143,7 +143,7 @@ fn store_one(
     if blocked {
         return Ok(stored);
     }
-    stored.jobs = forward_all(tx, services, fields, &plan, Some(row), raw_id, now)?;
+    stored.jobs = forward_all(tx, services, fields, &plan, Some(row), mail_data_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };

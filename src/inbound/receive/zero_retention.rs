@@ -11,20 +11,20 @@ use crate::clock::Timestamp;
 use crate::id::{MailDataRowId, MessageId};
 use crate::jobs::{EnqueuedJob, JobSubject};
 use crate::store::webhooks::zero_retention;
-use crate::store::webhooks::zero_retention::NewPassing;
+use crate::store::webhooks::zero_retention::NewZeroRetention;
 use crate::store::{self, Connection};
 use crate::webhook;
 use crate::webhook::attempt::zero_retention::EventMetadata;
 
-/// Stores one row and job for each webhook route of the recipient and returns the jobs. `raw_id` stores the raw copy
-/// unless that was done before.
+/// Stores one row and job for each webhook route of the recipient and returns the jobs. `mail_data_id` stores the raw
+/// copy unless that was done before.
 pub(super) fn store(
     tx: &Connection,
     services: Services<'_>,
     id: &MessageId,
     fields: &MessageFields,
     plan: &RecipientPlan,
-    mut raw_id: impl FnMut() -> store::Result<MailDataRowId>,
+    mut mail_data_id: impl FnMut() -> store::Result<MailDataRowId>,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
@@ -34,7 +34,7 @@ pub(super) fn store(
         return Ok(left);
     }
     if forwards(fields, plan).next().is_some() {
-        left.extend(forward_all(tx, services, fields, plan, None, raw_id()?, now)?);
+        left.extend(forward_all(tx, services, fields, plan, None, mail_data_id()?, now)?);
     }
     let metadata = EventMetadata {
         id: id.clone(),
@@ -51,7 +51,12 @@ pub(super) fn store(
     let event = serde_json::to_string(&metadata).map_err(|_| store::Error::Corrupt("event"))?;
     for route in &plan.routes {
         let Some(flow) = &route.flow else { continue };
-        let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
+        let new = NewZeroRetention {
+            account_id,
+            route_id: &route.row.public_id,
+            event: &event,
+            mail_data_id: mail_data_id()?,
+        };
         let row = zero_retention::insert(tx, new, now)?;
         left.push(services.jobs.enqueue(
             tx,

@@ -34,10 +34,10 @@ use crate::store::accounts;
 use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::sending::dispatches::{DispatchRow, NewDispatch};
-use crate::store::sending::forward_marks::NewMark;
+use crate::store::sending::forwarded_messages::NewForwardedMessage;
 use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
-use crate::store::sending::{destinations, dispatches, forward_marks, recipients, suppressions};
+use crate::store::sending::{destinations, dispatches, forwarded_messages, recipients, suppressions};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::OnAuthFail;
 
@@ -67,7 +67,7 @@ pub(crate) struct Forward<'a> {
     /// The trace fields that this server prepends.
     pub(crate) trace: &'a str,
     /// The raw copy's row.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
     /// The recipient that the route matched.
     pub(crate) recipient: &'a Mailbox,
     /// True if the route matches this one address only, rather than any address a sender chooses.
@@ -77,7 +77,7 @@ pub(crate) struct Forward<'a> {
     /// Authentication results for the sender and the author.
     pub(crate) verification: &'a Verification,
     /// Identifier used to match reports about it: its Message-ID, else the internal id.
-    pub(crate) mark: &'a str,
+    pub(crate) message_id: &'a str,
     /// The author's domain if every reader finds the same one in From; `None` if readers may differ.
     pub(crate) author: Option<&'a str>,
     /// True if every reader finds the same header fields.
@@ -263,13 +263,13 @@ impl Outbound {
             None => self.parts.return_paths.nobody(),
         };
         if let (Some(srs), Some(sender)) = (&srs, sender.filter(|sender| is_known_sender(forward, sender))) {
-            let new = NewMark {
-                mark: &report::mark(srs, forward.mark),
+            let new = NewForwardedMessage {
+                fingerprint: &report::fingerprint(srs, forward.message_id),
                 account: forward.account,
                 sender: &sender.without_subaddress(),
                 recipient: &forward.recipient.to_string(),
             };
-            forward_marks::insert(tx, new, now)?;
+            forwarded_messages::insert(tx, new, now)?;
         }
         let reverse_path = srs.map(|mailbox| mailbox.to_string()).unwrap_or_default();
         let new = NewDispatch {
@@ -280,7 +280,7 @@ impl Outbound {
             domain: None,
             reverse_path: &reverse_path,
             prefix: &format!("{FORWARDED}: {}\r\n{copies}{}", forward.route, forward.trace),
-            raw_id: forward.raw_id,
+            mail_data_id: forward.mail_data_id,
             forwarding: Some(&forwarding),
         };
         self.send_on(tx, new, to, now)
@@ -413,7 +413,7 @@ impl Dependencies {
         let dev = self.config.dev;
         let found = accounts::find_by_row(connection, account)?.filter(|account| dev || account.email_verified);
         let Some(found) = found else { return Err(Gate::Unverified.into()) };
-        if !dev && !destinations::is_proven(connection, account, to)? {
+        if !dev && !destinations::is_confirmed(connection, account, to)? {
             return Err(Gate::Unproven.into());
         }
         let suppressed = suppressions::find_suppressed(connection, account, &[to.canonical()])?;
@@ -434,7 +434,7 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
         domain: Some(to.domain().as_str()),
         reverse_path: "",
         prefix: "",
-        raw_id: forward.raw_id,
+        mail_data_id: forward.mail_data_id,
         forwarding: None,
     };
     let dispatch = dispatches::insert(tx, &new, now)?;

@@ -14,8 +14,8 @@ use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient};
 use crate::store;
 use crate::store::accounts;
-use crate::store::sending::forward_marks;
-use crate::store::sending::forward_marks::Marked;
+use crate::store::sending::forwarded_messages;
+use crate::store::sending::forwarded_messages::ForwardedMessage;
 
 /// A failure report received at one of our SRS addresses.
 #[derive(Clone, Debug)]
@@ -26,13 +26,13 @@ pub(crate) struct ForwardReport {
     pub(crate) sender: Mailbox,
     /// The status it reports.
     pub(crate) status: ReportedRecipient,
-    /// Identifiers of the enclosed message.
-    pub(crate) marks: Vec<String>,
+    /// Message-IDs of the enclosed message.
+    pub(crate) message_ids: Vec<String>,
 }
 
-/// Returns the identifier of a forwarded message: the address it was sent with, and its Message-ID or the internal
+/// Returns the fingerprint of a forwarded message: the address it was sent with, and its Message-ID or the internal
 /// id.
-pub(super) fn mark(address: &Mailbox, id: &str) -> Vec<u8> {
+pub(super) fn fingerprint(address: &Mailbox, id: &str) -> Vec<u8> {
     let text = format!("{}\0{id}", address.to_string().to_lowercase());
     digest(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
@@ -47,13 +47,13 @@ impl Outbound {
         report: &ForwardReport,
         now: Timestamp,
     ) -> store::Result<Option<EnqueuedJob>> {
-        for id in &report.marks {
-            let mark = mark(&report.address, id);
-            let Some(marked) = forward_marks::take(tx, &mark, now)? else { continue };
+        for id in &report.message_ids {
+            let fingerprint = fingerprint(&report.address, id);
+            let Some(forwarded) = forwarded_messages::take(tx, &fingerprint, now)? else { continue };
             // It belongs to no account in particular; the operator sees it in the queue.
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(None) };
             let hostname = self.parts.config.hostname.as_str();
-            let data = compose(report, &mark, &marked, hostname, now);
+            let data = compose(report, &fingerprint, &forwarded, hostname, now);
             return self.send_report(tx, owner.id, report.sender.clone(), &data, now);
         }
         Ok(None)
@@ -62,12 +62,18 @@ impl Outbound {
 
 /// Composes the report from status codes and our own text. The original recipient's address may be arbitrary quoted
 /// text, so it is included only if it is a plain address.
-fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str, now: Timestamp) -> Vec<u8> {
+fn compose(
+    report: &ForwardReport,
+    fingerprint: &[u8],
+    forwarded: &ForwardedMessage,
+    hostname: &str,
+    now: Timestamp,
+) -> Vec<u8> {
     let status = &report.status;
     let enhanced = status.status.filter(|status| status.is_permanent()).unwrap_or(EnhancedStatusCode::UNDEFINED);
     let code = status.code.filter(|code| (500..600).contains(code));
     let diagnostic = code.map(|code| format!("{code} {enhanced}"));
-    let recipient = Mailbox::parse_received(&marked.recipient).ok();
+    let recipient = Mailbox::parse_received(&forwarded.recipient).ok();
     let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.display_for_third_party());
     let text = format!(
         "A message of yours to {recipient}\r\nwas forwarded from there. The host that it was forwarded to reports that it\r\n\
@@ -78,9 +84,9 @@ fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str,
     let report = DeliveryReport {
         to: &report.sender,
         subject: "Delivery Status Notification (Failure)",
-        id: &format!("report.{}", HEXLOWER.encode(mark.get(..12).unwrap_or(mark))),
+        id: &format!("report.{}", HEXLOWER.encode(fingerprint.get(..12).unwrap_or(fingerprint))),
         text: &text,
-        arrival: marked.sent_at,
+        arrival: forwarded.sent_at,
         failures: &[failure],
         enclosed: None,
     };

@@ -56,7 +56,7 @@ impl Outbound {
 /// Returns the header of the message, or its Message-ID alone if the message is stored as a file, which is not read
 /// for this.
 fn enclosed(tx: &Connection, message: &MessageRow) -> store::Result<Vec<u8>> {
-    let raw = match message.raw_id {
+    let raw = match message.mail_data_id {
         Some(raw) => mail_data::find(tx, raw)?,
         None => None,
     };

@@ -57,7 +57,7 @@ impl Outbound {
         data: &[u8],
         now: Timestamp,
     ) -> store::Result<Option<EnqueuedJob>> {
-        let raw_id = mail_data::insert(tx, &NewMailData::inline(data), now)?;
+        let mail_data_id = mail_data::insert(tx, &NewMailData::inline(data), now)?;
         let new = NewDispatch {
             account_id,
             message: None,
@@ -66,7 +66,7 @@ impl Outbound {
             domain: None,
             reverse_path: "",
             prefix: "",
-            raw_id,
+            mail_data_id,
             forwarding: None,
         };
         self.send_on(tx, new, to, now)

@@ -219,9 +219,9 @@ impl Dependencies {
         let sender = &signed.sender;
         let status = if signed.scheduled.is_some() { RecipientStatus::Scheduled } else { RecipientStatus::Queued };
         let first = self.bounce_address(&signed.id, 0, sender);
-        let raw_id = mail_data::insert(tx, &persisted.raw, now)?;
+        let mail_data_id = mail_data::insert(tx, &persisted.raw, now)?;
         let message =
-            outbound_details::insert_message(tx, &signed.row(persisted, status.into(), first, raw_id), now)?;
+            outbound_details::insert_message(tx, &signed.row(persisted, status.into(), first, mail_data_id), now)?;
         add_deliveries(tx, sender.account, message, signed.recipients.len())?;
         attachments::insert_all(tx, message, &persisted.parts)?;
         let beside = signed.details();
@@ -239,7 +239,7 @@ impl Dependencies {
                 domain,
                 reverse_path: &self.bounce_address(&signed.id, place, sender),
                 prefix: "",
-                raw_id,
+                mail_data_id,
                 forwarding: None,
             };
             let dispatch = dispatches::insert(tx, &new, now)?;
@@ -284,7 +284,7 @@ impl SignedMessage {
         persisted: &PersistedMessage,
         status: MessageStatus,
         mail_from: String,
-        raw_id: MailDataRowId,
+        mail_data_id: MailDataRowId,
     ) -> NewOutbound {
         let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
         let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
@@ -303,7 +303,7 @@ impl SignedMessage {
             thread_id: self.thread_id.clone(),
             attachment_count: persisted.parts.len(),
             size: persisted.raw.size(),
-            raw_id,
+            mail_data_id,
         }
     }
 

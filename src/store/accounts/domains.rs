@@ -99,14 +99,11 @@ pub fn insert(
     now: Timestamp,
 ) -> Result<DomainRow> {
     let public_id = DomainId::new(now);
-    // Messages name their domain by row id and may outlive it, so an id is never reused.
     connection
         .prepare_cached(
-            "INSERT INTO domain (id, public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
+            "INSERT INTO domain (public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
                                  dmarc_verified, created_at, verified_at)
-             SELECT 1 + max(coalesce((SELECT max(id) FROM domain), 0),
-                            coalesce((SELECT max(domain_id) FROM message WHERE domain_id IS NOT NULL), 0)),
-                    ?1, ?2, ?3, ?4, ?5, ?5, ?5, ?5, ?6, CASE WHEN ?5 THEN ?6 END",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?5, ?5, ?6, CASE WHEN ?5 THEN ?6 END)",
         )?
         .execute(params![
             public_id,
@@ -126,7 +123,7 @@ pub(crate) fn find_by_row(connection: &Connection, id: DomainRowId) -> Result<Op
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// Finds a domain by its public id, which is never reused; a row id may be, once its domain and messages are gone.
+/// Finds a domain by its public id.
 pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)

@@ -52,7 +52,9 @@ pub(crate) fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>
 /// # Errors
 /// [`crate::store::Error::Conflict`] when there is one already.
 pub(crate) fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> {
-    connection.prepare_cached("INSERT INTO setup_token (only, token_sealed) VALUES (1, ?1)")?.execute([sealed])?;
+    connection
+        .prepare_cached("INSERT INTO setup_token (singleton, token_sealed) VALUES (1, ?1)")?
+        .execute([sealed])?;
     Ok(())
 }
 

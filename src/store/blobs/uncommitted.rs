@@ -203,9 +203,9 @@ mod tests {
     async fn store(db: &Db, objects: &Objects) -> (String, Result<()>) {
         let placed = place(objects);
         let name = placed.object().name.clone();
-        let raw = NewMailData::File(placed.object().clone());
+        let new = NewMailData::File(placed.object().clone());
         let written =
-            db.write_naming(vec![placed], move |tx| Ok((mail_data::insert(tx, &raw, NOW).map(drop)?, true)));
+            db.write_naming(vec![placed], move |tx| Ok((mail_data::insert(tx, &new, NOW).map(drop)?, true)));
         (name, written.await)
     }
 

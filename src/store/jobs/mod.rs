@@ -20,11 +20,11 @@ stored_enum! {
         /// A webhook delivery.
         Webhook = "webhook",
         /// The only delivery of a message of which nothing else is stored.
-        ZeroRetention = "passing",
+        ZeroRetention = "zero_retention",
         /// A message queued for one destination.
         Dispatch = "dispatch",
         /// A scheduled message to release at its time.
-        ScheduledSend = "release",
+        ScheduledSend = "scheduled_send",
         /// Mail sent by this server itself.
         Notice = "notice",
     }
@@ -232,9 +232,9 @@ pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<boo
     let changed = connection
         .prepare_cached(
             "UPDATE job SET lease_until = ?2, claims = claims + 1
-             WHERE id = ?1 AND lease_until IS NULL AND kind = ?3 AND subject_id = ?4",
+             WHERE id = ?1 AND lease_until IS NULL",
         )?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
+        .execute(params![job.id, job.lease_until.as_millis()])?;
     Ok(changed > 0)
 }
 
@@ -300,7 +300,7 @@ pub(crate) fn shift_run_at(connection: &Connection, seen: Timestamp, back: Durat
 
 /// Sets a new time for the waiting jobs after `from` and for the planned attempts of their deliveries.
 fn reschedule(connection: &Connection, from: Timestamp, run_at: &str, value: i64) -> Result<()> {
-    let which = "lease_until IS NULL AND kind <> 'release' AND run_at > ?1";
+    let which = "lease_until IS NULL AND kind <> 'scheduled_send' AND run_at > ?1";
     connection.execute(
         &format!(
             "UPDATE delivery SET next_attempt_at = (SELECT {run_at} FROM job WHERE subject_id = delivery.id AND kind = 'webhook')
@@ -342,17 +342,10 @@ pub(crate) fn release_expired(
 pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timestamp, failed: bool) -> Result<bool> {
     let changed = connection
         .prepare_cached(
-            "UPDATE job SET run_at = ?5, failures = failures + ?6, claims = 0, lease_until = NULL
-             WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4",
+            "UPDATE job SET run_at = ?3, failures = failures + ?4, claims = 0, lease_until = NULL
+             WHERE id = ?1 AND lease_until = ?2",
         )?
-        .execute(params![
-            job.id,
-            job.lease_until.as_millis(),
-            job.kind,
-            job.subject_id,
-            run_at.as_millis(),
-            failed
-        ])?;
+        .execute(params![job.id, job.lease_until.as_millis(), run_at.as_millis(), failed])?;
     Ok(changed > 0)
 }
 
@@ -361,18 +354,18 @@ pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool>
     let changed = connection
         .prepare_cached(
             "UPDATE job SET claims = claims - 1, lease_until = NULL
-             WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4",
+             WHERE id = ?1 AND lease_until = ?2",
         )?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
+        .execute(params![job.id, job.lease_until.as_millis()])?;
     Ok(changed > 0)
 }
 
 /// Removes a job after its last attempt. Returns false if the claim is no longer valid because it was released or
-/// removed meanwhile; its row may belong to a later job.
+/// removed meanwhile.
 pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let removed = connection
-        .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2")?
+        .execute(params![job.id, job.lease_until.as_millis()])?;
     Ok(removed > 0)
 }
 
@@ -394,16 +387,15 @@ pub(crate) fn find_by_deliveries(
     Ok(rows)
 }
 
-/// Removes a job found by [`find_by_deliveries`], if it still belongs to this subject; a claim of it becomes invalid.
-pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
+/// Removes jobs found by [`find_by_deliveries`]; claims of them become invalid.
+pub(crate) fn delete_all(connection: &Connection, ids: &[JobRowId]) -> Result<()> {
     connection
-        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
-        .execute(params![id, subject.kind(), subject.id()])?;
+        .prepare_cached("DELETE FROM job WHERE id IN (SELECT value FROM json_each(?1))")?
+        .execute([super::id_list(ids)])?;
     Ok(())
 }
 
-/// Removes the job of a subject that is being deleted, or it would attempt the next row to get that id; a claim of it
-/// becomes invalid.
+/// Removes the job of a subject that is being deleted; a claim of it becomes invalid.
 pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
@@ -420,10 +412,8 @@ pub(crate) fn run_now(connection: &Connection, subject: JobSubject, now: Timesta
 }
 
 /// Removes a job unless it is claimed.
-pub(crate) fn delete_waiting(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
-    connection
-        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
-        .execute(params![id, subject.kind(), subject.id()])?;
+pub(crate) fn delete_waiting(connection: &Connection, id: JobRowId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until IS NULL")?.execute([id])?;
     Ok(())
 }
 

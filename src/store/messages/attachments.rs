@@ -1,4 +1,4 @@
-//! Attachments: slices of the raw object, decoded when served.
+//! Attachments: slices of the mail data, decoded when served.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

@@ -48,20 +48,20 @@ pub(crate) fn find(
     // Written this way, it is seven searches; `IN (…)` would build a table of the seven keys for each mail.
     let candidates: Vec<i64> = connection
         .prepare_cached(
-            "SELECT message_id FROM recent WHERE fingerprint = ?1 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?2 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?3 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?4 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?5 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?6 UNION ALL
-             SELECT message_id FROM recent WHERE fingerprint = ?7",
+            "SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?1 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?2 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?3 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?4 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?5 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?6 UNION ALL
+             SELECT message_id FROM dedup_fingerprint WHERE fingerprint = ?7",
         )?
         .query_map([seen(0), seen(1), seen(2), seen(3), seen(4), seen(5), seen(6)], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for message in candidates {
         let found = connection
             .prepare_cached(
-                "SELECT public_id, raw_id, body IS NOT NULL OR status = 'dropped' FROM message
+                "SELECT public_id, mail_data_id, body IS NOT NULL OR status = 'dropped' FROM message
                  WHERE id = ?1 AND received_at > ?2 AND size = ?3 AND mail_from = ?4 AND lower(to_addr) = lower(?5)",
             )?
             .query_row(
@@ -75,8 +75,10 @@ pub(crate) fn find(
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;
-        let Some((id, raw, needs_none)): Option<(String, Option<MailDataRowId>, bool)> = found else { continue };
-        let whole = raw.map_or(Ok(needs_none), |raw| mail_data::is_whole(connection, objects, raw))?;
+        let Some((id, mail_data_id, needs_none)): Option<(String, Option<MailDataRowId>, bool)> = found else {
+            continue;
+        };
+        let whole = mail_data_id.map_or(Ok(needs_none), |row| mail_data::is_whole(connection, objects, row))?;
         if whole {
             return Ok(Some(id));
         }
@@ -89,7 +91,7 @@ pub(crate) fn find(
 pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: MessageRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO recent (fingerprint, message_id)
+            "INSERT INTO dedup_fingerprint (fingerprint, message_id)
              VALUES (?1, ?2)
              ON CONFLICT (fingerprint) DO UPDATE SET message_id = excluded.message_id",
         )?
@@ -101,15 +103,15 @@ pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: Message
 pub(crate) fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
     let last: Option<i64> = connection
         .prepare_cached(
-            "SELECT fingerprint FROM recent WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2",
+            "SELECT fingerprint FROM dedup_fingerprint WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2",
         )?
         .query_row(params![from, limit], |row| row.get(0))
         .optional()?;
     connection
         .prepare_cached(
-            "DELETE FROM recent
+            "DELETE FROM dedup_fingerprint
              WHERE fingerprint > ?1 AND fingerprint <= ?2 AND NOT EXISTS (
-               SELECT 1 FROM message WHERE message.id = recent.message_id AND message.received_at > ?3)",
+               SELECT 1 FROM message WHERE message.id = dedup_fingerprint.message_id AND message.received_at > ?3)",
         )?
         .execute(params![from, last.unwrap_or(i64::MAX), now.minus(WINDOW).as_millis()])?;
     Ok(last)

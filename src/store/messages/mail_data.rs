@@ -81,7 +81,7 @@ pub(crate) enum StoredMailData {
 /// Stores mail data, or the name of its file.
 pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp) -> Result<MailDataRowId> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
+        "INSERT INTO mail_data (size, data, compressed, file, checksum, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     match new {
@@ -106,7 +106,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp)
 /// [`Error::Damaged`] when it does not decompress.
 pub(crate) fn find(connection: &Connection, id: MailDataRowId) -> Result<Option<StoredMailData>> {
     let found = connection
-        .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
+        .prepare_cached("SELECT size, data, compressed, file, checksum FROM mail_data WHERE id = ?1")?
         .query_row([id], |row| {
             let size: usize = row.get(0)?;
             if let Some(name) = row.get(3)? {
@@ -142,7 +142,8 @@ pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: MailDataR
 
 /// Returns the octets as received, by row id.
 pub(crate) fn size(connection: &Connection, id: MailDataRowId) -> Result<Option<u64>> {
-    let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
+    let found =
+        connection.prepare_cached("SELECT size FROM mail_data WHERE id = ?1")?.query_row([id], |row| row.get(0));
     Ok(found.optional()?)
 }
 
@@ -151,11 +152,11 @@ pub(crate) fn size(connection: &Connection, id: MailDataRowId) -> Result<Option<
 pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Option<String>> {
     let used = connection
         .prepare_cached(
-            "SELECT 1 FROM message WHERE raw_id = ?1
+            "SELECT 1 FROM message WHERE mail_data_id = ?1
              UNION ALL
-             SELECT 1 FROM passing WHERE raw_id = ?1
+             SELECT 1 FROM zero_retention_delivery WHERE mail_data_id = ?1
              UNION ALL
-             SELECT 1 FROM dispatch WHERE raw_id = ?1
+             SELECT 1 FROM dispatch WHERE mail_data_id = ?1
              LIMIT 1",
         )?
         .exists([id])?;
@@ -163,11 +164,11 @@ pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Opti
         return Ok(None);
     }
     let file = connection
-        .prepare_cached("SELECT file FROM raw WHERE id = ?1")?
+        .prepare_cached("SELECT file FROM mail_data WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?
         .flatten();
-    connection.prepare_cached("DELETE FROM raw WHERE id = ?1")?.execute([id])?;
+    connection.prepare_cached("DELETE FROM mail_data WHERE id = ?1")?.execute([id])?;
     Ok(file)
 }
 
@@ -180,8 +181,8 @@ pub(crate) fn list_created_before(
     // Row ids grow with time, so the oldest are at the start and the walk stops at the first recent one.
     let rows: Vec<(MailDataRowId, i64)> = connection
         .prepare_cached(
-            "SELECT id, created_at FROM raw
-             WHERE NOT EXISTS (SELECT 1 FROM dispatch WHERE dispatch.raw_id = raw.id) ORDER BY id LIMIT ?1",
+            "SELECT id, created_at FROM mail_data
+             WHERE NOT EXISTS (SELECT 1 FROM dispatch WHERE dispatch.mail_data_id = mail_data.id) ORDER BY id LIMIT ?1",
         )?
         .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
@@ -190,5 +191,5 @@ pub(crate) fn list_created_before(
 
 /// Returns true if a row names this object file.
 pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
-    Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
+    Ok(connection.prepare_cached("SELECT 1 FROM mail_data WHERE file = ?1")?.exists([name])?)
 }

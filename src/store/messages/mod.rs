@@ -101,7 +101,7 @@ pub(crate) struct NewMessage {
     /// Octets as received.
     pub(crate) size: u64,
     /// Row of the mail data.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
 }
 
 impl NewMessage {
@@ -131,7 +131,7 @@ impl NewMessage {
             trace: self.trace,
             attachment_count: self.attachment_count,
             size: self.size,
-            raw_id: Some(self.raw_id),
+            mail_data_id: Some(self.mail_data_id),
             body: None,
             received_at,
         }
@@ -185,7 +185,7 @@ pub struct MessageRow {
     /// Octets as received.
     pub(crate) size: u64,
     /// Row of the mail data, while it exists.
-    pub(crate) raw_id: Option<MailDataRowId>,
+    pub(crate) mail_data_id: Option<MailDataRowId>,
     /// Text, html and headers once the raw copy is gone; none in a list.
     pub(crate) body: Option<Vec<u8>>,
     /// Time of acceptance; unique within the account.
@@ -195,13 +195,13 @@ pub struct MessageRow {
 const COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
-     size, raw_id, body, received_at, direction";
+     size, mail_data_id, body, received_at, direction";
 
 /// The same without columns that no list shows and that may be large.
 pub(super) const LIST_COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
-     size, raw_id, NULL, received_at, direction";
+     size, mail_data_id, NULL, received_at, direction";
 
 /// Reads [`COLUMNS`] by position: finding each by its name would take as long as the query.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
@@ -228,7 +228,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         trace: row.get(19)?,
         attachment_count: row.get(20)?,
         size: row.get(21)?,
-        raw_id: row.get(22)?,
+        mail_data_id: row.get(22)?,
         body: row.get(23)?,
         received_at: Timestamp::from_millis(row.get(24)?),
         direction: row.get(25)?,
@@ -244,7 +244,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) 
             "INSERT INTO message (public_id, account_id, domain_id, route_id, direction, status, mail_from, from_addr,
                                   from_name, to_addr, to_name, subject, message_id_header, thread_id,
                                   spf, dkim, dmarc, spam, spam_on_arrival, trace, truncated, attachment_count,
-                                  size, raw_id, received_at, account_total)
+                                  size, mail_data_id, received_at, account_total)
              VALUES (?1, ?2, ?3, ?4, 'inbound', 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
                      ?13, ?14, ?15, ?16, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
         )?
@@ -269,7 +269,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) 
             new.truncated,
             new.attachment_count,
             new.size,
-            new.raw_id,
+            new.mail_data_id,
             received_at.as_millis(),
             account_total
         ])?;
@@ -347,32 +347,32 @@ pub(crate) fn mark_spam(connection: &Connection, id: MessageRowId) -> Result<()>
 ///
 /// Returns the raw copy that it used, for [`mail_data::release`].
 pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<Option<MailDataRowId>> {
-    let raw: Option<MailDataRowId> = connection
-        .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
+    let mail_data_id: Option<MailDataRowId> = connection
+        .prepare_cached("SELECT mail_data_id FROM message WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?
         .flatten();
     connection
         .prepare_cached(
-            "UPDATE message SET status = 'dropped', raw_id = NULL, body = NULL, attachment_count = 0 WHERE id = ?1",
+            "UPDATE message SET status = 'dropped', mail_data_id = NULL, body = NULL, attachment_count = 0 WHERE id = ?1",
         )?
         .execute([id])?;
-    Ok(raw)
+    Ok(mail_data_id)
 }
 
 /// Replaces the raw copy by the text, html and headers that stay readable after it.
 pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -> Result<()> {
     connection
-        .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
+        .prepare_cached("UPDATE message SET mail_data_id = NULL, body = ?2 WHERE id = ?1")?
         .execute(params![id, body])?;
     Ok(())
 }
 
 /// Lists the messages that still use this raw copy.
-pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result<Vec<MessageRowId>> {
+pub(crate) fn list_by_mail_data(connection: &Connection, id: MailDataRowId) -> Result<Vec<MessageRowId>> {
     let rows = connection
-        .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
-        .query_map([raw], |row| row.get(0))?
+        .prepare_cached("SELECT id FROM message WHERE mail_data_id = ?1")?
+        .query_map([id], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
@@ -389,7 +389,7 @@ pub(crate) fn list_expired(
     const DAY_MILLIS: i64 = 86_400_000;
     let rows = connection
         .prepare_cached(
-            "SELECT message.id, message.raw_id
+            "SELECT message.id, message.mail_data_id
              FROM account
              JOIN message ON message.account_id = account.id
              LEFT JOIN domain ON domain.id = message.domain_id

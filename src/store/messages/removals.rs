@@ -50,8 +50,13 @@ pub(crate) fn note_upload(tx: &Connection, row: UploadRowId, reason: Reason, now
 }
 
 /// Notes that zero-retention mail is about to be removed.
-pub(crate) fn note_passing(tx: &Connection, row: ZeroRetentionRowId, reason: Reason, now: Timestamp) -> Result<()> {
-    note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
+pub(crate) fn note_zero_retention(
+    tx: &Connection,
+    row: ZeroRetentionRowId,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<()> {
+    note_named(tx, "SELECT event ->> '$.id' FROM zero_retention_delivery WHERE id = ?1", row, reason, now)
 }
 
 fn note_named(

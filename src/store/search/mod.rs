@@ -115,13 +115,6 @@ pub(super) struct DeletedMessage {
 
 /// Removes a message whose row was just removed.
 pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<()> {
-    // Row ids are reused from the highest one down, and a message that gets one must not count as indexed.
-    connection
-        .prepare_cached(
-            "UPDATE search_state SET indexed_to = (SELECT coalesce(max(id), 0) FROM message)
-             WHERE indexed_to > (SELECT coalesce(max(id), 0) FROM message)",
-        )?
-        .execute([])?;
     if let Some(thread) = &gone.thread {
         threads::delete(connection, gone.account, thread, gone.id)?;
     }

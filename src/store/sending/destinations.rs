@@ -23,16 +23,16 @@ const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
 
 /// Returns true if mail of an account may be forwarded to an address: it is the owner's account, the address is on one
 /// of its own domains, or it was confirmed.
-pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address: &Mailbox) -> Result<bool> {
-    let proven = connection
+pub(crate) fn is_confirmed(connection: &Connection, account: AccountRowId, address: &Mailbox) -> Result<bool> {
+    let confirmed = connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM account WHERE id = ?1 AND is_admin = 1)
                  OR EXISTS (SELECT 1 FROM domain WHERE account_id = ?1 AND name = ?2 AND status = 'verified')
-                 OR EXISTS (SELECT 1 FROM forward_proof
-                            WHERE account_id = ?1 AND address = ?3 AND proven_at IS NOT NULL)",
+                 OR EXISTS (SELECT 1 FROM forward_destination
+                            WHERE account_id = ?1 AND address = ?3 AND confirmed_at IS NOT NULL)",
         )?
         .query_row(params![account, address.domain().as_str(), address.canonical()], |row| row.get(0))?;
-    Ok(proven)
+    Ok(confirmed)
 }
 
 /// Returns true if a link may be mailed to an address now, records it as mailed, and invalidates earlier links to it.
@@ -49,9 +49,9 @@ pub(crate) fn ask(
             .prepare_cached(sql)?
             .query_row(params![value, now.minus(since).as_millis()], |row| row.get(0))?)
     };
-    let by_account = "SELECT count(*) FROM forward_proof WHERE account_id = ?1 AND asked_at > ?2";
-    let of_mailbox = "SELECT count(*) FROM forward_proof WHERE mailbox = ?1 AND asked_at > ?2";
-    let declined = "SELECT count(*) FROM forward_proof WHERE mailbox = ?1 AND declined_at > ?2";
+    let by_account = "SELECT count(*) FROM forward_destination WHERE account_id = ?1 AND mailed_at > ?2";
+    let of_mailbox = "SELECT count(*) FROM forward_destination WHERE mailbox = ?1 AND mailed_at > ?2";
+    let declined = "SELECT count(*) FROM forward_destination WHERE mailbox = ?1 AND declined_at > ?2";
     if count(by_account, Duration::from_secs(DAY), &account)? >= MAX_ASKED_BY_ACCOUNT
         || count(of_mailbox, ASK_AGAIN, &mailbox)? >= MAX_ASKED_OF_MAILBOX
         || count(declined, DECLINED_FOR, &mailbox)? > 0
@@ -60,11 +60,11 @@ pub(crate) fn ask(
     }
     let asked = connection
         .prepare_cached(
-            "INSERT INTO forward_proof (account_id, address, mailbox, token_hash, asked_at)
+            "INSERT INTO forward_destination (account_id, address, mailbox, token_hash, mailed_at)
              SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
-               (SELECT 1 FROM forward_proof WHERE account_id = ?1 AND mailbox = ?3 AND asked_at > ?6)
+               (SELECT 1 FROM forward_destination WHERE account_id = ?1 AND mailbox = ?3 AND mailed_at > ?6)
              ON CONFLICT (account_id, address) DO UPDATE
-               SET token_hash = excluded.token_hash, asked_at = excluded.asked_at, declined_at = NULL",
+               SET token_hash = excluded.token_hash, mailed_at = excluded.mailed_at, declined_at = NULL",
         )?
         .execute(params![
             account,
@@ -93,7 +93,9 @@ pub(crate) fn find_asked(
     address: &Mailbox,
 ) -> Result<Option<PendingConfirmation>> {
     let found = connection
-        .prepare_cached("SELECT asked_at, declined_at FROM forward_proof WHERE account_id = ?1 AND address = ?2")?
+        .prepare_cached(
+            "SELECT mailed_at, declined_at FROM forward_destination WHERE account_id = ?1 AND address = ?2",
+        )?
         .query_row(params![account, address.canonical()], |row| {
             Ok(PendingConfirmation {
                 at: Timestamp::from_millis(row.get(0)?),
@@ -107,7 +109,7 @@ pub(crate) fn find_asked(
 /// Returns true if a link with this hash is valid.
 pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
     let found = connection
-        .prepare_cached("SELECT 1 FROM forward_proof WHERE token_hash = ?1 AND asked_at > ?2")?
+        .prepare_cached("SELECT 1 FROM forward_destination WHERE token_hash = ?1 AND mailed_at > ?2")?
         .query_row(params![token_hash, now.minus(LINK_LIFETIME).as_millis()], |_| Ok(()))
         .optional()?;
     Ok(found.is_some())
@@ -126,11 +128,12 @@ pub(crate) enum Answer {
 pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
     let statement = match answer {
         Answer::Confirmed => {
-            "UPDATE forward_proof SET proven_at = coalesce(proven_at, ?3), declined_at = NULL
-             WHERE token_hash = ?1 AND asked_at > ?2"
+            "UPDATE forward_destination SET confirmed_at = coalesce(confirmed_at, ?3), declined_at = NULL
+             WHERE token_hash = ?1 AND mailed_at > ?2"
         }
         Answer::Declined => {
-            "UPDATE forward_proof SET proven_at = NULL, declined_at = ?3 WHERE token_hash = ?1 AND asked_at > ?2"
+            "UPDATE forward_destination SET confirmed_at = NULL, declined_at = ?3
+             WHERE token_hash = ?1 AND mailed_at > ?2"
         }
     };
     let changed = connection.prepare_cached(statement)?.execute(params![
@@ -145,7 +148,7 @@ pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer,
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached(
-            "DELETE FROM forward_proof WHERE proven_at IS NULL AND coalesce(declined_at, asked_at) <= ?1",
+            "DELETE FROM forward_destination WHERE confirmed_at IS NULL AND coalesce(declined_at, mailed_at) <= ?1",
         )?
         .execute([now.minus(DECLINED_FOR).as_millis()])?;
     Ok(gone)

@@ -24,7 +24,7 @@ pub(crate) struct NewDispatch<'a> {
     /// Header fields to prepend to the mail data.
     pub(crate) prefix: &'a str,
     /// Row of the raw copy.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
     /// JSON details of a forwarded message; none for a submitted one.
     pub(crate) forwarding: Option<&'a str>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct DispatchRow {
     /// Header fields to prepend to the mail data.
     pub(crate) prefix: String,
     /// Row of the raw copy, while a recipient is unsettled.
-    pub(crate) raw_id: Option<MailDataRowId>,
+    pub(crate) mail_data_id: Option<MailDataRowId>,
     /// Start of the queue lifetime.
     pub(crate) queued_at: Timestamp,
     /// Attempts made.
@@ -75,7 +75,8 @@ pub(crate) struct DispatchAttempt<'a> {
     pub(crate) transcript: &'a str,
 }
 
-const COLUMNS: &str = "id, account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix, raw_id,
+const COLUMNS: &str =
+    "id, account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix, mail_data_id,
      queued_at, attempts, attempted_at, host, tls, transcript, forwarding";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
@@ -88,7 +89,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
         domain: row.get("domain")?,
         reverse_path: row.get("reverse_path")?,
         prefix: row.get("prefix")?,
-        raw_id: row.get("raw_id")?,
+        mail_data_id: row.get("mail_data_id")?,
         queued_at: Timestamp::from_millis(row.get("queued_at")?),
         attempts: row.get("attempts")?,
         attempted_at: row.get::<_, Option<i64>>("attempted_at")?.map(Timestamp::from_millis),
@@ -104,7 +105,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
     connection
         .prepare_cached(
             "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
-                                   raw_id, queued_at, forwarding)
+                                   mail_data_id, queued_at, forwarding)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
@@ -115,7 +116,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
             new.domain,
             new.reverse_path,
             new.prefix,
-            new.raw_id,
+            new.mail_data_id,
             queued_at.as_millis(),
             new.forwarding
         ])?;
@@ -138,7 +139,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) ->
 /// Lists up to `limit` dispatches with unsettled recipients whose id is above `after`.
 pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limit: u32) -> Result<Vec<DispatchRow>> {
     let statement =
-        format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
+        format!("SELECT {COLUMNS} FROM dispatch WHERE mail_data_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
     let rows = connection
         .prepare_cached(&statement)?
         .query_map(params![after, limit], read)?
@@ -172,32 +173,34 @@ pub(crate) fn record_attempt(
 
 /// Drops the reference to the raw copy from a dispatch that is never attempted; its message holds the copy itself.
 pub(crate) fn postpone(connection: &Connection, id: DispatchRowId) -> Result<()> {
-    connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
+    connection.prepare_cached("UPDATE dispatch SET mail_data_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// Ends a dispatch whose recipients are all settled: drops its reference to the raw copy, which a message may still
 /// hold, and removes the dispatch if nothing of it is to be kept. Returns the file to remove after the commit.
 pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
-    let passing = dispatch.message.is_none();
-    let statement = if passing {
+    let is_unstored = dispatch.message.is_none();
+    let statement = if is_unstored {
         "DELETE FROM dispatch WHERE id = ?1"
     } else {
-        "UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1"
+        "UPDATE dispatch SET mail_data_id = NULL, prefix = '' WHERE id = ?1"
     };
     connection.prepare_cached(statement)?.execute([dispatch.id])?;
     // The message of a settled dispatch keeps its copy for the API; checking for it costs a search.
-    match dispatch.raw_id {
-        Some(raw) if passing => mail_data::release(connection, raw),
-        Some(raw) if !holds_raw(connection, dispatch.message, raw)? => mail_data::release(connection, raw),
+    match dispatch.mail_data_id {
+        Some(mail_data) if is_unstored => mail_data::release(connection, mail_data),
+        Some(mail_data) if !holds_mail_data(connection, dispatch.message, mail_data)? => {
+            mail_data::release(connection, mail_data)
+        }
         Some(_) | None => Ok(None),
     }
 }
 
-fn holds_raw(connection: &Connection, message: Option<MessageRowId>, raw: MailDataRowId) -> Result<bool> {
+fn holds_mail_data(connection: &Connection, message: Option<MessageRowId>, mail_data: MailDataRowId) -> Result<bool> {
     let held = connection
-        .prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND raw_id = ?2")?
-        .exists(params![message, raw])?;
+        .prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND mail_data_id = ?2")?
+        .exists(params![message, mail_data])?;
     Ok(held)
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod destinations;
 pub(crate) mod dispatches;
-pub(crate) mod forward_marks;
+pub(crate) mod forwarded_messages;
 pub(crate) mod outbound_details;
 pub(crate) mod queue;
 pub(crate) mod recipients;

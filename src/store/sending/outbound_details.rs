@@ -37,7 +37,7 @@ pub(crate) struct NewOutbound {
     /// Octets as queued.
     pub(crate) size: u64,
     /// Row of the mail data.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
 }
 
 /// Stores a new outbound message; returns its row id.
@@ -49,7 +49,7 @@ pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Ti
         .prepare_cached(
             "INSERT INTO message (public_id, account_id, domain_id, direction, status, mail_from, from_addr, from_name,
                                   to_addr, to_name, subject, message_id_header, thread_id, trace, attachment_count,
-                                  size, raw_id, received_at, account_total)
+                                  size, mail_data_id, received_at, account_total)
              VALUES (?1, ?2, ?3, 'outbound', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '', ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
@@ -67,7 +67,7 @@ pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Ti
             new.thread_id,
             new.attachment_count,
             new.size,
-            new.raw_id,
+            new.mail_data_id,
             received_at.as_millis(),
             account_total
         ])?;
@@ -127,7 +127,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
 pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submission) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
+            "INSERT INTO outbound_detail (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
                                      return_to)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
@@ -145,14 +145,14 @@ pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submi
 
 /// Finds the details of a message.
 pub(crate) fn find(connection: &Connection, message: MessageRowId) -> Result<Option<Submission>> {
-    let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
+    let statement = format!("SELECT {COLUMNS} FROM outbound_detail WHERE message_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
 }
 
 /// Finds the message of a scheduled send.
 pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<MessageRowId>> {
     let found = connection
-        .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
+        .prepare_cached("SELECT message_id FROM outbound_detail WHERE scheduled_id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?;
     Ok(found)
@@ -161,16 +161,16 @@ pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Resul
 /// Returns true if a message accepted for sending can never be sent: some recipient did not get it, and its mail data
 /// is missing. A message that was removed since is not lost.
 pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
-    let raw: Option<MailDataRowId> = connection
+    let mail_data_id: Option<MailDataRowId> = connection
         .prepare_cached(
-            "SELECT raw_id FROM message
-             WHERE public_id = ?1 AND raw_id IS NOT NULL AND EXISTS (
+            "SELECT mail_data_id FROM message
+             WHERE public_id = ?1 AND mail_data_id IS NOT NULL AND EXISTS (
                SELECT 1 FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
                WHERE dispatch.message_id = message.id AND recipient.status <> 'sent')",
         )?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    raw.map_or(Ok(false), |raw| mail_data::is_whole(connection, objects, raw).map(|whole| !whole))
+    mail_data_id.map_or(Ok(false), |id| mail_data::is_whole(connection, objects, id).map(|whole| !whole))
 }
 
 /// Does the same as [`is_lost`] for a scheduled send.
@@ -186,7 +186,7 @@ pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: 
 pub(crate) fn set_failure(connection: &Connection, message: MessageRowId, failure: &str) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO submission (message_id, failure) VALUES (?1, ?2)
+            "INSERT INTO outbound_detail (message_id, failure) VALUES (?1, ?2)
              ON CONFLICT (message_id) DO UPDATE SET failure = excluded.failure",
         )?
         .execute(params![message, failure])?;

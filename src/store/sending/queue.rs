@@ -86,11 +86,11 @@ pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Re
         )?,
         Which::Domain(domain) => column(
             connection,
-            "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND domain = ?1 ORDER BY id",
+            "SELECT id FROM dispatch WHERE mail_data_id IS NOT NULL AND domain = ?1 ORDER BY id",
             domain,
         )?,
         Which::All => {
-            column(connection, "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
+            column(connection, "SELECT id FROM dispatch WHERE mail_data_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
         }
     };
     let mut found = Vec::with_capacity(ids.len());

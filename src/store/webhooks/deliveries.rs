@@ -266,7 +266,7 @@ pub(crate) fn end_by_message(
 
 /// Numbers of a message's deliveries by state, and the latest delivery (contract 5.3).
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct DeliveryCounts {
     pub(crate) delivered: u64,
     /// Failed permanently.
     pub(crate) failed: u64,
@@ -279,31 +279,31 @@ pub(crate) struct Tally {
 }
 
 /// Counts the deliveries of a message.
-pub(crate) fn tally(connection: &Connection, message: MessageRowId) -> Result<Tally> {
-    Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
+pub(crate) fn counts(connection: &Connection, message: MessageRowId) -> Result<DeliveryCounts> {
+    Ok(counts_by_message(connection, &[message])?.pop().unwrap_or_default())
 }
 
 /// Counts the deliveries of each of these messages, in their order.
-pub(crate) fn tallies(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<Tally>> {
+pub(crate) fn counts_by_message(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<DeliveryCounts>> {
     let mut statement = connection.prepare_cached(
         "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
     )?;
-    let mut tallies = Vec::with_capacity(messages.len());
+    let mut all = Vec::with_capacity(messages.len());
     for message in messages {
-        let mut tally = Tally::default();
+        let mut counts = DeliveryCounts::default();
         let mut rows = statement.query([message])?;
         while let Some(row) = rows.next()? {
             match row.get(0)? {
-                DeliveryStatus::Delivered => tally.delivered += 1,
-                DeliveryStatus::Failed => tally.failed += 1,
-                DeliveryStatus::Pending => tally.pending += 1,
+                DeliveryStatus::Delivered => counts.delivered += 1,
+                DeliveryStatus::Failed => counts.failed += 1,
+                DeliveryStatus::Pending => counts.pending += 1,
             }
-            tally.latest_attempts = row.get(1)?;
-            tally.latest_status_code = row.get(2)?;
+            counts.latest_attempts = row.get(1)?;
+            counts.latest_status_code = row.get(2)?;
         }
-        tallies.push(tally);
+        all.push(counts);
     }
-    Ok(tallies)
+    Ok(all)
 }
 
 /// Lists up to `limit` pending deliveries of these routes with their jobs, whose job id is above `after`, as pairs of

@@ -9,14 +9,14 @@ use crate::store::messages::mail_data;
 
 /// Data of a new row.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewPassing<'a> {
+pub(crate) struct NewZeroRetention<'a> {
     pub(crate) account_id: AccountRowId,
     /// Route that requests it.
     pub(crate) route_id: &'a RouteId,
     /// JSON: the payload without the mail's own content.
     pub(crate) event: &'a str,
     /// Row of the raw copy.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
 }
 
 /// A row as stored.
@@ -29,7 +29,7 @@ pub(crate) struct ZeroRetentionRow {
     /// JSON: the payload without the mail's own content.
     pub(crate) event: String,
     /// Row of the raw copy.
-    pub(crate) raw_id: MailDataRowId,
+    pub(crate) mail_data_id: MailDataRowId,
     /// Time of acceptance.
     pub(crate) created_at: Timestamp,
 }
@@ -40,26 +40,33 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ZeroRetentionRow> {
         account_id: row.get("account_id")?,
         route_id: row.get("route_id")?,
         event: row.get("event")?,
-        raw_id: row.get("raw_id")?,
+        mail_data_id: row.get("mail_data_id")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
     })
 }
 
 /// Stores a row; returns its id.
-pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<ZeroRetentionRowId> {
+pub(crate) fn insert(
+    connection: &Connection,
+    new: NewZeroRetention<'_>,
+    now: Timestamp,
+) -> Result<ZeroRetentionRowId> {
     connection
         .prepare_cached(
-            "INSERT INTO passing (account_id, route_id, event, raw_id, created_at)
+            "INSERT INTO zero_retention_delivery (account_id, route_id, event, mail_data_id, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![new.account_id, new.route_id, new.event, new.raw_id, now.as_millis()])?;
+        .execute(params![new.account_id, new.route_id, new.event, new.mail_data_id, now.as_millis()])?;
     Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// Finds a row by its id.
 pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Option<ZeroRetentionRow>> {
     let found = connection
-        .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT id, account_id, route_id, event, mail_data_id, created_at FROM zero_retention_delivery
+             WHERE id = ?1",
+        )?
         .query_row([id], read)
         .optional()?;
     Ok(found)
@@ -73,7 +80,8 @@ pub(crate) fn list_created_before(
 ) -> Result<Vec<ZeroRetentionRow>> {
     let rows: Vec<ZeroRetentionRow> = connection
         .prepare_cached(
-            "SELECT id, account_id, route_id, event, raw_id, created_at FROM passing ORDER BY id LIMIT ?1",
+            "SELECT id, account_id, route_id, event, mail_data_id, created_at FROM zero_retention_delivery
+             ORDER BY id LIMIT ?1",
         )?
         .query_map([limit], read)?
         .collect::<rusqlite::Result<_>>()?;
@@ -81,11 +89,8 @@ pub(crate) fn list_created_before(
 }
 
 /// Removes a row and, with the last row that names it, the raw copy; returns the file to remove after the commit.
-///
-/// A row that reused the id of one already removed stays.
 pub(crate) fn finish(connection: &Connection, row: &ZeroRetentionRow) -> Result<Option<String>> {
-    let removed = connection
-        .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?
-        .execute(params![row.id, row.route_id, row.raw_id, row.created_at.as_millis()])?;
-    if removed == 0 { Ok(None) } else { mail_data::release(connection, row.raw_id) }
+    let removed =
+        connection.prepare_cached("DELETE FROM zero_retention_delivery WHERE id = ?1")?.execute([row.id])?;
+    if removed == 0 { Ok(None) } else { mail_data::release(connection, row.mail_data_id) }
 }

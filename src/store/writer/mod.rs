@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::changes::Changes;
 use super::{Error, Result, TransactionError};
 use checkpoint::{Background, Moved, Progress};
 use counts::{Announced, Counts};
@@ -153,11 +154,12 @@ impl Writer {
     ///
     /// # Errors
     /// The WAL cannot be opened, or a thread cannot be started.
-    pub(crate) fn start(
+    pub(in crate::store) fn start(
         connection: Connection,
         path: &Path,
         mark: Arc<Keeper>,
         reserve: Arc<Reserve>,
+        changes: Arc<Changes>,
     ) -> Result<Self> {
         // A commit writes its frames; the fsync is done here, and a checkpoint fsyncs both files in their order.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -192,6 +194,7 @@ impl Writer {
             background: background.map_err(threads)?,
             mark,
             reserve,
+            changes,
             kept: 0,
             reclaim_at: Cell::new(None),
             told_at: None,
@@ -345,6 +348,8 @@ struct Thread {
     /// Notified of each commit, and of its fsync.
     mark: Arc<Keeper>,
     reserve: Arc<Reserve>,
+    /// Notified of the end of each transaction.
+    changes: Arc<Changes>,
     /// Present value of `PRAGMA journal_size_limit`.
     kept: u64,
     /// While the disk is full: time at which to make room again.
@@ -471,7 +476,10 @@ impl Thread {
             outcome = kept;
         }
         // Up to here an error is certain: without a COMMIT nothing of the transaction counts.
-        if let Err(error) = outcome.and_then(|()| self.commit(durability)) {
+        let ended = outcome.and_then(|()| self.commit(durability));
+        // Before anybody is answered, and whatever the end: statements after an error may have been committed alone.
+        self.changes.publish();
+        if let Err(error) = ended {
             self.roll_back();
             answers.into_iter().for_each(|answer| answer(Err(&error)));
             return;

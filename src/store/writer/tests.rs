@@ -13,7 +13,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection.execute_batch("CREATE TABLE one (value INTEGER)").unwrap();
     let mark = Keeper::begin(&connection, dir.path(), &evidence).unwrap();
-    Writer::start(connection, &path, Arc::new(mark), Arc::new(Reserve::open(dir.path()))).unwrap()
+    Writer::start(connection, &path, Arc::new(mark), Arc::new(Reserve::open(dir.path())), Arc::default()).unwrap()
 }
 
 fn insert(connection: &Connection) -> Result<()> {

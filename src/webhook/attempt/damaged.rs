@@ -49,8 +49,7 @@ impl Webhooks {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
         // The message may have been removed meanwhile, and its object with it.
-        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
-        if present.filter(same).is_none_or(|row| row.status != DeliveryStatus::Pending) {
+        if present.is_none_or(|row| row.message != delivery.message || row.status != DeliveryStatus::Pending) {
             return Ok(None);
         }
         let attempt = Attempt {

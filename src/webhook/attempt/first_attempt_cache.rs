@@ -122,7 +122,7 @@ mod tests {
             truncated: false,
             attachment_count: 0,
             size: 0,
-            raw_id: RowId::new(1),
+            mail_data_id: RowId::new(1),
         };
         let route = RouteRow {
             public_id: route_id.clone(),

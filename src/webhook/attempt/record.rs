@@ -164,8 +164,7 @@ impl Webhooks {
     ) -> store::Result<Option<AfterCommit>> {
         let (delivery, row) = (&posted.prepared.delivery, &posted.row);
         let present = deliveries::find_by_row(tx, delivery.id)?;
-        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
-        let Some(present) = present.filter(same) else { return Ok(None) };
+        let Some(present) = present.filter(|row| row.message == delivery.message) else { return Ok(None) };
         let error = error(&posted.answer, posted.outcome.as_ref());
         let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
@@ -182,10 +181,10 @@ impl Webhooks {
             routes::note_outcome(tx, route, outcome.as_str(), row.status_code)?;
         }
         let mut dropped_file = None;
-        let (mut blocked, mut dropped) = (false, false);
+        let mut dropped = false;
         if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
             dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
-            (blocked, dropped) = (control.block_sender, control.drop);
+            dropped = control.drop;
         }
         let notified = if status == DeliveryStatus::Failed && present.status == DeliveryStatus::Pending {
             let url = posted.prepared.url.as_str();
@@ -210,9 +209,6 @@ impl Webhooks {
             }
             if let Some(flow) = notified {
                 self.jobs.wake(&flow, posted.row.created_at);
-            }
-            if blocked {
-                self.db.routes_changed(posted.delivery().account_id);
             }
             if dropped {
                 self.first_attempt_cache.clear();
@@ -295,12 +291,12 @@ fn apply_control(
     if !control.drop {
         return Ok(None);
     }
-    let raw = messages::mark_dropped(tx, received.row)?;
+    let mail_data_id = messages::mark_dropped(tx, received.row)?;
     attachments::delete_all(tx, received.row)?;
     deliveries::end_by_message(tx, received.row, "message_gone", now)?;
     // Once the content is dropped, the copies that a route forwards are not kept either.
     store::sending::dispatches::delete_by_message(tx, received.row)?;
-    raw.map_or(Ok(None), |raw| store::messages::mail_data::release(tx, raw))
+    mail_data_id.map_or(Ok(None), |id| store::messages::mail_data::release(tx, id))
 }
 
 /// Blocks a sender for an account, unless the account's block list is full.

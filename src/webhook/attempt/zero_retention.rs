@@ -148,7 +148,7 @@ impl ZeroRetentionAttempts {
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
             return Ok(Lookup::Gone(Some(row)));
         };
-        let size = mail_data::size(connection, row.raw_id)?.unwrap_or(0);
+        let size = mail_data::size(connection, row.mail_data_id)?.unwrap_or(0);
         if size > largest {
             return Ok(Lookup::Large { account: row.account_id, size });
         }
@@ -172,7 +172,7 @@ impl ZeroRetentionAttempts {
     /// Returns the mail data. `None` when a power cut brought the row back after its file was removed, since the
     /// attempt was made, and when the data is damaged, since it would be wrong each time.
     fn content(&self, connection: &Connection, row: &ZeroRetentionRow) -> store::Result<Option<Vec<u8>>> {
-        match mail_data::find(connection, row.raw_id)? {
+        match mail_data::find(connection, row.mail_data_id)? {
             Some(StoredMailData::Inline(bytes)) => Ok(Some(bytes)),
             Some(StoredMailData::File(object)) if !self.webhooks.objects.exists(&object.name) => Ok(None),
             Some(StoredMailData::File(object)) => match self.webhooks.objects.read_all(&object) {
@@ -232,7 +232,7 @@ impl ZeroRetentionAttempts {
             DeliveryStatus::Delivered => Reason::Delivered,
             DeliveryStatus::Pending | DeliveryStatus::Failed => Reason::Undelivered,
         };
-        removals::note_passing(tx, prepared.row.id, reason, started.plus(duration))?;
+        removals::note_zero_retention(tx, prepared.row.id, reason, started.plus(duration))?;
         let file = zero_retention::finish(tx, &prepared.row)?;
         let activity = Activity::ZeroRetentionAttempted {
             message_id: prepared.metadata.id.to_string(),
@@ -242,11 +242,7 @@ impl ZeroRetentionAttempts {
             status: status.as_str(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
-        let account = prepared.row.account_id;
         Ok(Some(Box::new(move || {
-            if blocked {
-                self.webhooks.db.routes_changed(account);
-            }
             self.remove(file);
             self.webhooks.publisher.publish(|| activity);
         })))
@@ -256,7 +252,7 @@ impl ZeroRetentionAttempts {
     fn forget(self: Arc<Self>, row: Option<ZeroRetentionRow>, now: Timestamp) -> AttemptResult {
         let record = move |tx: &Connection, _| {
             let finish = |row: ZeroRetentionRow| {
-                removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                removals::note_zero_retention(tx, row.id, Reason::Undelivered, now)?;
                 zero_retention::finish(tx, &row)
             };
             let file = row.map_or(Ok(None), finish)?;

@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use super::retry_now::{Manual, Refused};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
-use crate::jobs::JobSubject;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
@@ -290,7 +289,7 @@ fn end_step(
         let row = deliveries::find_by_row(tx, *delivery)?;
         if row.and_then(|row| row.route_id).is_some_and(|route| gone.contains(&&route)) {
             deliveries::end(tx, *delivery, "route_gone", now)?;
-            jobs::delete_waiting(tx, *job, JobSubject::Webhook(*delivery))?;
+            jobs::delete_waiting(tx, *job)?;
         }
     }
     Ok(())

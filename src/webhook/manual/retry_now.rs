@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::id::{DeliveryRowId, JobRowId};
-use crate::jobs::JobSubject;
 use crate::net::egress::EgressError;
 use crate::store;
 use crate::store::jobs;
@@ -113,7 +112,7 @@ impl Webhooks {
             let (status, next_attempt_at) =
                 if delivered { (DeliveryStatus::Delivered, None) } else { (before.status, before.next_attempt_at) };
             if delivered {
-                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, JobSubject::Webhook(delivery)))?;
+                jobs::delete_all(tx, &jobs)?;
             }
             this.record(tx, posted, status, next_attempt_at)
         });

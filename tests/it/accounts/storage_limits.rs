@@ -115,7 +115,7 @@ async fn what_is_stored_is_counted_exactly_and_all_of_it_given_back() {
     retention.sweep(days(8)).await.unwrap();
     let bodies = server
         .write(move |tx, _, _| {
-            let sql = "SELECT sum(octet_length(body)) FROM message WHERE account_id = ?1 AND raw_id IS NULL";
+            let sql = "SELECT sum(octet_length(body)) FROM message WHERE account_id = ?1 AND mail_data_id IS NULL";
             Ok(tx.query_row(sql, [id], |row| row.get::<_, u64>(0))?)
         })
         .await;

@@ -116,7 +116,7 @@ async fn a_check_that_outlives_its_domain_proves_nothing_for_the_next() {
     let victim = add(&bench.owner, "victim.dev").await;
     looking.await.unwrap().expect_error(404, "not_found");
     let row = row(&bench.owner, "victim.dev").await;
-    assert_eq!(row, victim["domain"], "the row id of a removed domain can be given again");
+    assert_eq!(row, victim["domain"], "the check was of the removed domain");
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ async fn a_test_posts_one_made_up_event_and_stores_nothing() {
 async fn assert_nothing_stored(bench: &Bench) {
     let rows =
         "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery) + (SELECT count(*) FROM attempt)
-        + (SELECT count(*) FROM job) + (SELECT count(*) FROM passing) + (SELECT count(*) FROM raw)";
+        + (SELECT count(*) FROM job) + (SELECT count(*) FROM zero_retention_delivery) + (SELECT count(*) FROM mail_data)";
     assert_eq!(bench.server.query::<i64>(rows).await, 0);
 }
 

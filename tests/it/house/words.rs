@@ -61,6 +61,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("name_for", "display_name"),
     ("not_canceled", "cancel_error"),
     ("note_attempt", "record_attempt"),
+    ("note_passing", "note_zero_retention"),
     ("notice_others", "detect_external_writes"),
     ("of_domain", "resolve"),
     ("offers", "supports"),

@@ -8,6 +8,7 @@ mod addresses;
 mod ambiguous_headers;
 mod authentication;
 mod authentication_records;
+mod changes;
 mod duplicates;
 mod mime;
 mod routes;

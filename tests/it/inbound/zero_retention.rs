@@ -19,8 +19,8 @@ use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery)
-    + (SELECT count(*) FROM attempt) + (SELECT count(*) FROM attachment) + (SELECT count(*) FROM recent)
-    + (SELECT count(*) FROM raw) + (SELECT count(*) FROM passing) + (SELECT count(*) FROM job)";
+    + (SELECT count(*) FROM attempt) + (SELECT count(*) FROM attachment) + (SELECT count(*) FROM dedup_fingerprint)
+    + (SELECT count(*) FROM mail_data) + (SELECT count(*) FROM zero_retention_delivery) + (SELECT count(*) FROM job)";
 
 /// Starts a server on a manual clock with zero retention for inbox.test.
 async fn server() -> Server {
@@ -150,7 +150,7 @@ async fn every_webhook_gets_its_own_and_the_mail_goes_with_the_last() {
     let mut outcomes = [server.next_zero_retention_attempt().await, server.next_zero_retention_attempt().await];
     outcomes.sort_unstable();
     assert_eq!(outcomes, [("delivered", Some(200), None), ("failed", Some(200), Some("no_ack"))]);
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM passing JOIN raw ON raw.id = passing.raw_id").await, 1);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM zero_retention_delivery JOIN mail_data ON mail_data.id = zero_retention_delivery.mail_data_id").await, 1);
     assert_eq!(walk(&server.data_dir().join("objects")).len(), 1, "the last one needs it");
     drop(slow);
     assert_eq!(server.next_zero_retention_attempt().await.0, "failed");
@@ -180,7 +180,12 @@ async fn recipients_on_an_ordinary_domain_are_stored_as_ever() {
     server.next_zero_retention_attempt().await;
     server.until("SELECT count(*) FROM job", 0_i64).await;
     assert_eq!(server.query::<String>("SELECT group_concat(to_addr) FROM message").await, "b@other.test");
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM raw JOIN message ON message.raw_id = raw.id").await, 1);
+    assert_eq!(
+        server
+            .query::<i64>("SELECT count(*) FROM mail_data JOIN message ON message.mail_data_id = mail_data.id")
+            .await,
+        1
+    );
     assert_eq!(server.query::<i64>("SELECT count(*) FROM delivery").await, 1);
     assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new());
     server.stop().await;
@@ -263,7 +268,7 @@ async fn a_kill_between_acceptance_and_attempt_loses_nothing() {
     }
     process.kill().await;
     let connection = open_database(&data_dir);
-    assert_eq!(count(&connection, "SELECT count(*) FROM passing"), 4);
+    assert_eq!(count(&connection, "SELECT count(*) FROM zero_retention_delivery"), 4);
     drop(connection);
 
     answering.store(true, Ordering::SeqCst);
@@ -300,7 +305,7 @@ async fn a_route_that_is_gone_or_rests_takes_its_mail_with_it() {
         let process = DevProcess::start(&data_dir, &receiver.url()).await;
         let gone = async {
             let connection = open_database(&data_dir);
-            while count(&connection, "SELECT count(*) FROM passing") > 0 {
+            while count(&connection, "SELECT count(*) FROM zero_retention_delivery") > 0 {
                 tokio::task::yield_now().await;
             }
         };

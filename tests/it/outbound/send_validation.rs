@@ -124,7 +124,7 @@ async fn every_field_has_its_error() {
     let answer = owner.post("/v1/send", with(&json!({"attachments": two}))).await;
     assert!(matches!((answer.status, answer.code()), (400, "attachment_too_large") | (413, "body_too_large")));
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 0);
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM raw").await, 0);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM mail_data").await, 0);
     server.stop().await;
 }
 

@@ -175,7 +175,7 @@ async fn what_is_stored_is_what_was_sent_octet_by_octet() {
     }
     let mut client = SmtpClient::connect_and_greet(server.smtp).await;
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], &text).await.code, 250);
-    let file: String = server.query("SELECT file FROM raw").await;
+    let file: String = server.query("SELECT file FROM mail_data").await;
     let stored = fs::read(server.data_dir().join("objects").join(file)).unwrap();
     assert!(stored == text, "the object differs from what was sent");
     server.stop().await;

@@ -67,7 +67,7 @@ fn id_in(reply: &str) -> String {
 fn file_of(data_dir: &Path, id: &str) -> PathBuf {
     let name: String = open_database(data_dir)
         .query_row(
-            "SELECT file FROM message JOIN raw ON raw.id = raw_id WHERE public_id = ?1
+            "SELECT file FROM message JOIN mail_data ON mail_data.id = mail_data_id WHERE public_id = ?1
              UNION ALL SELECT file FROM upload WHERE public_id = ?1",
             [id],
             |row| row.get(0),

@@ -305,7 +305,7 @@ async fn a_missing_object_is_an_isolated_error() {
     used_data_dir(&data_dir).await;
     let connection = open_database(&data_dir);
     let file: String =
-        connection.query_row("SELECT file FROM raw WHERE file IS NOT NULL", [], |row| row.get(0)).unwrap();
+        connection.query_row("SELECT file FROM mail_data WHERE file IS NOT NULL", [], |row| row.get(0)).unwrap();
     drop(connection);
     fs::remove_file(data_dir.join("objects").join(file)).unwrap();
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;

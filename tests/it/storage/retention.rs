@@ -35,9 +35,9 @@ async fn after_seven_days_the_bytes_go_and_the_words_stay_after_thirty_everythin
     assert_eq!(http_get(&base, &path).await.2, b"a,b");
 
     server.clock.advance(2 * DAY);
-    assert_eq!(server.sweep().await, Swept { raws: 1, ..Swept::default() });
+    assert_eq!(server.sweep().await, Swept { mail_data: 1, ..Swept::default() });
     assert_eq!(http_get(&base, &path).await.0, 410);
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM raw").await, 0);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM mail_data").await, 0);
     assert_eq!(orphaned_objects(server.data_dir()), Vec::<String>::new());
     let (_, detail) = server.api(&format!("/api/messages/{id}")).await;
     assert_eq!(detail["message"]["text_body"], "See the file.");

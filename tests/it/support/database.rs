@@ -39,9 +39,7 @@ pub(super) async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> Dom
         store::accounts::domains::insert(tx, owner.id, "pending.test", false, now)?;
         bootstrap::verified_domain(tx, owner.id, "inbox.test", now)
     });
-    let inbox = seeded.await.unwrap();
-    db.directory_changed();
-    inbox
+    seeded.await.unwrap()
 }
 
 /// The database of a data directory that no server uses.
@@ -56,7 +54,7 @@ pub(crate) fn assert_sound(data_dir: &Path) {
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
     let mut statement = connection
-        .prepare("SELECT file, size FROM raw WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
+        .prepare("SELECT file, size FROM mail_data WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
         .unwrap();
     let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
     for (name, size) in files.map(Result::unwrap) {
@@ -71,7 +69,7 @@ pub(crate) fn orphaned_objects(data_dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
         let day = folder.file_name().into_string().unwrap();
-        let named = "SELECT 1 FROM raw WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
+        let named = "SELECT 1 FROM mail_data WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
         for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
             let name = format!("{day}/{}", file.file_name().to_str().unwrap());
             let named = connection.prepare(named).unwrap().exists([&name]).unwrap();

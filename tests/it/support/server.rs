@@ -133,15 +133,13 @@ impl Server {
         &self.data_dir
     }
 
-    /// Runs a write and reloads the directory of recipients.
+    /// Runs a write.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &Secrets, Timestamp) -> store::Result<T> + Send + 'static,
     ) -> T {
         let (secrets, now) = (Arc::clone(&self.secrets), self.clock.now());
-        let done = self.db.write(move |tx| work(tx, &secrets, now)).await.unwrap();
-        self.db.directory_changed();
-        done
+        self.db.write(move |tx| work(tx, &secrets, now)).await.unwrap()
     }
 
     /// Runs a query for one value.

@@ -71,7 +71,7 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
     assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
     let rows: String = server
         .query(
-            "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (raw_id IS NULL) AS row
+            "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (mail_data_id IS NULL) AS row
              FROM message ORDER BY id)",
         )
         .await;

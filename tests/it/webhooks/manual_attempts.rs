@@ -295,7 +295,7 @@ async fn without_route_or_message_nothing_is_attempted() {
     let (route, url) = (hook.route.clone(), dropping.url());
     server.write(move |tx, _, now| routes::set_destination(tx, &route, &url, now)).await;
     assert!(retry(&server, delivery).await.unwrap().ok);
-    let message = "SELECT status || ' ' || (raw_id IS NULL) FROM message ORDER BY id LIMIT 1";
+    let message = "SELECT status || ' ' || (mail_data_id IS NULL) FROM message ORDER BY id LIMIT 1";
     assert_eq!(server.query::<String>(message).await, "dropped 1");
     assert!(matches!(retry(&server, delivery).await, Err(Refused::MessageExpired)));
     assert_eq!(dropping.requests().len(), 1);

@@ -112,7 +112,7 @@ async fn one_transaction_for_two_accounts_is_stored_for_each_alone() {
         )
         .await;
     assert_eq!(stored, "owner@inbox.invalid:2 owner@other.test:1");
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM raw").await, 1, "its bytes are kept once");
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM mail_data").await, 1, "its bytes are kept once");
     server.stop().await;
 }
 

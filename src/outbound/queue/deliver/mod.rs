@@ -314,9 +314,8 @@ impl Dispatcher {
         settlement: Settlement,
         now: Timestamp,
     ) -> store::Result<Option<AfterCommit>> {
-        // The dispatch may have been removed meanwhile, and its row id reused.
-        let same = |row: &DispatchRow| row.queued_at == dispatch.queued_at && row.raw_id == dispatch.raw_id;
-        if dispatches::find(tx, dispatch.id)?.filter(same).is_none() {
+        // The dispatch may have been removed or finished meanwhile.
+        if dispatches::find(tx, dispatch.id)?.is_none_or(|row| row.mail_data_id != dispatch.mail_data_id) {
             return Ok(None);
         }
         let made = dispatches::DispatchAttempt {

@@ -90,7 +90,7 @@ impl Dispatcher {
 
     fn look_up(&self, connection: &Connection, id: DispatchRowId, largest: u64) -> store::Result<Lookup> {
         let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Lookup::Ended) };
-        let Some(raw) = dispatch.raw_id else { return Ok(Lookup::Ended) };
+        let Some(raw) = dispatch.mail_data_id else { return Ok(Lookup::Ended) };
         let mut recipients = recipients::list(connection, id)?;
         recipients.retain(RecipientRow::is_unsettled);
         if recipients.is_empty() {

@@ -64,7 +64,7 @@ pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps
     Ok(counts)
 }
 
-const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM tally
+const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM stats
      WHERE account_id = ?1 AND minute >= ?2 AND minute < ?3";
 
 /// Clamps a count at zero: removing rows of a minute that the sweep removed leaves it negative.
@@ -76,10 +76,10 @@ fn positive(count: i64) -> u64 {
 pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
-            "DELETE FROM tally WHERE (account_id, minute) IN (
-               SELECT tally.account_id, tally.minute
-               FROM account CROSS JOIN tally ON tally.account_id = account.id AND tally.minute < ?1
-               WHERE tally.pending = 0 AND tally.unsent = 0 LIMIT ?2)",
+            "DELETE FROM stats WHERE (account_id, minute) IN (
+               SELECT stats.account_id, stats.minute
+               FROM account CROSS JOIN stats ON stats.account_id = account.id AND stats.minute < ?1
+               WHERE stats.pending = 0 AND stats.unsent = 0 LIMIT ?2)",
         )?
         .execute(params![(now.as_millis() - KEPT_MILLIS) / MINUTE_MS, limit])?;
     Ok(gone)
@@ -100,7 +100,7 @@ pub(crate) struct QueueCounts {
 pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<QueueCounts> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
-            "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
+            "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM stats WHERE account_id = ?1",
         )?
         .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let oldest = |statement: &str| -> Result<Option<i64>> {

@@ -130,7 +130,7 @@ fn a_transaction_that_is_undone_counts_for_nothing_and_an_account_takes_its_figu
     assert_true(&connection);
     connection.execute("DELETE FROM account WHERE id = 1", []).unwrap();
     assert_true(&connection);
-    assert_eq!(truth(&connection, "tally WHERE true", RowId::new(1)), 0);
+    assert_eq!(truth(&connection, "stats WHERE true", RowId::new(1)), 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn minutes_out_of_range_go_unless_something_of_them_waits() {
     let now = Timestamp::from_millis(KEPT_MILLIS + 240_000);
     assert_eq!(forget_before(&connection, now, 100).unwrap(), 1);
     assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);
-    assert_eq!(truth(&connection, "tally WHERE true", RowId::new(2)), 1);
+    assert_eq!(truth(&connection, "stats WHERE true", RowId::new(2)), 1);
     // Removing a row of a minute that the sweep took does not reduce another minute.
     connection.execute("DELETE FROM delivery WHERE id = 2", []).unwrap();
     assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);

@@ -49,7 +49,7 @@ fn store(
         truncated: false,
         attachment_count: 0,
         size: 1,
-        raw_id: RowId::new(1),
+        mail_data_id: RowId::new(1),
     };
     messages::insert(connection, &new, at).unwrap().0
 }
@@ -147,7 +147,7 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
 }
 
 #[test]
-fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
+fn what_is_deleted_is_found_no_more_and_what_comes_after_it_is() {
     let connection = database();
     let ids: Vec<MessageRowId> =
         (0..5).map(|n| store(&connection, RowId::new(1), None, &format!("secret {n}"), n)).collect();
@@ -161,12 +161,13 @@ fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
     assert_eq!(secrets("secret"), ["secret 1", "secret 0"]);
     let texts: Vec<u8> = connection.query_row("SELECT texts FROM search_block", [], |row| row.get(0)).unwrap();
     assert!(memchr::memmem::find(&texts, b"secret 3").is_none(), "its text is gone with it");
-    // It gets the row id of a message that was indexed.
-    assert_eq!(ids.get(2), Some(&store(&connection, RowId::new(1), None, "another secret", 99)));
+    // With the row id of a message that was indexed, it would count as indexed too.
+    let another = store(&connection, RowId::new(1), None, "another secret", 99);
+    assert!(!ids.contains(&another));
     assert_eq!(secrets("another"), ["another secret"]);
     search::fill(&connection, 100).unwrap();
     assert_eq!(secrets("secret"), ["another secret", "secret 1", "secret 0"]);
-    for id in ids.iter().take(3) {
+    for id in ids.iter().take(2).chain([&another]) {
         messages::delete(&connection, *id).unwrap();
     }
     let blocks: i64 = connection.query_row("SELECT count(*) FROM search_block", [], |row| row.get(0)).unwrap();

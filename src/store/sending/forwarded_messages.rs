@@ -19,9 +19,9 @@ const MAX_TO_SENDER: u32 = 10;
 
 /// A forwarded message that a report may refer to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewMark<'a> {
-    /// Key of the mark.
-    pub(crate) mark: &'a [u8],
+pub(crate) struct NewForwardedMessage<'a> {
+    /// Key: a hash over the address and the Message-ID.
+    pub(crate) fingerprint: &'a [u8],
     /// Account that forwards it.
     pub(crate) account: AccountRowId,
     /// Recipient of the report, for the limit per sender.
@@ -32,7 +32,7 @@ pub(crate) struct NewMark<'a> {
 
 /// Forwarded message that a report refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Marked {
+pub(crate) struct ForwardedMessage {
     /// Address that it was forwarded to.
     pub(crate) recipient: String,
     /// Time at which it was last forwarded.
@@ -40,41 +40,42 @@ pub(crate) struct Marked {
 }
 
 /// Records a forwarded message.
-pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, new: NewForwardedMessage<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO forward_mark (mark, account_id, sender, recipient, sent_at) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (mark) DO UPDATE SET sent_at = excluded.sent_at",
+            "INSERT INTO forwarded_message (fingerprint, account_id, sender, recipient, sent_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (fingerprint) DO UPDATE SET sent_at = excluded.sent_at",
         )?
-        .execute(params![new.mark, new.account, new.sender, new.recipient, now.as_millis()])?;
+        .execute(params![new.fingerprint, new.account, new.sender, new.recipient, now.as_millis()])?;
     Ok(())
 }
 
-/// Accepts a report about the message with this mark. Returns none when there is no such message, a report was accepted
-/// before, or a limit is reached.
-pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
+/// Accepts a report about the message with this fingerprint. Returns none when there is no such message, a report was
+/// accepted before, or a limit is reached.
+pub(crate) fn take(connection: &Connection, fingerprint: &[u8], now: Timestamp) -> Result<Option<ForwardedMessage>> {
     let since = now.minus(REPORTED_WITHIN).as_millis();
     let taken = connection
         .prepare_cached(
-            "UPDATE forward_mark SET reported_at = ?2
-             WHERE mark = ?1 AND reported_at IS NULL
-               AND (SELECT count(*) FROM forward_mark AS other
-                    WHERE other.account_id = forward_mark.account_id AND other.reported_at > ?3) < ?4
-               AND (SELECT count(*) FROM forward_mark AS other
-                    WHERE other.sender = forward_mark.sender AND other.reported_at > ?3) < ?5
+            "UPDATE forwarded_message SET reported_at = ?2
+             WHERE fingerprint = ?1 AND reported_at IS NULL
+               AND (SELECT count(*) FROM forwarded_message AS other
+                    WHERE other.account_id = forwarded_message.account_id AND other.reported_at > ?3) < ?4
+               AND (SELECT count(*) FROM forwarded_message AS other
+                    WHERE other.sender = forwarded_message.sender AND other.reported_at > ?3) < ?5
              RETURNING recipient, sent_at",
         )?
-        .query_row(params![mark, now.as_millis(), since, MAX_OF_ACCOUNT, MAX_TO_SENDER], |row| {
-            Ok(Marked { recipient: row.get(0)?, sent_at: Timestamp::from_millis(row.get(1)?) })
+        .query_row(params![fingerprint, now.as_millis(), since, MAX_OF_ACCOUNT, MAX_TO_SENDER], |row| {
+            Ok(ForwardedMessage { recipient: row.get(0)?, sent_at: Timestamp::from_millis(row.get(1)?) })
         })
         .optional()?;
     Ok(taken)
 }
 
-/// Removes marks too old for any report; returns the number removed.
+/// Removes messages too old for any report; returns the number removed.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
-        .prepare_cached("DELETE FROM forward_mark WHERE sent_at <= ?1")?
+        .prepare_cached("DELETE FROM forwarded_message WHERE sent_at <= ?1")?
         .execute([now.minus(KEPT_FOR).as_millis()])?;
     Ok(gone)
 }
