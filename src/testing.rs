@@ -230,12 +230,7 @@ pub mod store {
     }
 }
 pub mod webhook {
-    pub use crate::webhook::flow_of;
-    pub mod attempt {
-        pub mod deliver {
-            pub use crate::webhook::attempt::deliver::Webhooks;
-        }
-    }
+    pub use crate::webhook::{Webhooks, flow_of};
     pub mod events {
         pub mod email_received {
             pub use crate::webhook::events::email_received::{

@@ -24,7 +24,7 @@ use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
 use crate::store::Db;
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 
 /// Time for running sessions and attempts to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);

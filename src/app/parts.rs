@@ -51,7 +51,7 @@ use crate::secrets::signed_links::Links;
 use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
 use crate::store::blobs::objects::Objects;
 use crate::store::{self, Db};
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
 use crate::webhook::attempt::in_flight::InFlight;
 use crate::webhook::attempt::zero_retention::ZeroRetentionAttempts;

@@ -65,7 +65,7 @@ use crate::secrets::Secrets;
 use crate::secrets::signed_links::Links;
 use crate::store::Db;
 use crate::store::blobs::objects::Objects;
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 
 use connections::{ConnectionLimits, Connections};
 use forwarded::UntrustedProxies;

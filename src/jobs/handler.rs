@@ -76,7 +76,7 @@ impl<A> AttemptResult<A> {
     }
 }
 
-/// What an attempt needs, as far as it was read.
+/// Result of reading what an attempt needs.
 pub(crate) enum Loaded<T> {
     Complete(T),
     /// The mail data has `size` octets, more than was allowed.

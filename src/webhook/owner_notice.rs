@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::store::Connection;
 
-use super::attempt::deliver::Webhooks;
 use crate::clock::Timestamp;
 use crate::jobs::{self, Flow};
 use crate::net::egress::Target;
@@ -12,6 +11,7 @@ use crate::store;
 use crate::store::accounts;
 use crate::store::accounts::notices;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::webhook::Webhooks;
 
 /// Age at which the notice is no longer useful.
 const LIFETIME: Duration = Duration::from_secs(3 * 86_400);

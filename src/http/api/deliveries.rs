@@ -24,7 +24,7 @@ use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::deliveries::DeliveryStatus;
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 use crate::webhook::attempt::payload::Payload;
 use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
 use crate::webhook::manual::retry_now::{Manual, Refused};

@@ -19,7 +19,7 @@ use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::delivery_list;
 use crate::store::webhooks::delivery_list::{Filter, Listed};
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;

@@ -38,7 +38,7 @@ use crate::store::sending::recipients;
 use crate::store::sending::recipients::RecipientRow;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryCounts;
-use crate::webhook::attempt::deliver::LINK_SECS;
+use crate::webhook::attempt::request::LINK_SECS;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;

@@ -1,10 +1,10 @@
 //! The memory that webhook attempts with large mail reserve.
 
-use super::deliver::Webhooks;
 use super::payload::{Payload, WHOLE_MAX};
 use super::request::SMALL;
 use crate::id::AccountRowId;
 use crate::memory_budget::{Consumer, Reservation};
+use crate::webhook::Webhooks;
 
 impl Webhooks {
     /// Waits, in turn with the account's other attempts, for the memory of a message of `size` octets: the mail data

@@ -5,27 +5,20 @@
 
 use crate::store::Connection;
 
-use super::deliver::Webhooks;
+use super::prepare::Damaged;
 use super::record::{ChangedDelivery, Recorded};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
-use crate::id::{AttemptId, DomainRowId};
+use crate::id::AttemptId;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries::DeliveryStatus;
-use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
+use crate::store::webhooks::deliveries::Progress;
 use crate::store::webhooks::{attempts, deliveries};
+use crate::webhook::Webhooks;
 
 /// The `last_error` value (contract 6.1).
 pub(crate) const WORD: &str = "message_damaged";
-
-/// A delivery whose stored message is no longer what was accepted.
-pub(crate) struct Damaged {
-    pub(crate) delivery: DeliveryRow,
-    pub(crate) domain: Option<DomainRowId>,
-    /// The URL it would have been posted to.
-    pub(crate) url: String,
-}
 
 impl Webhooks {
     /// Records that such a delivery failed; `None` if it no longer waits.

@@ -10,6 +10,7 @@ pub(crate) mod first_attempt_cache;
 pub(crate) mod in_flight;
 pub(crate) mod outcome;
 pub(crate) mod payload;
+pub(crate) mod prepare;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod signature;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::store::Connection;
 use hyper::HeaderMap;
 
-use super::deliver::{Prepared, Received, Webhooks};
 use super::outcome::{Control, Outcome, Reason};
+use super::prepare::{Prepared, Received};
 use super::request;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
@@ -23,6 +23,7 @@ use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{blocked_senders, routes};
+use crate::webhook::Webhooks;
 use crate::webhook::events::delivery_updated;
 use crate::webhook::events::delivery_updated::DeliveryState;
 use crate::webhook::flow_of;

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
-use super::deliver::{ATTEMPT_TIME, Webhooks, judge, postponed};
+use super::deliver::{ATTEMPT_TIME, judge, postponed};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -38,6 +38,7 @@ use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::ZeroRetentionRow;
+use crate::webhook::Webhooks;
 use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
 /// The part of the payload that is not in the mail data, fixed when the message is accepted.

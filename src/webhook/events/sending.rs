@@ -21,7 +21,8 @@ use crate::store::webhooks::events::NewEvent;
 use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::{former_webhooks, routes};
 use crate::store::{accounts, jobs};
-use crate::webhook::attempt::deliver::{Lookup, Prepared, Webhooks};
+use crate::webhook::Webhooks;
+use crate::webhook::attempt::prepare::{Lookup, Prepared};
 use crate::webhook::flow_of;
 
 /// The event of a recipient.

@@ -16,7 +16,7 @@ use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, jobs, messages, search};
-use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::Webhooks;
 
 /// Limit of ids in one call, and of the attempts that result from them (contract 1.9).
 pub(crate) const BULK_MAX: usize = 50;

@@ -13,7 +13,9 @@ use crate::store;
 use crate::store::jobs;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryStatus;
-use crate::webhook::attempt::deliver::{Lookup, Trigger, Webhooks, begins};
+use crate::webhook::Webhooks;
+use crate::webhook::attempt::deliver::begins;
+use crate::webhook::attempt::prepare::{Lookup, Trigger};
 use crate::webhook::flow_of;
 
 /// The answer of an endpoint.

@@ -14,10 +14,6 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["store/audit", "store/blobs/objects", "store/blobs/uncommitted", "store/messages/mail_data"],
         "an uncommitted object asks the audit whether a row names it",
     ),
-    (
-        &["webhook/attempt/budget", "webhook/attempt/damaged", "webhook/attempt/deliver", "webhook/attempt/record"],
-        "each is a part of `impl Webhooks`",
-    ),
 ];
 
 /// Modules by their path below `src`, `store/jobs` for `store/jobs/mod.rs`, each with those of its room that it uses.

@@ -23,7 +23,7 @@ use mailkite::testing::store::accounts::domains::DomainRow;
 use mailkite::testing::store::blobs::objects::Objects;
 use mailkite::testing::store::webhooks::routes::{AckMode, Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
-use mailkite::testing::webhook::attempt::deliver::Webhooks;
+use mailkite::testing::webhook::Webhooks;
 use rusqlite::{Connection, OptionalExtension};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
