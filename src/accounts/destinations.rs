@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Accounts;
 use crate::clock::Timestamp;
 use crate::id::random_base62;
-use crate::jobs;
+use crate::jobs::{EnqueuedJob, JobSubject, mail_flow};
 use crate::mail::address::Mailbox;
 use crate::secrets::token_hash;
 use crate::store;
@@ -29,7 +29,7 @@ impl Accounts {
         }
         let token = random_base62(43);
         let (hash, text) = (token_hash(&token), self.question(&account, source, &token));
-        let strangers = Arc::clone(&self.strangers);
+        let (strangers, jobs) = (Arc::clone(&self.strangers), self.jobs.clone());
         let asked = self.db.write(move |tx| {
             if destinations::is_confirmed(tx, account.id, &address)?
                 || !strangers.may_mail(&address, now)
@@ -37,13 +37,13 @@ impl Accounts {
             {
                 return Ok(None);
             }
-            let flow = jobs::mail_flow(address.domain().as_str(), account.id);
+            let flow = mail_flow(address.domain().as_str(), account.id);
             let subject = "Do you want this mail to be forwarded to you?";
-            notices::insert(tx, &flow, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
+            let notice = notices::insert(tx, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
             strangers.count(&address, now);
-            Ok(Some(flow))
+            jobs.enqueue(tx, &flow, JobSubject::Notice(notice), now).map(Some)
         });
-        asked.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
+        asked.await?.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
 

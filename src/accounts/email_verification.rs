@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Accounts, StrangerMail};
 use crate::clock::Timestamp;
 use crate::id::random_base62;
-use crate::jobs::{self, Flow};
+use crate::jobs::{EnqueuedJob, JobSubject, Jobs, mail_flow};
 use crate::mail::address::Mailbox;
 use crate::secrets::token_hash;
 use crate::store::accounts::verifications::LINK_LIFETIME;
@@ -30,8 +30,10 @@ impl Accounts {
         }
         let (link, notice) = self.verification_mail();
         let strangers = Arc::clone(&self.strangers);
-        let queued = self.db.write(move |tx| queue_verification(tx, &strangers, &account, &link, &notice, now));
-        queued.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
+        let jobs = self.jobs.clone();
+        let queued =
+            self.db.write(move |tx| queue_verification(tx, &jobs, &strangers, &account, &link, &notice, now));
+        queued.await?.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(Verification::Sent)
     }
 
@@ -69,24 +71,25 @@ impl Accounts {
     }
 }
 
-/// Enqueues the mail, stores its link as valid and returns the flow to wake; `None` if the mailbox got as many as it
+/// Enqueues the mail, stores its link as valid and returns its job; `None` if the mailbox got as many as it
 /// may.
 pub(super) fn queue_verification(
     tx: &Connection,
+    jobs: &Jobs,
     strangers: &StrangerMail,
     account: &Account,
     link: &[u8],
     notice: &[u8],
     now: Timestamp,
-) -> store::Result<Option<Flow>> {
+) -> store::Result<Option<EnqueuedJob>> {
     let to = Mailbox::parse(&account.email).map_err(|_| store::Error::Corrupt("e-mail"))?;
     if !strangers.may_mail(&to, now) {
         return Ok(None);
     }
     verifications::insert(tx, link, account.id, now)?;
-    let flow = jobs::mail_flow(to.domain().as_str(), account.id);
+    let flow = mail_flow(to.domain().as_str(), account.id);
     let subject = "Confirm your e-mail address";
-    notices::insert(tx, &flow, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
+    let notice = notices::insert(tx, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
     strangers.count(&to, now);
-    Ok(Some(flow))
+    jobs.enqueue(tx, &flow, JobSubject::Notice(notice), now).map(Some)
 }

@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::fair_semaphore::Requester;
 use crate::id::AccountRowId;
-use crate::jobs::Jobs;
+use crate::jobs::{EnqueuedJob, Jobs};
 use crate::secrets::passwords::{HashError, Passwords};
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::{self, Secrets, token_hash};
@@ -319,7 +319,7 @@ impl Accounts {
         let sealed_key = self.secrets.seal(key_rows::PURPOSE, key.as_bytes());
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let (link, notice) = self.verification_mail();
-        let (dev, strangers) = (self.dev, Arc::clone(&self.strangers));
+        let (dev, strangers, jobs) = (self.dev, Arc::clone(&self.strangers), self.jobs.clone());
         let created = self.db.try_write(move |tx| {
             let owner = policy.owner_if_permitted(tx)?;
             if accounts::find_by_email(tx, &new.email)?.is_some() {
@@ -332,14 +332,14 @@ impl Accounts {
             }
             key_rows::insert(tx, account.id, &token_hash(&key), &sealed_key, now)?;
             accounts::set_webhook_secret(tx, account.id, &secret, None)?;
-            let flow = match account.email_verified {
+            let mail = match account.email_verified {
                 true => None,
-                false => queue_verification(tx, &strangers, &account, &link, &notice, now)?,
+                false => queue_verification(tx, &jobs, &strangers, &account, &link, &notice, now)?,
             };
-            Ok((account, flow))
+            Ok((account, mail))
         });
-        let (account, flow) = created.await?;
-        flow.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
+        let (account, mail) = created.await?;
+        mail.into_iter().for_each(EnqueuedJob::notify_committed);
         self.open_session(account, client, now).await
     }
 

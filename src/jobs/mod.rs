@@ -166,6 +166,18 @@ impl Jobs {
         Ok(enqueued)
     }
 
+    /// Enqueues a job that is due at `run_at`, inside a transaction.
+    pub(crate) fn enqueue_at(
+        &self,
+        tx: &Connection,
+        flow: &Flow,
+        subject: JobSubject,
+        run_at: Timestamp,
+    ) -> store::Result<EnqueuedJob> {
+        store::jobs::insert(tx, flow, subject, run_at)?;
+        Ok(EnqueuedJob::waiting(self, flow, run_at))
+    }
+
     /// Reports that a flow has a job due at `run_at`; call it after the commit that enqueued it.
     pub fn wake(&self, flow: &Flow, run_at: Timestamp) {
         self.with_state(|engine| engine.lanes.wake(flow, run_at));
@@ -304,7 +316,7 @@ enum Location {
 
 impl EnqueuedJob {
     /// Creates the announcement of a job that waits until `run_at`.
-    pub(crate) fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
+    fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
         Self { jobs: jobs.clone(), flow: flow.clone(), run_at, location: Location::Waiting }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::Connection;
 
 use crate::clock::Timestamp;
-use crate::jobs::{self, Flow};
+use crate::jobs::{self, EnqueuedJob, JobSubject};
 use crate::net::egress::Target;
 use crate::store;
 use crate::store::accounts;
@@ -17,7 +17,7 @@ use crate::webhook::Webhooks;
 const LIFETIME: Duration = Duration::from_secs(3 * 86_400);
 
 impl Webhooks {
-    /// Queues the notice, unless one about the same endpoint was queued within a day; returns the flow to wake.
+    /// Queues the notice, unless one about the same endpoint was queued within a day; returns its job.
     pub(super) fn tell_owner(
         &self,
         tx: &Connection,
@@ -26,7 +26,7 @@ impl Webhooks {
         error: Option<&str>,
         status_code: Option<u16>,
         now: Timestamp,
-    ) -> store::Result<Option<Flow>> {
+    ) -> store::Result<Option<EnqueuedJob>> {
         let endpoint = Target::lane_of(url);
         let Some(account) = accounts::find_by_row(tx, delivery.account_id)? else { return Ok(None) };
         let Some((_, domain)) = account.email.rsplit_once('@') else { return Ok(None) };
@@ -58,8 +58,8 @@ impl Webhooks {
         let sealed = self.secrets.seal(notices::PURPOSE, text.as_bytes());
         let flow = jobs::mail_flow(domain, account.id);
         let subject = format!("Deliveries to {endpoint} are failing");
-        notices::insert(tx, &flow, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
-        Ok(Some(flow))
+        let notice = notices::insert(tx, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
+        self.jobs.enqueue(tx, &flow, JobSubject::Notice(notice), now).map(Some)
     }
 }
 

@@ -52,7 +52,7 @@ impl Inbound {
             Ok((raised, left))
         });
         let (raised, left) = within_deadline(settled).await?;
-        raised.into_iter().for_each(|one| one.publish(&self.shared.publisher, &self.shared.jobs, now));
+        raised.into_iter().for_each(|one| one.publish(&self.shared.publisher));
         left.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }

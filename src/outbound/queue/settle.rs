@@ -4,7 +4,7 @@
 use crate::store::Connection;
 
 use crate::clock::Timestamp;
-use crate::jobs;
+use crate::jobs::{self, Jobs};
 use crate::outbound::{Outcome, Verdict};
 use crate::store;
 use crate::store::messages::{self, MessageRow};
@@ -54,6 +54,7 @@ pub(crate) struct SettledDispatch {
 /// Stores the outcomes of an attempt.
 pub(crate) fn settle(
     tx: &Connection,
+    jobs: &Jobs,
     dispatch: &DispatchRow,
     settled: &[Settled],
     now: Timestamp,
@@ -73,7 +74,7 @@ pub(crate) fn settle(
         left.message = messages::find_by_row(tx, message)?;
         if let Some(row) = &left.message {
             for one in settled {
-                left.raised.extend(raise(tx, row, one, now)?);
+                left.raised.extend(raise(tx, jobs, row, one, now)?);
             }
             outbound_details::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
         }
@@ -98,6 +99,7 @@ fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]
 /// Raises the event of a recipient, and adds the suppression for a mailbox that does not exist.
 fn raise(
     tx: &Connection,
+    jobs: &Jobs,
     message: &MessageRow,
     one: &Settled,
     now: Timestamp,
@@ -118,12 +120,13 @@ fn raise(
             SendingEvent::Bounced { diagnostic: &one.outcome.diagnostic }
         }
     };
-    raise_event(tx, message, &one.recipient.address, &what, now)
+    raise_event(tx, jobs, message, &one.recipient.address, &what, now)
 }
 
 /// Stores an event of a recipient.
 pub(crate) fn raise_event(
     tx: &Connection,
+    jobs: &Jobs,
     message: &MessageRow,
     to: &str,
     what: &SendingEvent<'_>,
@@ -140,5 +143,5 @@ pub(crate) fn raise_event(
         to,
         subject: message.subject.as_deref(),
     };
-    sending::raise(tx, what, subject, now).map(Some)
+    sending::raise(tx, jobs, what, subject, now).map(Some)
 }

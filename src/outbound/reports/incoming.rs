@@ -7,7 +7,7 @@ use crate::store::Connection;
 
 use super::bounce::Failure;
 use crate::clock::Timestamp;
-use crate::jobs::EnqueuedJob;
+use crate::jobs::{EnqueuedJob, Jobs};
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, Report, ReportedRecipient};
 use crate::mail::status_code::EnhancedStatusCode;
@@ -49,7 +49,8 @@ impl Outbound {
         match report {
             Report::Delivery(statuses) => {
                 let Some(status) = failure_of(recipient, &all, statuses) else { return Ok((events, None)) };
-                if let Some(diagnostic) = bounce(tx, &message, recipient, status, &mut events, now)? {
+                if let Some(diagnostic) = bounce(tx, &self.parts.jobs, &message, recipient, status, &mut events, now)?
+                {
                     // The code that the submitter sees in the diagnostic, if it has one.
                     let reply = status.diagnostic.as_deref();
                     let failure = Failure {
@@ -63,7 +64,7 @@ impl Outbound {
                 outbound_details::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) if !abuse.is_complaint() => {}
-            Report::Abuse(abuse) => events.extend(complain(tx, &message, recipient, abuse, now)?),
+            Report::Abuse(abuse) => events.extend(complain(tx, &self.parts.jobs, &message, recipient, abuse, now)?),
         }
         Ok((events, bounce_job))
     }
@@ -93,6 +94,7 @@ fn failure_of<'s>(
 /// Settles a recipient whose mail came back. Returns the diagnostic, or `None` if the recipient was settled before.
 fn bounce(
     tx: &Connection,
+    jobs: &Jobs,
     message: &MessageRow,
     recipient: &RecipientRow,
     status: &ReportedRecipient,
@@ -113,6 +115,7 @@ fn bounce(
     }
     events.extend(raise_event(
         tx,
+        jobs,
         message,
         &recipient.address,
         &SendingEvent::Bounced { diagnostic: &diagnostic },
@@ -123,6 +126,7 @@ fn bounce(
 
 fn complain(
     tx: &Connection,
+    jobs: &Jobs,
     message: &MessageRow,
     recipient: &RecipientRow,
     abuse: &AbuseReport,
@@ -134,5 +138,5 @@ fn complain(
     if events::was_raised(tx, message.id, event.event_type(), &recipient.address)? {
         return Ok(None);
     }
-    raise_event(tx, message, &recipient.address, &event, now)
+    raise_event(tx, jobs, message, &recipient.address, &event, now)
 }

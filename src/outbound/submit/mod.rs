@@ -251,8 +251,7 @@ impl Dependencies {
         }
         if let Some((_, at)) = &signed.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
-            store::jobs::insert(tx, &flow, JobSubject::ScheduledSend(message), *at)?;
-            left.push(EnqueuedJob::waiting(&self.jobs, &flow, *at));
+            left.push(self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?);
         }
         Ok(left)
     }

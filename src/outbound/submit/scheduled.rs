@@ -7,7 +7,7 @@ use crate::store::Connection;
 use super::sender;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
-use crate::jobs::{AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement, Verdict, mail_lane};
+use crate::jobs::{AttemptResult, ClaimedJob, EnqueuedJob, Flow, Handler, Health, Settlement, Verdict, mail_lane};
 use crate::mail::address::{Mailbox, canonical};
 use crate::outbound::{Dependencies, Outbound};
 use crate::store;
@@ -48,8 +48,7 @@ pub(crate) struct ScheduledSends {
 impl Handler for ScheduledSends {
     /// The message to release, and the time.
     type Attempted = (MessageRowId, Timestamp);
-    /// Flows with a job that is due at the time.
-    type Settled = (Vec<Flow>, Timestamp);
+    type Settled = Vec<EnqueuedJob>;
 
     async fn attempt(
         self: Arc<Self>,
@@ -66,18 +65,18 @@ impl Handler for ScheduledSends {
         tx: &Connection,
         (message, now): (MessageRowId, Timestamp),
         _: Settlement,
-    ) -> store::Result<Option<(Vec<Flow>, Timestamp)>> {
-        Ok(Some((self.outbound.parts.release(tx, message, now)?, now)))
+    ) -> store::Result<Option<Vec<EnqueuedJob>>> {
+        self.outbound.parts.release(tx, message, now).map(Some)
     }
 
-    fn committed(&self, (flows, now): (Vec<Flow>, Timestamp)) {
-        flows.iter().for_each(|flow| self.outbound.parts.jobs.wake(flow, now));
+    fn committed(&self, enqueued: Vec<EnqueuedJob>) {
+        enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
     }
 }
 
 impl Dependencies {
-    /// Releases a scheduled message if it still passes the gates; returns the flows to wake.
-    fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<Flow>> {
+    /// Releases a scheduled message if it still passes the gates; returns its jobs.
+    fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
         if row.status != MessageStatus::Scheduled {
             return Ok(Vec::new());
@@ -103,23 +102,22 @@ impl Dependencies {
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
         }
         recipients::set_status_of_message(tx, message, RecipientStatus::Scheduled, RecipientStatus::Queued, now)?;
-        let mut flows = Vec::new();
+        let mut enqueued = Vec::new();
         for dispatch in dispatches::list_by_message(tx, message)? {
             let left = recipients::list(tx, dispatch.id)?;
             if left.iter().any(RecipientRow::is_unsettled) {
                 dispatches::set_queued_at(tx, dispatch.id, now)?;
                 let flow = Flow::new(&self.lane_of(&dispatch), row.account_id);
-                jobs::insert(tx, &flow, JobSubject::Dispatch(dispatch.id), now)?;
-                flows.push(flow);
+                enqueued.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch.id), now)?);
             } else {
                 dispatches::finish(tx, &dispatch)?;
             }
         }
-        if flows.is_empty() {
+        if enqueued.is_empty() {
             outbound_details::set_failure(tx, message, "every recipient is suppressed")?;
         }
         outbound_details::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
-        Ok(flows)
+        Ok(enqueued)
     }
 
     /// Checks the gates of contract 8.1 again.

@@ -1,4 +1,4 @@
-//! Mail sent by the appliance itself, queued with a job each, and the time of the last notice to an owner about an
+//! Mail sent by the appliance itself, and the time of the last notice to an owner about an
 //! endpoint.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, NoticeRowId};
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::{Flow, JobSubject};
+use crate::store::jobs::JobSubject;
 
 /// Sealing purpose of `text_sealed`.
 pub const PURPOSE: &str = "notice";
@@ -29,22 +29,21 @@ pub(crate) struct Notice {
     pub(crate) expires_at: Timestamp,
 }
 
-/// Queues a mail with its job in `flow`.
+/// Stores a mail; returns its row, which its job is about.
 pub(crate) fn insert(
     connection: &Connection,
-    flow: &Flow,
     recipient: &str,
     subject: &str,
     text_sealed: &[u8],
     now: Timestamp,
     expires_at: Timestamp,
-) -> Result<()> {
+) -> Result<NoticeRowId> {
     connection
         .prepare_cached(
             "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
-    jobs::insert(connection, flow, JobSubject::Notice(crate::id::RowId::new(connection.last_insert_rowid())), now)
+    Ok(NoticeRowId::new(connection.last_insert_rowid()))
 }
 
 /// Finds a mail by row id.

@@ -79,6 +79,6 @@ impl Webhooks {
             at: now,
             delivery,
         };
-        Ok(Some(Recorded { changed: Some(changed), activity: Some(activity), ..Recorded::new(account, now) }))
+        Ok(Some(Recorded { changed: Some(changed), activity: Some(activity), ..Recorded::new(account) }))
     }
 }

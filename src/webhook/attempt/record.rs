@@ -12,7 +12,7 @@ use super::request;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::id::{AccountRowId, AttemptId, DeliveryRowId, DomainRowId};
-use crate::jobs::{Flow, Health, Verdict};
+use crate::jobs::{EnqueuedJob, Health, Verdict};
 use crate::limits::{Kind, Limits};
 use crate::net::egress::{Answer, EgressError};
 use crate::store;
@@ -133,11 +133,9 @@ impl CompletedAttempt {
 /// A recorded attempt, to be published after the commit.
 pub(crate) struct Recorded {
     pub(super) account: AccountRowId,
-    /// Start of the attempt.
-    pub(super) at: Timestamp,
     pub(super) changed: Option<ChangedDelivery>,
-    /// Flow of a mail to the account's owner.
-    pub(super) notified: Option<Flow>,
+    /// Job of a mail to the account's owner.
+    pub(super) notified: Option<EnqueuedJob>,
     /// True if the receiver dropped the message.
     pub(super) dropped: bool,
     /// An object that is no longer needed.
@@ -162,8 +160,8 @@ pub(super) struct ChangedDelivery {
 
 impl Recorded {
     /// Nothing to publish yet.
-    pub(super) const fn new(account: AccountRowId, at: Timestamp) -> Self {
-        Self { account, at, changed: None, notified: None, dropped: false, file: None, activity: None }
+    pub(super) const fn new(account: AccountRowId) -> Self {
+        Self { account, changed: None, notified: None, dropped: false, file: None, activity: None }
     }
 }
 
@@ -235,7 +233,7 @@ impl Webhooks {
             (None, None) => None,
         };
         let last_status_code = row.status_code.or(present.last_status_code);
-        let (account, at) = (delivery.account_id, row.created_at);
+        let account = delivery.account_id;
         let changed = named.map(|(message, domain)| ChangedDelivery {
             delivery: delivery.clone(),
             message,
@@ -247,7 +245,7 @@ impl Webhooks {
             at: posted.finished,
         });
         let activity = Some(posted.activity(status, error, next_attempt_at));
-        Ok(Some(Recorded { account, at, changed, notified, dropped, file: dropped_file, activity }))
+        Ok(Some(Recorded { account, changed, notified, dropped, file: dropped_file, activity }))
     }
 
     /// Publishes a recorded attempt once its transaction is committed.
@@ -264,9 +262,7 @@ impl Webhooks {
                 delivery_updated::event(&changed.delivery, &changed.message, changed.domain, state, changed.at);
             self.publisher.realtime.publish(recorded.account, event);
         }
-        if let Some(flow) = recorded.notified {
-            self.jobs.wake(&flow, recorded.at);
-        }
+        recorded.notified.into_iter().for_each(EnqueuedJob::notify_committed);
         if recorded.dropped {
             self.first_attempt_cache.clear();
         }
@@ -301,7 +297,7 @@ impl Webhooks {
             at: now,
             delivery: row,
         });
-        Ok(Some(Recorded { notified, changed, ..Recorded::new(account, now) }))
+        Ok(Some(Recorded { notified, changed, ..Recorded::new(account) }))
     }
 
     /// Returns the end of an endpoint's pause; `None` if it is not paused.

@@ -10,17 +10,16 @@ use crate::clock::Timestamp;
 use crate::event_bus::Publisher;
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::{AccountRowId, DomainRowId, EventId, MessageRowId};
-use crate::jobs::{Flow, Jobs};
+use crate::jobs::{EnqueuedJob, JobSubject, Jobs};
 use crate::store;
+use crate::store::accounts;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
-use crate::store::jobs::JobSubject;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::events;
 use crate::store::webhooks::events::NewEvent;
 use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::{former_webhooks, routes};
-use crate::store::{accounts, jobs};
 use crate::webhook::Webhooks;
 use crate::webhook::attempt::prepare::{Lookup, Prepared};
 use crate::webhook::flow_of;
@@ -136,34 +135,33 @@ fn payload(id: &EventId, what: &SendingEvent<'_>, subject: EventSubject<'_>, now
 #[must_use]
 pub(crate) struct PendingEvent {
     account: AccountRowId,
-    /// The flow of its delivery, if it has one.
-    flow: Option<Flow>,
+    /// The job of its delivery, if it has one.
+    job: Option<EnqueuedJob>,
     /// The event for streams; `None` for a complaint, which streams do not carry.
     event: Option<Event>,
 }
 
 impl PendingEvent {
-    /// Wakes the flow and notifies the streams.
-    pub(crate) fn publish(self, publisher: &Publisher, jobs: &Jobs, now: Timestamp) {
+    /// Notifies the streams and the job engine.
+    pub(crate) fn publish(self, publisher: &Publisher) {
         if let Some(event) = self.event {
             publisher.realtime.publish(self.account, event);
         }
-        if let Some(flow) = self.flow {
-            jobs.wake(&flow, now);
-        }
+        self.job.into_iter().for_each(EnqueuedJob::notify_committed);
     }
 }
 
 /// Stores the delivery of an event with its job, if a webhook subscribes to it.
 pub(crate) fn raise(
     tx: &Connection,
+    jobs: &Jobs,
     what: &SendingEvent<'_>,
     subject: EventSubject<'_>,
     now: Timestamp,
 ) -> store::Result<PendingEvent> {
     let id = EventId::new(now);
     let payload = payload(&id, what, subject, now);
-    let flow = deliver(tx, what, subject, &id, &payload, now)?;
+    let job = deliver(tx, jobs, what, subject, &id, &payload, now)?;
     let event = match what {
         SendingEvent::Complained { .. } => None,
         SendingEvent::Sent | SendingEvent::Bounced { .. } => Some(Event {
@@ -172,18 +170,19 @@ pub(crate) fn raise(
             body: Body::Json { event_type: what.event_type(), json: payload },
         }),
     };
-    Ok(PendingEvent { account: subject.account, flow, event })
+    Ok(PendingEvent { account: subject.account, job, event })
 }
 
-/// Stores the delivery of an event for the webhook that subscribes to it; returns the flow to wake.
+/// Stores the delivery of an event for the webhook that subscribes to it; returns its job.
 fn deliver(
     tx: &Connection,
+    jobs: &Jobs,
     what: &SendingEvent<'_>,
     subject: EventSubject<'_>,
     id: &EventId,
     payload: &str,
     now: Timestamp,
-) -> store::Result<Option<Flow>> {
+) -> store::Result<Option<EnqueuedJob>> {
     let Some(domain) = domains::find_by_row(tx, subject.domain)? else { return Ok(None) };
     let (route, url) = match &domain.tracking_webhook_url {
         Some(url) => (None, url.clone()),
@@ -208,8 +207,7 @@ fn deliver(
     };
     let delivery = events::insert(tx, &event, now)?;
     let flow = flow_of(&url, subject.account);
-    jobs::insert(tx, &flow, JobSubject::Webhook(delivery), now)?;
-    Ok(Some(flow))
+    jobs.enqueue(tx, &flow, JobSubject::Webhook(delivery), now).map(Some)
 }
 
 fn opted_in(domain: &DomainRow, event_type: &str) -> bool {

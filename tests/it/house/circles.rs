@@ -9,12 +9,10 @@ use regex::Regex;
 use super::rules::{Source, sources};
 
 /// Circles that are still there, each with the reason; one that is gone, or has become smaller, must be changed here.
-const KNOWN: &[(&[&str], &str)] = &[
-    (
-        &["store/audit", "store/blobs/objects", "store/blobs/uncommitted", "store/messages/mail_data"],
-        "an uncommitted object asks the audit whether a row names it",
-    ),
-];
+const KNOWN: &[(&[&str], &str)] = &[(
+    &["store/audit", "store/blobs/objects", "store/blobs/uncommitted", "store/messages/mail_data"],
+    "an uncommitted object asks the audit whether a row names it",
+)];
 
 /// Modules by their path below `src`, `store/jobs` for `store/jobs/mod.rs`, each with those of its room that it uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;

@@ -369,7 +369,7 @@ impl Dispatcher {
         if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
             lane_pauses::end(tx, &self.outbound.parts.lane_of(dispatch))?;
         }
-        let mut left = settle::settle(tx, dispatch, settled, *now)?;
+        let mut left = settle::settle(tx, &self.outbound.parts.jobs, dispatch, settled, *now)?;
         if let Some(message) = &left.message {
             let failed = settled.iter().filter(|one| one.outcome.verdict == Verdict::Bounced);
             let failures: Vec<Failure<'_>> = failed
@@ -395,9 +395,9 @@ impl Dispatcher {
     /// Notifies subscribers after the commit.
     fn publish(&self, recorded: RecordedDispatch) {
         let RecordedDispatch { completed, left, next_attempt_at } = recorded;
-        let CompletedDispatch { dispatch, settled, session, finished: now, .. } = completed;
+        let CompletedDispatch { dispatch, settled, session, .. } = completed;
         let parts = &self.outbound.parts;
-        left.raised.into_iter().for_each(|one| one.publish(&parts.publisher, &parts.jobs, now));
+        left.raised.into_iter().for_each(|one| one.publish(&parts.publisher));
         left.report.into_iter().for_each(jobs::EnqueuedJob::notify_committed);
         parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
         for one in &settled {
