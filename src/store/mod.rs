@@ -33,7 +33,7 @@ pub(crate) use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use tokio::sync::{Semaphore, watch};
 
-use blobs::uncommitted::UnconfirmedObjects;
+use blobs::naming::UnconfirmedObjects;
 use changes::Changes;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome};

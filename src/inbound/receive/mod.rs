@@ -31,7 +31,7 @@ use crate::mail::trace;
 use crate::metrics::Counter;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
-use crate::store::blobs::objects::MailData;
+use crate::store::blobs::pending::MailData;
 use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
@@ -294,7 +294,7 @@ impl Inbound {
     /// Writes mail data to the object store: durable before the transaction that names it.
     async fn keep(
         &self,
-        draft: Option<store::blobs::objects::PendingObject>,
+        draft: Option<store::blobs::pending::PendingObject>,
         bytes: Vec<u8>,
         id: MessageId,
         now: Timestamp,

@@ -25,10 +25,6 @@ const KNOWN: &[(&[&str], &str)] = &[
         "a transcript is bounded by the transport's constant",
     ),
     (
-        &["store/audit", "store/blobs/objects", "store/blobs/uncommitted", "store/messages/mail_data"],
-        "an uncommitted object asks the audit whether a row names it",
-    ),
-    (
         &["webhook/attempt/budget", "webhook/attempt/damaged", "webhook/attempt/deliver", "webhook/attempt/record"],
         "each is a part of `impl Webhooks`",
     ),
