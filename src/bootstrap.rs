@@ -12,6 +12,7 @@ use crate::store::accounts::domains::DomainRow;
 use crate::store::accounts::keys;
 use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
 use crate::store::{Error, Result};
 
@@ -71,7 +72,7 @@ pub fn domain_webhook(
         match_pattern: format!("*@{}", domain.name),
         action: Action::Webhook,
         destination: Some(url.to_owned()),
-        ack_mode: Some("lenient".to_owned()),
+        ack_mode: Some(AckMode::Lenient),
         is_domain_webhook: true,
         secret_sealed: None,
     };

@@ -43,8 +43,8 @@ fn random_digits(base: u8, length: usize) -> String {
     let mut bytes = [0_u8; 64];
     while out.len() < length {
         fill_random(&mut bytes);
-        let fresh = bytes.iter().filter(|byte| **byte < even).map(|byte| digit(usize::from(byte % base)));
-        out.extend(fresh.take(length - out.len()));
+        let digits = bytes.iter().filter(|byte| **byte < even).map(|byte| digit(usize::from(byte % base)));
+        out.extend(digits.take(length - out.len()));
     }
     out
 }
@@ -215,11 +215,6 @@ impl<K: Copy> RowId<K> {
     pub(crate) const fn as_subject(self) -> JobSubjectId {
         RowId::new(self.0)
     }
-}
-
-impl AccountRowId {
-    /// Stands for this server itself where mail or jobs belong to no account.
-    pub(crate) const SERVER: Self = Self::new(0);
 }
 
 impl JobSubjectId {

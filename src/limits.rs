@@ -4,26 +4,24 @@
 //! together. [`Limits::take_request`] is the one rate of an account, for its requests and for messages it forwards.
 //! The values are the configuration's `[limits]`; refusals are counted for `/metrics`.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::id::AccountRowId;
-use crate::store::Connection;
+use moka::sync::Cache;
 
 use crate::clock::Timestamp;
 use crate::config;
+use crate::id::AccountRowId;
 use crate::rate_limit::TokenBuckets;
 use crate::store::accounts::limits::{CountedRow, count, stored_bytes};
-use crate::store::{self, Error};
+use crate::store::{self, Connection, Error};
 
 /// An account that had this much room a short time ago is not checked again for each recipient.
 const AMPLE_ROOM_BYTES: u64 = 64 << 20;
 const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Accounts whose stored bytes are cached; beyond them all are read again.
-const MAX_CACHED: usize = 10_000;
+const MAX_CACHED: u64 = 10_000;
 
 /// Something limited per account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +116,7 @@ pub struct Limits {
     requests: TokenBuckets,
     refused: [AtomicU64; Kind::ALL.len()],
     /// The stored bytes of accounts, and when they were read.
-    cache: Mutex<HashMap<AccountRowId, (Instant, Stored)>>,
+    cache: Cache<AccountRowId, (Instant, Stored)>,
 }
 
 /// The stored bytes of an account.
@@ -147,7 +145,12 @@ impl Limits {
     /// Takes the values of the configuration.
     pub fn new(config: config::Limits) -> Self {
         let requests = TokenBuckets::new(config.requests_per_second);
-        Self { config, requests, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], cache: Mutex::default() }
+        Self {
+            config,
+            requests,
+            refused: [const { AtomicU64::new(0) }; Kind::ALL.len()],
+            cache: Cache::new(MAX_CACHED),
+        }
     }
 
     /// Returns the limit of an account; `None`: no limit.
@@ -218,11 +221,7 @@ impl Limits {
         let (used, owner) = stored_bytes(connection, account)?;
         let most = if owner { self.config.owner_storage_bytes } else { self.config.storage_bytes };
         let stored = Stored { used, most: Some(most).filter(|most| *most > 0) };
-        let mut seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= MAX_CACHED && !seen.contains_key(&account) {
-            seen.clear();
-        }
-        seen.insert(account, (Instant::now(), stored));
+        self.cache.insert(account, (Instant::now(), stored));
         Ok(stored)
     }
 
@@ -255,8 +254,7 @@ impl Limits {
     }
 
     fn cached(&self, account: AccountRowId, so: impl FnOnce(&Stored) -> bool) -> bool {
-        let seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&account).is_some_and(|(at, stored)| at.elapsed() < CACHE_TTL && so(stored))
+        self.cache.get(&account).is_some_and(|(at, stored)| at.elapsed() < CACHE_TTL && so(&stored))
     }
 
     fn refuse_bytes(&self, stored: Stored) -> Error {
@@ -280,8 +278,7 @@ impl Limits {
         for (kind, count) in Kind::ALL.iter().zip(&self.refused) {
             let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", kind.as_str(), count.load(Ordering::Relaxed));
         }
-        let seen = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = seen.values().filter(|(_, stored)| stored.is_full()).count();
+        let full = self.cache.iter().filter(|(_, (_, stored))| stored.is_full()).count();
         let name = "mailkite_accounts_full";
         let _ = writeln!(text, "# HELP {name} Accounts that were full when last checked.");
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {full}");

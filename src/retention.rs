@@ -187,7 +187,7 @@ impl Retention {
             let count = old.len();
             let mut unreadable = 0;
             for mail_data in old {
-                unreadable += usize::from(!self.condense(mail_data).await?);
+                unreadable += usize::from(!self.archive(mail_data).await?);
             }
             gone += count - unreadable;
             // Unreadable ones would be listed again and again.
@@ -198,7 +198,7 @@ impl Retention {
     }
 
     /// Replaces one raw copy by its readable parts; false if it cannot be read at the moment, and stays.
-    async fn condense(&self, mail_data: MailDataRowId) -> store::Result<bool> {
+    async fn archive(&self, mail_data: MailDataRowId) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
             let bytes = match mail_data::find(connection, mail_data)? {

@@ -100,7 +100,7 @@ pub mod mail {
     }
 }
 pub mod memory_budget {
-    pub use crate::memory_budget::Door;
+    pub use crate::memory_budget::Consumer;
 }
 pub mod net {
     pub mod dns {
@@ -119,7 +119,7 @@ pub mod net {
 pub mod outbound {
     pub use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Host, TlsRule, Unroutable, Verdict};
     pub mod client {
-        pub use crate::outbound::client::Timeouts;
+        pub use crate::outbound::client::{MAX_TRANSCRIPT, Timeouts};
     }
     pub mod message {
         pub mod compose {
@@ -136,7 +136,7 @@ pub mod outbound {
         pub use crate::outbound::submit::RELEASE_LANE;
     }
     pub mod transport {
-        pub use crate::outbound::transport::{MAX_TRANSCRIPT, Transport};
+        pub use crate::outbound::transport::Transport;
         pub mod dane {
             pub use crate::outbound::transport::dane::Tlsa;
         }
@@ -219,7 +219,7 @@ pub mod store {
         }
         pub mod routes {
             pub use crate::store::webhooks::routes::{
-                Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
+                AckMode, Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
             };
         }
     }

@@ -20,11 +20,11 @@ impl Accounts {
             Some(sealed) => sealed,
             None => {
                 let key = secrets::new_api_key();
-                let (hash, fresh) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
+                let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
                 // A concurrent request gets the same key.
                 let made = self.db.write(move |tx| match keys::find_sealed(tx, account)? {
                     Some(sealed) => Ok(sealed),
-                    None => keys::insert(tx, account, &hash, &fresh, now).map(|_| fresh),
+                    None => keys::insert(tx, account, &hash, &sealed, now).map(|_| sealed),
                 });
                 made.await?
             }
@@ -50,8 +50,8 @@ impl Accounts {
     /// # Errors
     /// The master key does not open the stored secret.
     pub(crate) async fn webhook_secret(&self, account: AccountRowId) -> store::Result<String> {
-        let fresh = secrets::new_webhook_secret();
-        let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
+        let secret = secrets::new_webhook_secret();
+        let sealed = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secret.as_bytes());
         let stored = self.db.read(move |connection| accounts::find_webhook_secret(connection, account)).await?.sealed;
         let sealed = match stored {
             Some(sealed) => sealed,
@@ -59,8 +59,8 @@ impl Accounts {
                 let made = self.db.write(move |tx| match accounts::find_webhook_secret(tx, account)?.sealed {
                     Some(sealed) => Ok(sealed),
                     None => {
-                        accounts::set_webhook_secret(tx, account, &sealed_fresh, None)?;
-                        Ok(sealed_fresh)
+                        accounts::set_webhook_secret(tx, account, &sealed, None)?;
+                        Ok(sealed)
                     }
                 });
                 made.await?
@@ -98,9 +98,9 @@ impl Accounts {
             Some(stored) => stored,
             None => {
                 let token = secrets::new_setup_token();
-                let fresh = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
+                let sealed = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
                 let made =
-                    self.db.write(move |tx| verifications::insert_setup_token(tx, &fresh).map(|()| fresh)).await?;
+                    self.db.write(move |tx| verifications::insert_setup_token(tx, &sealed).map(|()| sealed)).await?;
                 Some(made)
             }
         };

@@ -2,11 +2,12 @@
 //! `secrets`, `jobs` and, for Google, `net`; the HTTP API checks the form of requests and their rate, this folder
 //! decides on their meaning. The sign-up policy belongs in `policy`, API keys, secrets and the setup token in `keys`,
 //! forward destinations in `destinations`, limits on mail to strangers in `strangers`, Google's part in `google`,
-//! one-time sign-ins in `tickets`, and everything about sessions and passwords here.
+//! one-time sign-ins in `tickets`, the proof of an address in `email_verification`, sessions and passwords here.
 
 pub(crate) mod google;
 
 mod destinations;
+mod email_verification;
 mod keys;
 mod policy;
 mod strangers;
@@ -16,26 +17,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::Connection;
-
 use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::fair_semaphore::Requester;
-use crate::id::{AccountRowId, random_base62};
-use crate::jobs::{self, Flow, Jobs};
-use crate::mail::address::Mailbox;
+use crate::id::AccountRowId;
+use crate::jobs::Jobs;
 use crate::secrets::passwords::{HashError, Passwords};
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::{self, Secrets, token_hash};
-use crate::store;
-use crate::store::Db;
 use crate::store::accounts::sessions;
 use crate::store::accounts::sessions::NewSession;
 use crate::store::accounts::verifications;
-use crate::store::accounts::verifications::LINK_LIFETIME;
 use crate::store::accounts::{self, Account, NewAccount};
-use crate::store::accounts::{domains, keys as key_rows, notices};
+use crate::store::accounts::{domains, keys as key_rows};
 use crate::store::webhooks::routes;
+use crate::store::{self, Connection, Db};
+pub(crate) use email_verification::Verification;
+use email_verification::queue_verification;
 use policy::Policy;
 pub(crate) use strangers::StrangerMail;
 pub(crate) use tickets::Tickets;
@@ -142,14 +140,7 @@ pub(crate) enum Refusal {
     Store(#[from] store::Error),
 }
 
-/// Result of a request for a verification mail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verification {
-    /// The address is proven already.
-    Verified,
-    /// A mail with a link is queued.
-    Sent,
-}
+store::transaction_error!(Refusal);
 
 impl Accounts {
     /// Creates an account and signs it in; the first one with proof owns the installation.
@@ -167,14 +158,14 @@ impl Accounts {
         // Checked before the password is hashed, and again in the transaction that decides.
         let (asked, early) = (email.clone(), self.policy(proof.clone()));
         self.db
-            .read(move |connection| {
-                Ok(early.owner_if_permitted(connection)?.and_then(|_| {
-                    accounts::find_by_email(connection, &asked)
-                        .map(|found| if found.is_some() { Err(Refusal::AccountExists) } else { Ok(()) })
-                        .unwrap_or_else(|error| Err(error.into()))
-                }))
+            .try_read(move |connection| {
+                early.owner_if_permitted(connection)?;
+                match accounts::find_by_email(connection, &asked)? {
+                    Some(_) => Err(Refusal::AccountExists),
+                    None => Ok(()),
+                }
             })
-            .await??;
+            .await?;
         let hash = self.passwords.hash(password, client.turn.as_str()).await?;
         let new = NewAccount { email, password_hash: Some(hash), ..NewAccount::default() };
         self.create(new, proof, client, now).await
@@ -329,13 +320,10 @@ impl Accounts {
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let (link, notice) = self.verification_mail();
         let (dev, strangers) = (self.dev, Arc::clone(&self.strangers));
-        let created = self.db.write(move |tx| {
-            let owner = match policy.owner_if_permitted(tx)? {
-                Ok(owner) => owner,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
+        let created = self.db.try_write(move |tx| {
+            let owner = policy.owner_if_permitted(tx)?;
             if accounts::find_by_email(tx, &new.email)?.is_some() {
-                return Ok(Err(Refusal::AccountExists));
+                return Err(Refusal::AccountExists);
             }
             let new = NewAccount { is_admin: owner, email_verified: owner || dev || new.email_verified, ..new };
             let account = accounts::insert(tx, new, now)?;
@@ -348,9 +336,9 @@ impl Accounts {
                 true => None,
                 false => queue_verification(tx, &strangers, &account, &link, &notice, now)?,
             };
-            Ok(Ok((account, flow)))
+            Ok((account, flow))
         });
-        let (account, flow) = created.await??;
+        let (account, flow) = created.await?;
         flow.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
         self.open_session(account, client, now).await
     }
@@ -382,52 +370,6 @@ impl Accounts {
         Ok(found.filter(|account| account.public_id == claims.sub).map(|account| (account, claims.jti)))
     }
 
-    /// Enqueues a mail with a link that proves the account's address. A mailbox that got many lately gets none, and the
-    /// answer does not say so: it would disclose that others asked for the same mailbox.
-    pub(crate) async fn send_verification(&self, account: Account, now: Timestamp) -> store::Result<Verification> {
-        if account.email_verified {
-            return Ok(Verification::Verified);
-        }
-        let (link, notice) = self.verification_mail();
-        let strangers = Arc::clone(&self.strangers);
-        let queued = self.db.write(move |tx| queue_verification(tx, &strangers, &account, &link, &notice, now));
-        queued.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
-        Ok(Verification::Sent)
-    }
-
-    /// Returns the account whose address the link with this token proves, if the token is valid.
-    pub(crate) async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
-        let hash = token_hash(token);
-        let found = self.db.read(move |connection| match verifications::find_account(connection, &hash, now)? {
-            Some(account) => accounts::find_by_row(connection, account),
-            None => Ok(None),
-        });
-        found.await
-    }
-
-    /// Proves an address by the token of a link; false if the token is not valid.
-    pub(crate) async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
-        let hash = token_hash(token);
-        let proven = self.db.write(move |tx| match verifications::find_account(tx, &hash, now)? {
-            Some(account) => accounts::set_email_verified(tx, account).map(|()| Some(account)),
-            None => Ok(None),
-        });
-        // Mail is received for the account from now on.
-        Ok(proven.await?.is_some())
-    }
-
-    /// Returns a new link's hash and the sealed text of the mail that carries it.
-    fn verification_mail(&self) -> ([u8; 32], Vec<u8>) {
-        let token = random_base62(43);
-        let text = format!(
-            "Welcome to mailkite.\r\n\r\nPlease confirm within a day that this address is yours: open this link, and \
-             press the\r\nbutton.\r\n\r\n{}/api/auth/verify?token={token}\r\n\r\nIf you did not sign up, do nothing: \
-             somebody else knows the password of this\r\naccount.\r\n",
-            self.public_url.trim_end_matches('/')
-        );
-        (token_hash(&token), self.secrets.seal(notices::PURPOSE, text.as_bytes()))
-    }
-
     fn policy(&self, proof: Proof) -> Policy {
         Policy { signup: self.signup, proof, secrets: Arc::clone(&self.secrets) }
     }
@@ -442,26 +384,4 @@ fn disown(tx: &Connection, account: AccountRowId, webhook_secret: &[u8], now: Ti
     routes::pause_all(tx, account, now)?;
     domains::reset_settings(tx, account)?;
     accounts::set_email_verified(tx, account)
-}
-
-/// Enqueues the mail, stores its link as valid and returns the flow to wake; `None` if the mailbox got as many as it
-/// may.
-fn queue_verification(
-    tx: &Connection,
-    strangers: &StrangerMail,
-    account: &Account,
-    link: &[u8],
-    notice: &[u8],
-    now: Timestamp,
-) -> store::Result<Option<Flow>> {
-    let to = Mailbox::parse(&account.email).map_err(|_| store::Error::Corrupt("e-mail"))?;
-    if !strangers.may_mail(&to, now) {
-        return Ok(None);
-    }
-    verifications::insert(tx, link, account.id, now)?;
-    let flow = jobs::mail_flow(to.domain().as_str(), account.id);
-    let subject = "Confirm your e-mail address";
-    notices::insert(tx, &flow, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
-    strangers.count(&to, now);
-    Ok(Some(flow))
 }

@@ -20,16 +20,16 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Returns whether the new account becomes the owner, or the reason against a new account.
-    pub(super) fn owner_if_permitted(&self, connection: &Connection) -> store::Result<Result<bool, Refusal>> {
+    pub(super) fn owner_if_permitted(&self, connection: &Connection) -> Result<bool, Refusal> {
         let has_owner = accounts::find_owner(connection)?.is_some();
         let proven = self.proof.over_loopback || self.token_fits(connection)?;
-        Ok(match self.signup {
+        match self.signup {
             Signup::Closed => Err(Refusal::SignupClosed),
             Signup::First if accounts::any(connection)? => Err(Refusal::SignupClosed),
             Signup::First if !proven => Err(Refusal::SetupToken),
             Signup::First => Ok(true),
             Signup::Open => Ok(proven && !has_owner),
-        })
+        }
     }
 
     fn token_fits(&self, connection: &Connection) -> store::Result<bool> {

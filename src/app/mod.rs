@@ -14,7 +14,7 @@ use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::{Domains, recheck};
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::http::{self, Http};
 use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;
@@ -133,8 +133,8 @@ impl Bound {
     }
 
     /// Returns the feed of activity.
-    pub const fn feed(&self) -> &Feed {
-        &self.parts.feed
+    pub const fn publisher(&self) -> &Publisher {
+        &self.parts.publisher
     }
 
     /// Returns the master key's operations.
@@ -179,7 +179,7 @@ impl Bound {
         let listeners = stop.child_token();
         let workers = CancellationToken::new();
         let smtp = tokio::spawn(self.smtp.run(listeners.clone(), GRACE));
-        let submissions = self.submissions.map(|door| tokio::spawn(door.run(listeners.clone(), GRACE)));
+        let submissions = self.submissions.map(|server| tokio::spawn(server.run(listeners.clone(), GRACE)));
         let http = tokio::spawn(self.http.run(listeners.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));

@@ -16,7 +16,7 @@ use crate::content::uploads::Uploads;
 use crate::domain::Domains;
 use crate::domain::check::{self, Checker};
 use crate::domain::keys::KeyMaker;
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::http;
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
@@ -75,7 +75,7 @@ pub(super) struct Parts {
     memory: MemoryBudget,
     pub(crate) jobs: Jobs,
     first_attempt_cache: FirstAttemptCache,
-    pub(crate) feed: Feed,
+    pub(crate) publisher: Publisher,
     pub(crate) server_tls: ServerTls,
     objects: Objects,
     links: Arc<Links>,
@@ -109,7 +109,7 @@ impl Parts {
             memory: memory_budget(&config),
             jobs: Jobs::default(),
             first_attempt_cache: FirstAttemptCache::default(),
-            feed: Feed::default(),
+            publisher: Publisher::default(),
             config,
             clock,
             db,
@@ -156,7 +156,7 @@ impl Parts {
             jobs: self.jobs.clone(),
             metrics: Arc::clone(&self.metrics),
             limits: Arc::clone(&self.limits),
-            feed: self.feed.clone(),
+            publisher: self.publisher.clone(),
             return_paths: ReturnPaths::new(self.secrets.return_path_key(), self.config.forward_domain())
                 .lasting(self.config.outbound.give_up_after, &self.config.hostname),
             keys: KeyCache::default(),
@@ -176,10 +176,10 @@ impl Parts {
             db: self.db.clone(),
             objects: self.objects.clone(),
             jobs: self.jobs.clone(),
-            fresh: self.first_attempt_cache.clone(),
+            first_attempt_cache: self.first_attempt_cache.clone(),
             metrics: Arc::clone(&self.metrics),
             limits: Arc::clone(&self.limits),
-            feed: self.feed.clone(),
+            publisher: self.publisher.clone(),
             verifier,
             spam: self.spam_check()?,
             memory: self.memory.clone(),
@@ -265,11 +265,11 @@ impl Parts {
             policy,
             metrics: Arc::clone(&self.metrics),
             limits: Arc::clone(&self.limits),
-            feed: self.feed.clone(),
+            publisher: self.publisher.clone(),
             jobs: self.jobs.clone(),
             memory: self.memory.clone(),
             in_flight: InFlight::default(),
-            fresh: self.first_attempt_cache.clone(),
+            first_attempt_cache: self.first_attempt_cache.clone(),
         })
     }
 
@@ -373,7 +373,7 @@ impl Parts {
                 limits: Arc::clone(&self.limits),
             },
             webhooks: Arc::clone(webhooks),
-            realtime: self.feed.realtime.clone(),
+            realtime: self.publisher.realtime.clone(),
         })
     }
 

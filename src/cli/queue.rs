@@ -15,6 +15,7 @@ use crate::id::{MessageId, RowId};
 use crate::store;
 use crate::store::sending::queue;
 use crate::store::sending::queue::{QueueEntry, Which};
+use crate::store::sending::recipients::RecipientStatus;
 
 /// `mailkite queue`
 #[derive(Debug, Args)]
@@ -153,7 +154,7 @@ fn print_line(line: &str) -> anyhow::Result<()> {
 
 /// Formats the sender and the waiting recipients in at most `columns`; the number of recipients is never cut off.
 fn parties(row: &QueueEntry, columns: usize) -> String {
-    let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
+    let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == RecipientStatus::Scheduled);
     let first = open.next().map_or("", |one| one.address.as_str());
     let more = match open.count() {
         0 => String::new(),
@@ -222,7 +223,7 @@ fn print_json(rows: &[QueueEntry]) -> anyhow::Result<()> {
         let recipients: Vec<_> = row
             .recipients
             .iter()
-            .map(|one| json!({"address": one.address, "status": one.status, "diagnostic": one.diagnostic}))
+            .map(|one| json!({"address": one.address, "status": one.status.as_str(), "diagnostic": one.diagnostic}))
             .collect();
         let line = json!({
             "number": row.dispatch.id.get(),
@@ -246,7 +247,7 @@ fn print_details(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
     let subject = row.message.as_ref().and_then(|message| message.subject.as_deref()).unwrap_or("(no subject)");
     print_line(&format!("{}  {}", dispatch.id, cut(subject, columns().saturating_sub(12))))?;
     if let Some(message) = &row.message {
-        line("message", &format!("{} ({})", message.public_id, message.status))?;
+        line("message", &format!("{} ({})", message.public_id, message.status.as_str()))?;
     }
     line("from", from(row))?;
     line("envelope", if dispatch.reverse_path.is_empty() { "<>" } else { &dispatch.reverse_path })?;
@@ -262,7 +263,7 @@ fn print_details(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
         line("host", &format!("{host}, {}", dispatch.tls.as_deref().unwrap_or("without TLS")))?;
     }
     for one in &row.recipients {
-        line(&one.status, &format!("{}  {}", one.address, one.diagnostic.as_deref().unwrap_or_default()))?;
+        line(one.status.as_str(), &format!("{}  {}", one.address, one.diagnostic.as_deref().unwrap_or_default()))?;
     }
     if let Some(transcript) = dispatch.transcript.as_deref().filter(|text| !text.is_empty()) {
         print_line("\n  The last attempt\n")?;

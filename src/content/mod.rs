@@ -19,7 +19,7 @@ use crate::store::{self, Error};
 
 const ZSTD_LEVEL: i32 = 3;
 /// Twice the text, html and headers of a message of the largest size.
-const KEPT_MAX: usize = 128 * 1024 * 1024;
+const MAX_ARCHIVE_BYTES: usize = 128 * 1024 * 1024;
 
 /// The readable parts of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub(crate) enum StoredContent {
     /// The mail data as received.
     Raw(Vec<u8>),
     /// JSON of the parts kept of it.
-    Kept(Vec<u8>),
+    Archived(Vec<u8>),
 }
 
 /// Loads the content of a message, or `None` if it was dropped. Blocks.
@@ -71,22 +71,22 @@ pub(crate) fn load(
         };
     }
     let Some(body) = &message.body else { return Ok(None) };
-    let kept = zstd::bulk::decompress(body, KEPT_MAX).map_err(|_| Error::Corrupt("message body"))?;
-    Ok(Some(StoredContent::Kept(kept)))
+    let archived = zstd::bulk::decompress(body, MAX_ARCHIVE_BYTES).map_err(|_| Error::Corrupt("message body"))?;
+    Ok(Some(StoredContent::Archived(archived)))
 }
 
 impl StoredContent {
     /// Returns the readable parts.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the kept parts cannot be read.
+    /// [`Error::Corrupt`] if the archived parts cannot be read.
     pub(crate) fn readable(&self) -> store::Result<Bodies> {
         match self {
             Self::Raw(bytes) => {
                 let mail = mime::parse(bytes);
                 Ok(Bodies { text: mail.text, html: mail.html })
             }
-            Self::Kept(json) => Ok(kept(json)?.readable),
+            Self::Archived(json) => Ok(read_archive(json)?.readable),
         }
     }
 
@@ -98,8 +98,8 @@ impl StoredContent {
         match self {
             Self::Raw(bytes) if bytes.len() > largest => {
                 let bytes = Bytes::from(bytes);
-                let outline = mime::parse_streaming(&bytes);
-                let (mut text, mut html) = (outline.text, outline.html);
+                let parsed = mime::parse_streaming(&bytes);
+                let (mut text, mut html) = (parsed.text, parsed.html);
                 let used: usize = text.iter().chain(&html).map(LocatedText::encoded_len).sum();
                 // Most of such a message is attachments, which have links.
                 if used < bytes.len() / 2 {
@@ -114,17 +114,19 @@ impl StoredContent {
     /// Returns the header fields as contract 5.4 shows them, those of `trace` first: a JSON object in a string.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the kept parts cannot be read.
+    /// [`Error::Corrupt`] if the archived parts cannot be read.
     pub(crate) fn headers_json(&self, trace: &str) -> store::Result<String> {
         let headers = match self {
             Self::Raw(bytes) => Headers::read(bytes),
-            Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
+            Self::Archived(json) => {
+                Headers::parse(&read_archive(json)?.headers).ok_or(Error::Corrupt("message body"))?
+            }
         };
         Ok(headers.after_trace(trace).to_json())
     }
 }
 
-fn kept(json: &[u8]) -> store::Result<ArchivedContent> {
+fn read_archive(json: &[u8]) -> store::Result<ArchivedContent> {
     serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
 }
 
@@ -135,7 +137,7 @@ fn kept(json: &[u8]) -> store::Result<ArchivedContent> {
 pub(crate) fn archive(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
     let readable = Bodies { text: mail.text, html: mail.html };
-    let kept = ArchivedContent { readable, headers: Headers::read(raw).to_json() };
-    let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
+    let archived = ArchivedContent { readable, headers: Headers::read(raw).to_json() };
+    let json = serde_json::to_vec(&archived).map_err(|_| Error::Corrupt("message body"))?;
     zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
 }

@@ -122,12 +122,12 @@ impl Uploads {
 
     async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<UncommittedObject> {
         let objects = self.objects.clone();
-        let kept = tokio::task::spawn_blocking(move || {
+        let writing = tokio::task::spawn_blocking(move || {
             let mut draft = objects.create()?;
             draft.append(&bytes)?;
             objects.commit_upload(draft, &id, now)
         });
-        kept.await.unwrap_or(Err(store::Error::Stopped))
+        writing.await.unwrap_or(Err(store::Error::Stopped))
     }
 }
 

@@ -16,6 +16,7 @@ use rsa::{RsaPrivateKey, RsaPublicKey};
 
 use crate::fair_semaphore::{FairSemaphore, QueueFull};
 use crate::secrets::Secrets;
+use crate::store::accounts::dkim_keys::Algorithm;
 use crate::store::accounts::dkim_keys::NewDkimKey;
 
 /// Purpose under which private keys are sealed.
@@ -38,7 +39,7 @@ pub enum KeyError {
     Failed(String),
     /// Too many requests wait for a pair.
     #[error(transparent)]
-    Crowded(#[from] QueueFull),
+    Busy(#[from] QueueFull),
 }
 
 /// PKCS #8 of the private key, and the public key as published in DNS.
@@ -86,7 +87,7 @@ impl KeyMaker {
             private_sealed: secrets.seal(PURPOSE, private),
             public_key,
         };
-        Ok(vec![key("rsa", &rsa, rsa_public), key("ed25519", &ed, ed_public)])
+        Ok(vec![key(Algorithm::Rsa, &rsa, rsa_public), key(Algorithm::Ed25519, &ed, ed_public)])
     }
 
     /// Returns how many requests wait for their turn, and how many were refused since the start.

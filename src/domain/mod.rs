@@ -25,6 +25,7 @@ use crate::limits::{self, Limits};
 use crate::secrets::Secrets;
 use crate::store;
 use crate::store::accounts::dkim_keys;
+use crate::store::accounts::dkim_keys::Algorithm;
 use crate::store::accounts::dns_checks;
 use crate::store::accounts::dns_checks::DnsCheck;
 use crate::store::accounts::domains;
@@ -84,6 +85,8 @@ pub enum DomainError {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(DomainError);
+
 impl Domains {
     /// Adds a pending domain with its keys; `name` is in the form of [`name::parse`].
     ///
@@ -98,26 +101,21 @@ impl Domains {
         let asked = name.clone();
         // Checked before keys are generated, and again in the transaction that decides.
         let limits = Arc::clone(&self.limits);
-        let looked = self.db.read(move |connection| {
-            let free = may_add(connection, account, &asked)?;
-            if free.is_ok() {
-                limits.admit(connection, account, limits::Kind::Domains)?;
-            }
-            Ok(free)
+        let looked = self.db.try_read(move |connection| {
+            check_addable(connection, account, &asked)?;
+            limits.admit(connection, account, limits::Kind::Domains).map_err(DomainError::from)
         });
-        looked.await??;
+        looked.await?;
         let keys = self.keys.make(&self.secrets, &account.to_string()).await?;
         let limits = Arc::clone(&self.limits);
-        let added = self.db.write(move |tx| match may_add(tx, account, &name)? {
-            Ok(()) => {
-                limits.admit(tx, account, limits::Kind::Domains)?;
-                let domain = domains::insert(tx, account, &name, false, now)?;
-                dkim_keys::insert(tx, domain.id, &keys, now)?;
-                Ok(Ok(domain))
-            }
-            Err(refused) => Ok(Err(refused)),
+        let added = self.db.try_write(move |tx| {
+            check_addable(tx, account, &name)?;
+            limits.admit(tx, account, limits::Kind::Domains)?;
+            let domain = domains::insert(tx, account, &name, false, now)?;
+            dkim_keys::insert(tx, domain.id, &keys, now)?;
+            Ok::<_, DomainError>(domain)
         });
-        added.await?
+        added.await
     }
 
     /// Returns the five records of a domain, with what the last check found.
@@ -125,11 +123,9 @@ impl Domains {
         let keys = Keys::find(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
         let seen = |record: Record| {
-            let check = checks.iter().find(|check| check.record == record.kind.as_str());
-            let finding = check.map_or_else(Finding::default, |check| Finding {
-                status: Status::from_word(&check.status),
-                found: check.found.clone(),
-            });
+            let check = checks.iter().find(|check| check.record == record.kind);
+            let finding = check
+                .map_or_else(Finding::default, |check| Finding { status: check.status, found: check.found.clone() });
             Seen { record, finding }
         };
         Ok(self.wanted(domain, &keys).records().into_iter().map(seen).collect())
@@ -179,12 +175,12 @@ impl Domains {
         };
         let open = self.config.auth.signup == Signup::Open;
         let id = domain.public_id;
-        let settled = self.db.write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
+        let settled = self.db.try_write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
         let verified = match settled.await {
-            Ok(verified) => verified?,
+            Ok(verified) => verified,
             // Another account was faster.
-            Err(store::Error::Conflict(_)) => return Err(DomainError::Taken),
-            Err(error) => return Err(error.into()),
+            Err(DomainError::Store(store::Error::Conflict(_))) => return Err(DomainError::Taken),
+            Err(error) => return Err(error),
         };
         Ok(verified)
     }
@@ -206,19 +202,19 @@ impl Domains {
     /// # Errors
     /// The domain is gone, or a key could not be generated.
     pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
-        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
+        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, Algorithm::Rsa)).await?.is_some()
+        {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;
-        let stored = self.db.write(move |tx| match domains::find_by_row(tx, domain)? {
-            Some(_) => dkim_keys::insert(tx, domain, &keys, now).map(Ok),
-            None => Ok(Err(DomainError::Gone)),
+        let stored = self.db.try_write(move |tx| {
+            domains::find_by_row(tx, domain)?.ok_or(DomainError::Gone)?;
+            Ok(dkim_keys::insert(tx, domain, &keys, now)?)
         });
         match stored.await {
-            Ok(stored) => stored,
             // Another request was faster.
-            Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(DomainError::Store(store::Error::Conflict(_))) => Ok(()),
+            stored => stored,
         }
     }
 }
@@ -232,18 +228,18 @@ struct Keys {
 impl Keys {
     fn find(connection: &Connection, domain: DomainRowId) -> store::Result<Self> {
         let key = |algorithm| dkim_keys::find_public(connection, domain, algorithm).map(Option::unwrap_or_default);
-        Ok(Self { rsa: key("rsa")?, ed25519: key("ed25519")? })
+        Ok(Self { rsa: key(Algorithm::Rsa)?, ed25519: key(Algorithm::Ed25519)? })
     }
 }
 
-fn may_add(connection: &Connection, account: AccountRowId, name: &str) -> store::Result<Result<(), DomainError>> {
-    Ok(if domains::find_of_account(connection, account, name)?.is_some() {
+fn check_addable(connection: &Connection, account: AccountRowId, name: &str) -> Result<(), DomainError> {
+    if domains::find_of_account(connection, account, name)?.is_some() {
         Err(DomainError::Exists)
     } else if is_taken(connection, account, name)? {
         Err(DomainError::Taken)
     } else {
         Ok(())
-    })
+    }
 }
 
 /// True if another account has verified the domain or one above it (contract 3.2).
@@ -277,19 +273,20 @@ fn settle(
     open: bool,
     if_taken: IfTaken,
     now: Timestamp,
-) -> store::Result<Result<Verified, DomainError>> {
-    let Some(domain) = domains::find(tx, id)? else { return Ok(Err(DomainError::Gone)) };
+) -> Result<Verified, DomainError> {
+    let domain = domains::find(tx, id)?.ok_or(DomainError::Gone)?;
     let lost = is_lost(tx, &domain)?;
     if lost && if_taken == IfTaken::Refuse {
-        return Ok(Err(DomainError::Taken));
+        return Err(DomainError::Taken);
     }
     let id = domain.id;
     let before = dns_checks::list(tx, id)?;
     let (mut flags, mut checks) = (domain.flags, domain.flags);
-    for (kind, finding) in Kind::ALL.into_iter().zip(findings) {
-        let old = before.iter().find(|check| check.record == kind.as_str()).cloned().unwrap_or_default();
+    for (kind, finding) in records::ALL_KINDS.into_iter().zip(findings) {
+        let old = before.iter().find(|check| check.record == kind);
         let set = flag_of(&mut flags, kind).is_some_and(|flag| *flag);
-        let flag = Flag { set, failures: old.failures, first_failed_at: old.first_failed_at };
+        let failures = old.map_or(0, |old| old.failures);
+        let flag = Flag { set, failures, first_failed_at: old.and_then(|old| old.first_failed_at) };
         let flag = flag.after(finding.status, now);
         if let Some(stored) = flag_of(&mut flags, kind) {
             *stored = flag.set;
@@ -298,8 +295,8 @@ fn settle(
             *result = finding.status == Status::Ok;
         }
         let check = DnsCheck {
-            record: kind.as_str().to_owned(),
-            status: finding.status.as_str().to_owned(),
+            record: kind,
+            status: finding.status,
             found: finding.found.clone(),
             failures: flag.failures,
             first_failed_at: flag.first_failed_at,
@@ -321,7 +318,7 @@ fn settle(
         domains::clear_flags_of_others(tx, domain.account_id, &domain.name)?;
     }
     let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
-    Ok(Ok(Verified { domain, checks }))
+    Ok(Verified { domain, checks })
 }
 
 /// Returns the flag that a record moves; the Ed25519 key moves none.

@@ -1,6 +1,6 @@
 //! The DNS records that a domain needs (contract 3.3). Pure.
 
-use serde::{Deserialize, Serialize};
+pub use crate::store::accounts::dns_checks::{Kind, Status};
 
 /// Selector of the RSA key.
 pub(crate) const SELECTOR_RSA: &str = "mailkite";
@@ -8,73 +8,8 @@ pub(crate) const SELECTOR_RSA: &str = "mailkite";
 pub(crate) const SELECTOR_ED25519: &str = "mailkite-ed";
 const MX_PRIORITY: u16 = 10;
 
-/// One of the five records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Names the host that receives the domain's mail.
-    Mx,
-    /// Authorizes the hosts that may send it.
-    Spf,
-    /// Publishes the RSA key that signs it.
-    Dkim,
-    /// Tells receivers how to treat forgeries.
-    Dmarc,
-    /// Publishes the Ed25519 key that signs it as well.
-    DkimEd25519,
-}
-
-impl Kind {
-    /// All five, in the order of the contract.
-    pub(crate) const ALL: [Self; 5] = [Self::Mx, Self::Spf, Self::Dkim, Self::Dmarc, Self::DkimEd25519];
-
-    /// Returns the word that the store keeps.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Mx => "mx",
-            Self::Spf => "spf",
-            Self::Dkim => "dkim",
-            Self::Dmarc => "dmarc",
-            Self::DkimEd25519 => "dkim_ed25519",
-        }
-    }
-}
-
-/// Result of looking a record up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Published as it should be.
-    Ok,
-    /// No record of the kind exists.
-    Missing,
-    /// Another value is published.
-    Mismatch,
-    /// Not looked up yet, or DNS gave no answer.
-    #[default]
-    Unchecked,
-}
-
-impl Status {
-    /// Returns the word of the contract.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Missing => "missing",
-            Self::Mismatch => "mismatch",
-            Self::Unchecked => "unchecked",
-        }
-    }
-
-    /// Returns the status that a word names.
-    pub(crate) fn from_word(word: &str) -> Self {
-        match word {
-            "ok" => Self::Ok,
-            "missing" => Self::Missing,
-            "mismatch" => Self::Mismatch,
-            _ => Self::Unchecked,
-        }
-    }
-}
+/// All five records, in the order of the contract.
+pub(crate) const ALL_KINDS: [Kind; 5] = [Kind::Mx, Kind::Spf, Kind::Dkim, Kind::Dmarc, Kind::DkimEd25519];
 
 /// A record as the owner of the domain should publish it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ pub enum Activity {
         next_attempt_at: Option<i64>,
     },
     /// Mail to a zero-retention domain was posted, in its only attempt.
-    Passed {
+    ZeroRetentionAttempted {
         /// The public id that the message would have.
         message_id: String,
         /// The webhook's URL.
@@ -92,19 +92,19 @@ pub enum Activity {
 
 /// Publishes activity; clones share the subscribers.
 #[derive(Clone, Debug)]
-pub struct Feed {
+pub struct Publisher {
     sender: broadcast::Sender<Activity>,
     /// The event streams of accounts.
     pub(crate) realtime: EventBus,
 }
 
-impl Default for Feed {
+impl Default for Publisher {
     fn default() -> Self {
         Self { sender: broadcast::channel(1024).0, realtime: EventBus::default() }
     }
 }
 
-impl Feed {
+impl Publisher {
     /// Publishes an event; `make` runs only if there is a subscriber.
     pub(crate) fn publish(&self, make: impl FnOnce() -> Activity) {
         if self.sender.receiver_count() > 0 {

@@ -193,9 +193,9 @@ mod tests {
         let all = EventBus::default();
         notify(&all, RowId::new(1), 1);
         notify(&all, RowId::new(1), 2);
-        let (mut fresh, gap) = all.follow(RowId::new(1), None).unwrap();
+        let (mut stream, gap) = all.follow(RowId::new(1), None).unwrap();
         assert!(!gap);
-        assert_eq!(next(&mut fresh), None);
+        assert_eq!(next(&mut stream), None);
         let (mut resumed, gap) = all.follow(RowId::new(1), Some("evt_1")).unwrap();
         assert!(!gap);
         let (mut lost, gap) = all.follow(RowId::new(1), Some("evt_0")).unwrap();
@@ -203,7 +203,7 @@ mod tests {
         notify(&all, RowId::new(1), 3);
         notify(&all, RowId::new(2), 4);
         let named = |id: &str| Some(Some(id.to_owned()));
-        assert_eq!((next(&mut fresh), next(&mut fresh)), (named("evt_3"), None));
+        assert_eq!((next(&mut stream), next(&mut stream)), (named("evt_3"), None));
         assert_eq!(
             (next(&mut resumed), next(&mut resumed), next(&mut resumed)),
             (named("evt_2"), named("evt_3"), None)
@@ -229,10 +229,10 @@ mod tests {
         let streams: Vec<_> = (0..20).map(|_| all.follow(RowId::new(1), None).unwrap()).collect();
         assert!(all.follow(RowId::new(1), None).is_err());
         drop(streams);
-        let (mut kept, _) = all.follow(RowId::new(1), None).unwrap();
+        let (mut followed, _) = all.follow(RowId::new(1), None).unwrap();
         (2..1_000).for_each(|account| notify(&all, RowId::new(account), 0));
         assert_eq!(all.accounts().len(), MAX_ACCOUNTS);
         notify(&all, RowId::new(1), 1);
-        assert_eq!(next(&mut kept), Some(Some("evt_1".to_owned())), "a followed account is not forgotten");
+        assert_eq!(next(&mut followed), Some(Some("evt_1".to_owned())), "a followed account is not forgotten");
     }
 }

@@ -281,7 +281,7 @@ mod tests {
     use futures_util::stream::{self, StreamExt as _};
 
     use super::*;
-    use crate::memory_budget::{Door, MemoryBudget};
+    use crate::memory_budget::{Consumer, MemoryBudget};
 
     type Chunk = Result<Bytes, std::io::Error>;
 
@@ -334,7 +334,7 @@ mod tests {
         memory.set_authenticated(Some(RowId::new(1)));
         let body = HttpBody::from(vec![b' '; 3 << 20]);
         read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
-        assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));
+        assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Consumer::Api));
         drop(memory);
         assert_eq!(budget.held(), 0);
     }

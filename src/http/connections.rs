@@ -31,7 +31,7 @@ pub(crate) struct ConnectionLimits {
 /// The open connections of all listeners of one kind.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    caps: ConnectionLimits,
+    limits: ConnectionLimits,
     table: Mutex<Table>,
     bodies: Mutex<Bodies>,
     refused: AtomicU64,
@@ -94,9 +94,9 @@ pub(crate) struct ConnectionSlot {
 pub(crate) struct RequestGuard(Connection);
 
 impl Connections {
-    pub(crate) fn new(caps: ConnectionLimits) -> Self {
+    pub(crate) fn new(limits: ConnectionLimits) -> Self {
         Self {
-            caps,
+            limits,
             table: Mutex::default(),
             bodies: Mutex::default(),
             refused: AtomicU64::new(0),
@@ -108,19 +108,19 @@ impl Connections {
     /// authenticated request in progress.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let peer = peer.to_canonical();
-        let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
+        let is_proxy = self.limits.proxies.iter().any(|network| network.contains(&peer));
         let group = if is_proxy { Group::Proxy(peer) } else { Group::Address(address_network(peer)) };
         let mut table = self.table();
         let of_group = table.by_address.get(&group).map_or(0, BTreeSet::len);
         if !is_proxy
-            && of_group >= self.caps.of_address
+            && of_group >= self.limits.of_address
             && !self.displace(&mut table, group, Priority::AuthenticatedIdle)
         {
             drop(table);
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        if table.open.len() >= self.caps.connections {
+        if table.open.len() >= self.limits.connections {
             self.make_room(&mut table);
         }
         let number = table.next;

@@ -250,6 +250,12 @@ impl ApiError {
     }
 }
 
+impl store::TransactionError for ApiError {
+    fn storage(&self) -> Option<&store::Error> {
+        None
+    }
+}
+
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match &error {

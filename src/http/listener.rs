@@ -22,13 +22,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::connections::{ConnectionSlot, Connections, RequestGuard};
 use super::drain_on_close::{DrainOnClose, UnreadBody};
-use super::write_timeout::WriteTimeout;
 use super::{OverLoopback, PeerAddress, paths};
 
 /// Timeout of the first octet and the TLS handshake, and of each request's header.
@@ -231,7 +231,9 @@ async fn serve_connection<S>(
         let answering = router.clone().oneshot(request);
         async move { Ok::<_, Infallible>(answering.await?.map(|body| Body::new(TrackedBody { body, _guard: guard }))) }
     });
-    let stream = TokioIo::new(WriteTimeout::new(stream, shared.write_timeout));
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(shared.write_timeout));
+    let stream = TokioIo::new(Box::pin(stream));
     let connection = shared.server.serve_connection(stream, TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
     // hyper's timeouts start once the version is known, which a client can delay, or with a request.
@@ -276,8 +278,8 @@ mod tests {
         let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let caps = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
-        let slot = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
+        let limits = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
+        let slot = Arc::new(Connections::new(limits)).admit(address.ip()).unwrap();
         let serving =
             tokio::spawn(
                 async move { begin(&shared, stream, address, &slot, GracefulShutdown::new().watcher()).await },

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::AppState;
 use super::error::{ApiError, Code};
 use crate::id::AccountRowId;
-use crate::memory_budget::{Door, MemoryBudget, Reservation};
+use crate::memory_budget::{Consumer, MemoryBudget, Reservation};
 
 /// A request waits this long for memory in total, then it is answered with 503.
 const MAX_WAIT: Duration = Duration::from_secs(8);
@@ -86,9 +86,9 @@ impl RequestMemory {
         let mut share = self.0.share.lock().await;
         let Share { reservation, waited } = &mut *share;
         let reservation = reservation.get_or_insert_with(|| match self.0.account.get() {
-            Some(Some(account)) => self.0.budget.reservation_of(Door::Api, *account),
-            Some(None) => self.0.budget.reservation(Door::Api),
-            None => self.0.budget.reservation(Door::Anonymous),
+            Some(Some(account)) => self.0.budget.reservation_of(Consumer::Api, *account),
+            Some(None) => self.0.budget.reservation(Consumer::Api),
+            None => self.0.budget.reservation(Consumer::Anonymous),
         });
         if octets > reservation.held() {
             let started = Instant::now();
@@ -112,7 +112,7 @@ impl RequestMemory {
 /// # Errors
 /// 503 if there was not enough memory in time.
 pub(crate) async fn reserve(app: &AppState, account: AccountRowId, octets: usize) -> Result<Reservation, ApiError> {
-    let mut share = app.memory.reservation_of(Door::Api, account);
+    let mut share = app.memory.reservation_of(Consumer::Api, account);
     share.wait_within(octets, MAX_WAIT).await.map_err(|_| out_of_memory())?;
     Ok(share)
 }

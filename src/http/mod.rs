@@ -32,7 +32,6 @@ mod realtime;
 mod service;
 mod streamed;
 mod table;
-mod write_timeout;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -258,8 +257,8 @@ impl Http {
         }
         if let Some((listener, _)) = self.listeners.metrics {
             // Few clients scrape the metrics.
-            let caps = ConnectionLimits { connections: 64, of_address: 32, proxies: Vec::new() };
-            let connections = Arc::new(Connections::new(caps));
+            let limits = ConnectionLimits { connections: 64, of_address: 32, proxies: Vec::new() };
+            let connections = Arc::new(Connections::new(limits));
             let router = metrics_router(self.app);
             tasks.spawn(listener::serve(listener, router, self.tls, connections, stop, grace));
         }

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::route::{self, BadMatch, Pattern, Route, RouteTable};
@@ -15,10 +17,10 @@ use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, Db};
 use crate::webhook;
 
-/// Maximum number of domains kept; a flood of made-up ones only empties the cache.
-const MAX_DOMAINS: usize = 10_000;
+/// Maximum number of domains kept; a flood of made-up ones hardly displaces those that are asked for often.
+const MAX_DOMAINS: u64 = 10_000;
 /// Memory limit of all route tables together, in bytes; above it the least recently used ones are evicted.
-const MAX_TABLE_BYTES: usize = 64 << 20;
+const MAX_TABLE_BYTES: u64 = 64 << 20;
 /// Regex sets compiled at a time, and matched at a time.
 const AT_A_TIME: usize = 1;
 
@@ -33,58 +35,22 @@ pub(crate) struct Entry {
     pub(crate) verified: bool,
 }
 
-#[derive(Debug, Default)]
-struct Domains {
-    version: u64,
-    entries: HashMap<String, Option<Entry>>,
+/// Reason why a regex was not checked, or may not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegexError {
+    #[error(transparent)]
+    Match(#[from] BadMatch),
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
-#[derive(Debug, Default)]
-struct Tables {
-    tables: HashMap<AccountRowId, (Arc<RouteTable>, u64)>,
-    /// Counts lookups, to find the least recently used table.
-    asked: u64,
-    held: usize,
-}
-
-impl Tables {
-    fn find(&mut self, account: AccountRowId) -> Option<Arc<RouteTable>> {
-        self.asked += 1;
-        let (table, asked) = self.tables.get_mut(&account)?;
-        *asked = self.asked;
-        Some(Arc::clone(table))
-    }
-
-    fn put(&mut self, account: AccountRowId, table: Arc<RouteTable>) {
-        self.asked += 1;
-        self.held += table.memory_size();
-        if let Some((old, _)) = self.tables.insert(account, (table, self.asked)) {
-            self.held = self.held.saturating_sub(old.memory_size());
-        }
-        if self.held <= MAX_TABLE_BYTES {
-            return;
-        }
-        // A quarter is evicted at a time, so that the oldest need not be searched for at every table.
-        let mut by_age: Vec<(u64, AccountRowId)> =
-            self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
-        by_age.sort_unstable();
-        for (_, oldest) in by_age {
-            if self.held <= MAX_TABLE_BYTES / 4 * 3 {
-                break;
-            }
-            if let Some((gone, _)) = self.tables.remove(&oldest) {
-                self.held = self.held.saturating_sub(gone.memory_size());
-            }
-        }
-    }
-}
-
-/// The directory; clones share its cache.
+/// The directory; clones share its caches.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     db: Db,
-    domains: Arc<Mutex<Domains>>,
-    tables: Arc<Mutex<Tables>>,
+    /// By name, each with the version of the directory that it was read at.
+    domains: Cache<String, (u64, Option<Entry>)>,
+    tables: Cache<AccountRowId, Arc<RouteTable>>,
     /// Locks of accounts: the holder builds the account's table, or changes its regexes.
     turns: Arc<Mutex<HashMap<AccountRowId, Arc<AsyncMutex<()>>>>>,
     compiling: Arc<Semaphore>,
@@ -102,8 +68,8 @@ impl Directory {
     pub(crate) fn new(db: Db) -> Self {
         Self {
             db,
-            domains: Arc::default(),
-            tables: Arc::default(),
+            domains: Cache::new(MAX_DOMAINS),
+            tables: table_cache(MAX_TABLE_BYTES),
             turns: Arc::default(),
             compiling: Arc::new(Semaphore::new(AT_A_TIME)),
             matching: Arc::new(Semaphore::new(AT_A_TIME)),
@@ -113,7 +79,7 @@ impl Directory {
     /// Returns the entry of a domain, given as A-label in lower case.
     pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
         let version = self.db.domains_version();
-        if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
+        if let Some((_, known)) = self.domains.get(domain).filter(|(at, _)| *at == version) {
             return Ok(known);
         }
         let name = domain.to_owned();
@@ -125,12 +91,7 @@ impl Directory {
             Ok(Some(Entry { account: row.account_id, domain: Some(row.id), verified: row.verified && proven }))
         });
         let entry = found.await?;
-        self.with_domains(version, |domains| {
-            if domains.entries.len() >= MAX_DOMAINS {
-                domains.entries.clear();
-            }
-            domains.entries.insert(domain.to_owned(), entry.clone());
-        });
+        self.domains.insert(domain.to_owned(), (version, entry.clone()));
         Ok(entry)
     }
 
@@ -174,13 +135,13 @@ impl Directory {
     /// lock is held until the route is stored.
     ///
     /// # Errors
-    /// [`BadMatch`] if it does not compile, alone or together with the others.
+    /// It does not compile, alone or together with the others, or storage failed.
     pub(crate) async fn check_regex(
         &self,
         account: AccountRowId,
         text: &str,
         except: Option<RouteId>,
-    ) -> store::Result<Result<RegexTurn, BadMatch>> {
+    ) -> Result<RegexTurn, RegexError> {
         let turn = self.account_lock(account).lock_owned().await;
         let rows = self.db.read(move |connection| store::webhooks::routes::list(connection, account, None)).await?;
         let _permit = self.compiling.acquire().await;
@@ -190,26 +151,26 @@ impl Directory {
             let others = rows.iter().filter(|row| except.as_ref() != Some(&row.public_id));
             route::check_together(others.map(|row| row.match_pattern.as_str()).chain([text.as_str()]))
         });
-        let checked = checked.await.map_err(|_| store::Error::Stopped)?;
-        Ok(checked.map(|()| RegexTurn { _turn: turn }))
+        checked.await.map_err(|_| store::Error::Stopped)??;
+        Ok(RegexTurn { _turn: turn })
     }
 
     async fn table(&self, account: AccountRowId) -> store::Result<Arc<RouteTable>> {
         let present = |table: &Arc<RouteTable>| table.version() == self.db.routes_version(account);
-        if let Some(known) = self.with_tables(|tables| tables.find(account)).filter(present) {
+        if let Some(known) = self.tables.get(&account).filter(present) {
             return Ok(known);
         }
         let turn = self.account_lock(account);
         let _turn = turn.lock().await;
         // The previous holder of the lock may have built it.
-        let known = self.with_tables(|tables| tables.find(account));
+        let known = self.tables.get(&account);
         if let Some(known) = known.clone().filter(present) {
             return Ok(known);
         }
         let version = self.db.routes_version(account);
         let rows = self.db.read(move |connection| store::webhooks::routes::list_active(connection, account)).await?;
         let table = Arc::new(self.make(rows, known).await?.at_version(version));
-        self.with_tables(|tables| tables.put(account, Arc::clone(&table)));
+        self.tables.insert(account, Arc::clone(&table));
         Ok(table)
     }
 
@@ -231,23 +192,12 @@ impl Directory {
         }
         Arc::clone(turns.entry(account).or_default())
     }
+}
 
-    fn with_tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> T {
-        act(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Gives access to the cache as of `version`: older entries are removed first, and a stale reader adds nothing to a
-    /// newer cache.
-    fn with_domains<T>(&self, version: u64, act: impl FnOnce(&mut Domains) -> T) -> T {
-        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
-        if domains.version < version {
-            *domains = Domains { version, ..Domains::default() };
-        }
-        if domains.version > version {
-            return act(&mut Domains::default());
-        }
-        act(&mut domains)
-    }
+/// Creates an empty cache of route tables, which together take at most this many bytes.
+fn table_cache(max_bytes: u64) -> Cache<AccountRowId, Arc<RouteTable>> {
+    let bytes = |_: &AccountRowId, table: &Arc<RouteTable>| u32::try_from(table.memory_size()).unwrap_or(u32::MAX);
+    Cache::builder().weigher(bytes).max_capacity(max_bytes).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 #[cfg(test)]
@@ -257,20 +207,17 @@ mod tests {
 
     #[test]
     fn the_tables_asked_for_longest_ago_go_first() {
-        let mut tables = Tables::default();
-        let one = Arc::new(RouteTable::default()).memory_size();
-        let most = i64::try_from(MAX_TABLE_BYTES / one).unwrap_or(i64::MAX);
-        for account in 0..most {
-            tables.put(RowId::new(account), Arc::default());
-        }
-        assert!(tables.find(RowId::new(0)).is_some() && tables.held <= MAX_TABLE_BYTES);
-        tables.put(RowId::new(most), Arc::default());
-        assert!(tables.held <= MAX_TABLE_BYTES / 4 * 3);
-        assert!(
-            tables.find(RowId::new(0)).is_some()
-                && tables.find(RowId::new(most)).is_some()
-                && tables.find(RowId::new(1)).is_none()
-        );
-        assert_eq!(tables.held, tables.tables.len() * one);
+        let one = RouteTable::default().memory_size();
+        let tables = table_cache(u64::try_from(3 * one).unwrap_or(u64::MAX));
+        let put = |account| {
+            tables.insert(RowId::new(account), Arc::default());
+            tables.run_pending_tasks();
+        };
+        (0..3).for_each(put);
+        assert!(tables.get(&RowId::new(0)).is_some());
+        put(3);
+        assert!(tables.weighted_size() <= u64::try_from(3 * one).unwrap_or(0));
+        let is_cached = |account| tables.contains_key(&RowId::new(account));
+        assert_eq!([0, 1, 2, 3].map(is_cached), [true, false, true, true]);
     }
 }

@@ -6,8 +6,8 @@ use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address;
 
 use super::Inbound;
-use super::receive::{Checks, Receipt, ReceiveError};
-use super::recipients::Recipient;
+use super::receive::{AcceptedMessage, Checks, ReceiveError};
+use super::recipients::{AccountRecipient, Recipient};
 use crate::clock::Timestamp;
 use crate::id::{DomainRowId, random_base62};
 use crate::mail::address::{Mailbox, ReversePath};
@@ -44,7 +44,7 @@ impl Inbound {
         sender: Option<Sender>,
         route: RouteRow,
         domain: DomainRowId,
-    ) -> Result<Receipt, ReceiveError> {
+    ) -> Result<AcceptedMessage, ReceiveError> {
         if self.is_full() {
             return Err(ReceiveError::StorageFull);
         }
@@ -64,12 +64,12 @@ impl Inbound {
             esmtp: true,
             tls: None,
         };
-        let plain = Recipient::plain(injection.to, route.account_id, Some(domain));
+        let plain = AccountRecipient::without_routes(injection.to, route.account_id, Some(domain));
         let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.canonical_for_routes()).await;
-        let recipient = Recipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
+        let recipient = AccountRecipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),
-            recipients: vec![recipient],
+            recipients: vec![Recipient::Account(recipient)],
             smtputf8: true,
             eight_bit: true,
         };

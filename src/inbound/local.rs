@@ -58,7 +58,7 @@ impl Inbound {
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
         let data = MailData::Memory(parcel.data.into());
         match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
-            Ok(receipt) => Outcome::of_own_reply(250, EnhancedStatusCode::OK, format!("Ok: {}", receipt.id)),
+            Ok(accepted) => Outcome::of_own_reply(250, EnhancedStatusCode::OK, format!("Ok: {}", accepted.id)),
             Err(ReceiveError::MailLoop) => {
                 Outcome::of_own_reply(554, EnhancedStatusCode::ROUTING_LOOP, "the message goes round in a loop")
             }

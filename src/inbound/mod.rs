@@ -21,11 +21,11 @@ use ring::hmac;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::id::AccountRowId;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
-use crate::memory_budget::{Door, MemoryBudget, Reservation};
+use crate::memory_budget::{Consumer, MemoryBudget, Reservation};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
@@ -57,12 +57,12 @@ pub(crate) struct Dependencies {
     /// Notifies the job engine.
     pub(crate) jobs: Jobs,
     /// Deliveries kept in memory for their first attempts.
-    pub(crate) fresh: FirstAttemptCache,
+    pub(crate) first_attempt_cache: FirstAttemptCache,
     pub(crate) metrics: Arc<Metrics>,
     /// Limits of one account.
     pub(crate) limits: Arc<Limits>,
     /// Publishes accepted messages to subscribers.
-    pub(crate) feed: Feed,
+    pub(crate) publisher: Publisher,
     /// Verifies SPF, DKIM, DMARC and ARC.
     pub(crate) verifier: Verifier,
     /// Queries rspamd, if configured.
@@ -87,10 +87,10 @@ struct Shared {
     db: Db,
     objects: Objects,
     jobs: Jobs,
-    fresh: FirstAttemptCache,
+    first_attempt_cache: FirstAttemptCache,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
-    feed: Feed,
+    publisher: Publisher,
     verifier: Verifier,
     spam: Option<SpamCheck>,
     outbound: Outbound,
@@ -115,10 +115,10 @@ impl Inbound {
             db: parts.db,
             objects: parts.objects,
             jobs: parts.jobs,
-            fresh: parts.fresh,
+            first_attempt_cache: parts.first_attempt_cache,
             metrics: parts.metrics,
             limits: parts.limits,
-            feed: parts.feed,
+            publisher: parts.publisher,
             verifier: parts.verifier,
             spam: parts.spam,
             outbound: parts.outbound,
@@ -143,14 +143,17 @@ impl Inbound {
     /// [`ReceiveError::Busy`] if the permit was not granted in time.
     pub(crate) async fn acquire_parse_permit(
         &self,
-        account: AccountRowId,
+        account: Option<AccountRowId>,
         size: u64,
     ) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         if octets < PARSE_FREELY {
             return Ok(None);
         }
-        let mut turn = self.shared.memory.reservation_of(Door::Parsing, account);
+        let mut turn = match account {
+            Some(account) => self.shared.memory.reservation_of(Consumer::Parsing, account),
+            None => self.shared.memory.reservation(Consumer::Parsing),
+        };
         turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
             tracing::warn!("a message waited too long for its turn and was refused");
             ReceiveError::Busy

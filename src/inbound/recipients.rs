@@ -14,7 +14,23 @@ use crate::store::webhooks::routes::Action;
 
 /// A recipient that mail is accepted for.
 #[derive(Clone, Debug)]
-pub(crate) struct Recipient {
+pub(crate) enum Recipient {
+    /// Mail to it is stored for an account.
+    Account(AccountRecipient),
+    /// One of our own bounce or SRS addresses: mail to it is read as a report, not stored.
+    ReturnPath(ReturnPathRecipient),
+}
+
+/// A bounce or SRS address that mail came to.
+#[derive(Clone, Debug)]
+pub(crate) struct ReturnPathRecipient {
+    pub(super) mailbox: Mailbox,
+    pub(super) path: ReturnPath,
+}
+
+/// A recipient whose mail is stored for an account.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountRecipient {
     pub(super) mailbox: Mailbox,
     pub(super) account: AccountRowId,
     pub(super) domain: Option<DomainRowId>,
@@ -24,25 +40,36 @@ pub(crate) struct Recipient {
     pub(super) routes_version: u64,
     /// Number of further routes that match but do not run (contract 4.1).
     pub(super) idle_routes: usize,
-    /// Set for one of our own bounce or SRS addresses: mail to it is consumed, not stored.
-    pub(super) returned: Option<ReturnPath>,
 }
 
-impl Recipient {
-    /// Creates a recipient whose mail is stored for an account and reaches no route.
-    pub(super) const fn plain(mailbox: Mailbox, account: AccountRowId, domain: Option<DomainRowId>) -> Self {
-        Self { mailbox, account, domain, routes: Vec::new(), routes_version: 0, idle_routes: 0, returned: None }
+impl AccountRecipient {
+    /// Creates a recipient whose mail reaches no route.
+    pub(super) const fn without_routes(mailbox: Mailbox, account: AccountRowId, domain: Option<DomainRowId>) -> Self {
+        Self { mailbox, account, domain, routes: Vec::new(), routes_version: 0, idle_routes: 0 }
     }
 
     /// Returns how many deliveries and dispatches a mail to it makes.
-    pub(crate) fn runs(&self) -> usize {
+    pub(super) fn runs(&self) -> usize {
         let runs = |route: &&Arc<Route>| matches!(route.row.action, Action::Webhook | Action::Forward);
         self.routes.iter().filter(runs).count()
+    }
+}
+
+impl Recipient {
+    /// Returns how many deliveries and dispatches a mail to it makes.
+    pub(crate) fn runs(&self) -> usize {
+        match self {
+            Self::Account(recipient) => recipient.runs(),
+            Self::ReturnPath(_) => 0,
+        }
     }
 
     /// Returns its address; the bare `postmaster` gets the host's name as domain.
     pub(crate) const fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
+        match self {
+            Self::Account(recipient) => &recipient.mailbox,
+            Self::ReturnPath(recipient) => &recipient.mailbox,
+        }
     }
 }
 
@@ -80,25 +107,22 @@ impl Inbound {
                     .map_err(|_| RecipientRefusal::Unavailable)?
             }
         };
-        let returned = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now());
+        let path = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now());
         // A tag reads the same at every domain; it is our address only at our own.
-        if let Some(returned) = returned
+        if let Some(path) = path
             && self.is_own(mailbox.domain().as_str()).await?
         {
-            return Ok(Recipient {
-                returned: Some(returned),
-                ..Recipient::plain(mailbox, AccountRowId::SERVER, None)
-            });
+            return Ok(Recipient::ReturnPath(ReturnPathRecipient { mailbox, path }));
         }
         let entry = self.entry(&mailbox).await?;
         if !entry.verified {
             return Err(RecipientRefusal::DomainPending);
         }
         self.check_room(entry.account).await?;
-        let plain = Recipient::plain(mailbox.clone(), entry.account, entry.domain);
+        let plain = AccountRecipient::without_routes(mailbox.clone(), entry.account, entry.domain);
         // No route reaches an address that lies on no domain of the account (contract 4.1).
         if entry.domain.is_none() {
-            return Ok(plain);
+            return Ok(Recipient::Account(plain));
         }
         let matching = self.shared.directory.matching(entry.account, &mailbox.canonical_for_routes()).await;
         let (matching, routes_version) = matching.map_err(unavailable)?;
@@ -108,7 +132,7 @@ impl Inbound {
             return Err(RecipientRefusal::Unknown);
         }
         let (routes, idle_routes) = route::running(matching, self.shared.limits.most(Kind::FanOut));
-        Ok(Recipient { routes, routes_version, idle_routes, ..plain })
+        Ok(Recipient::Account(AccountRecipient { routes, routes_version, idle_routes, ..plain }))
     }
 
     /// Checks that the account has room for a mail, before its data is transferred in vain.

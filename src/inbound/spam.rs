@@ -9,9 +9,10 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::recipients::Recipient;
+use super::recipients::AccountRecipient;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::net::egress::{Egress, Limits, Target};
+use crate::store::messages::SpamVerdict;
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 1 << 20 };
 
@@ -35,13 +36,13 @@ impl SpamCheck {
         Self { target, egress }
     }
 
-    /// Returns `ham`, `spam`, or `None` if rspamd gave no verdict.
+    /// Returns `None` if rspamd gave no verdict.
     pub(crate) async fn check(
         &self,
         raw: &[u8],
         peer: &Peer,
-        envelope: &Envelope<Recipient>,
-    ) -> Option<&'static str> {
+        envelope: &Envelope<AccountRecipient>,
+    ) -> Option<SpamVerdict> {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, text: &str| {
             // A value that is not allowed in a header is left out; rspamd judges without it.
@@ -51,7 +52,7 @@ impl SpamCheck {
         add("helo", &peer.helo);
         add("from", &envelope.reverse_path.to_string());
         for recipient in &envelope.recipients {
-            add("rcpt", &recipient.mailbox().to_string());
+            add("rcpt", &recipient.mailbox.to_string());
         }
         let answer = match self.egress.post(&self.target, headers, Bytes::copy_from_slice(raw), LIMITS).await {
             Ok(answer) if answer.status == 200 => answer,
@@ -66,8 +67,8 @@ impl SpamCheck {
         };
         let verdict: RspamdAnswer = serde_json::from_slice(&answer.body).ok()?;
         Some(match verdict.action.as_str() {
-            "reject" | "add header" | "rewrite subject" | "quarantine" => "spam",
-            _ => "ham",
+            "reject" | "add header" | "rewrite subject" | "quarantine" => SpamVerdict::Spam,
+            _ => SpamVerdict::Ham,
         })
     }
 }

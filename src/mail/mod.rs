@@ -3,6 +3,7 @@
 //! into headers to `header_value` and `trace`, SMTP replies to `reply`, delivery reports to `report`.
 
 pub(crate) mod address;
+pub(crate) mod date;
 pub(crate) mod envelope;
 pub(crate) mod header_value;
 pub(crate) mod invisible;

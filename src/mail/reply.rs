@@ -63,7 +63,7 @@ replies! {
     /// The domain is hosted here, but not verified yet.
     DOMAIN_PENDING = 450 TRANSIENT_NOT_AUTHORIZED "Domain is not verified yet, please come again";
     /// Storage failed, or another internal error.
-    STORAGE_TROUBLE = 451 TRANSIENT_SYSTEM "Cannot store mail at the moment, please come again";
+    STORAGE_FAILURE = 451 TRANSIENT_SYSTEM "Cannot store mail at the moment, please come again";
     /// The disk or the memory budget is full.
     STORAGE_FULL = 452 SYSTEM_FULL "Insufficient storage, please come again";
     /// RFC 3463 §3.3: the account has used its quota. Transient, so that the sender tries again.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::mail::date;
 use crate::mail::envelope::Peer;
 
 /// Longer names are truncated; RFC 5321 §4.5.3.1.2 allows 255 octets.
@@ -86,7 +87,7 @@ pub(crate) fn received(
     if let Some(recipient) = for_recipient {
         field.push_str(&format!("\r\n\tfor <{}>", sanitized_path(recipient)));
     }
-    field.push_str(&format!(";\r\n\t{}\r\n", at.rfc5322()));
+    field.push_str(&format!(";\r\n\t{}\r\n", date::format(at)));
     field
 }
 

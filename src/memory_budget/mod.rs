@@ -1,9 +1,9 @@
 //! One memory budget for the mail, request bodies and payloads that all services hold together.
 //!
-//! Each door has a maximum and a reserve that others cannot take, so none starves another. Code that is about to
-//! hold much first makes a [`Reservation`]: immediately or not at all, or queued within its door, where accounts
+//! Each consumer has a maximum and a reserve that others cannot take, so none starves another. Code that is about to
+//! hold much first makes a [`Reservation`]: immediately or not at all, or queued within its consumer, where accounts
 //! take turns. Dropping it releases the octets. It uses nothing of this crate; a new user of memory needs a row in
-//! `DOORS`, the order of waiting is in `queue`.
+//! `CONSUMERS`, the order of waiting is in `queue`.
 
 mod queue;
 
@@ -20,18 +20,18 @@ use queue::{Fit, Grant, Queue, Waiter};
 
 /// Reservations are rounded up to this many octets. Small, so that a small message reserves little.
 const UNIT: usize = 1024;
-/// A reservation that grows by no more than this does not queue behind large ones of its door …
+/// A reservation that grows by no more than this does not queue behind large ones of its consumer …
 const MAX_UNQUEUED: usize = 64 * 1024;
 /// … nor does one of this size for a request, since those before it wait only for seconds.
 const MAX_UNQUEUED_REQUEST: usize = 1 << 20;
-/// One account leaves 1/7 of its door's maximum to the others.
+/// One account leaves 1/7 of its consumer's maximum to the others.
 const LEFT_TO_OTHERS: usize = 7;
 /// The denominator of the shares below.
 const PARTS: usize = 192;
 
-/// A user of the budget, named as in the labels of the metrics.
+/// A consumer of the budget, labelled `door` in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Consumer {
     /// Mail data being received over SMTP.
     Smtp,
     /// Received mail being parsed and verified.
@@ -46,14 +46,14 @@ pub enum Door {
     Sending,
 }
 
-/// Each door with its label in the metrics, its maximum and its reserve, in parts of [`PARTS`].
-const DOORS: [(Door, &str, usize, usize); 6] = [
-    (Door::Smtp, "smtp", PARTS, 16),
-    (Door::Parsing, "parsing", 32, 26),
-    (Door::Anonymous, "anonymous", 8, 4),
-    (Door::Api, "api", 128, 36),
-    (Door::Webhooks, "webhooks", 48, 26),
-    (Door::Sending, "sending", 96, 36),
+/// Each consumer with its label in the metrics, its maximum and its reserve, in parts of [`PARTS`].
+const CONSUMERS: [(Consumer, &str, usize, usize); 6] = [
+    (Consumer::Smtp, "smtp", PARTS, 16),
+    (Consumer::Parsing, "parsing", 32, 26),
+    (Consumer::Anonymous, "anonymous", 8, 4),
+    (Consumer::Api, "api", 128, 36),
+    (Consumer::Webhooks, "webhooks", 48, 26),
+    (Consumer::Sending, "sending", 96, 36),
 ];
 
 /// The budget; clones share it.
@@ -65,11 +65,11 @@ pub struct MemoryBudget {
 #[derive(Debug)]
 struct Shared {
     total: usize,
-    shares: [Share; DOORS.len()],
+    shares: [Share; CONSUMERS.len()],
     state: Mutex<State>,
 }
 
-/// The limits of one door.
+/// The limits of one consumer.
 #[derive(Debug)]
 struct Share {
     max: usize,
@@ -79,10 +79,10 @@ struct Share {
 
 #[derive(Debug, Default)]
 struct State {
-    held: [usize; DOORS.len()],
-    /// The waiting reservations of each door; bounded by the number of possible callers.
-    queues: [Queue; DOORS.len()],
-    /// Octets held by door and account; only of accounts that hold any.
+    held: [usize; CONSUMERS.len()],
+    /// The waiting reservations of each consumer; bounded by the number of possible callers.
+    queues: [Queue; CONSUMERS.len()],
+    /// Octets held by consumer and account; only of accounts that hold any.
     held_by_account: HashMap<(usize, AccountRowId), usize>,
     max_held: usize,
 }
@@ -92,54 +92,55 @@ struct State {
 #[error("the memory budget is used up")]
 pub(crate) struct UsedUp;
 
-/// Returns the most that SMTP can hold of `total` octets: all but the reserves of the other classes.
+/// Returns the most that SMTP can hold of `total` octets: all but the reserves of the other consumers.
 pub(crate) fn smtp_limit(total: u64) -> u64 {
-    let kept: usize = DOORS.iter().filter(|(door, ..)| *door != Door::Smtp).map(|(.., kept)| kept).sum();
-    total - total / PARTS as u64 * kept as u64
+    let reserves: usize =
+        CONSUMERS.iter().filter(|(consumer, ..)| *consumer != Consumer::Smtp).map(|(.., reserve)| reserve).sum();
+    total - total / PARTS as u64 * reserves as u64
 }
 
 impl MemoryBudget {
     /// Creates a budget of `total` octets, of which SMTP may take at most `smtp`.
     pub(crate) fn new(total: usize, smtp: usize) -> Self {
         let part = |parts: usize| total / PARTS * parts;
-        let reserve = |door: Door, parts: usize| {
+        let reserve = |consumer: Consumer, parts: usize| {
             let reserve = part(parts);
-            if door == Door::Smtp { reserve.min(smtp) } else { reserve }
+            if consumer == Consumer::Smtp { reserve.min(smtp) } else { reserve }
         };
-        let reserves: usize = DOORS.iter().map(|(door, _, _, parts)| reserve(*door, *parts)).sum();
-        let shares = DOORS.map(|(door, _, most, kept)| {
-            let kept = reserve(door, kept);
-            let most = if door == Door::Smtp { smtp } else { part(most) };
-            Share { max: most.min(total - (reserves - kept)), reserve: kept, refused: AtomicU64::new(0) }
+        let reserves: usize = CONSUMERS.iter().map(|(consumer, _, _, parts)| reserve(*consumer, *parts)).sum();
+        let shares = CONSUMERS.map(|(consumer, _, most, parts)| {
+            let reserve = reserve(consumer, parts);
+            let most = if consumer == Consumer::Smtp { smtp } else { part(most) };
+            Share { max: most.min(total - (reserves - reserve)), reserve, refused: AtomicU64::new(0) }
         });
         Self { shared: Arc::new(Shared { total, shares, state: Mutex::default() }) }
     }
 
     /// Opens an empty reservation.
-    pub(crate) fn reservation(&self, door: Door) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
+    pub(crate) fn reservation(&self, consumer: Consumer) -> Reservation {
+        Reservation { shared: Arc::clone(&self.shared), consumer, account: None, held: 0 }
     }
 
     /// Opens an empty reservation of an account, which queues by account and leaves something to the others.
-    pub(crate) fn reservation_of(&self, door: Door, account: AccountRowId) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
+    pub(crate) fn reservation_of(&self, consumer: Consumer, account: AccountRowId) -> Reservation {
+        Reservation { shared: Arc::clone(&self.shared), consumer, account: Some(account), held: 0 }
     }
 
     /// Waits for this many octets of an account.
-    pub async fn reserve(&self, door: Door, account: AccountRowId, octets: usize) -> Reservation {
-        let mut reservation = self.reservation_of(door, account);
+    pub async fn reserve(&self, consumer: Consumer, account: AccountRowId, octets: usize) -> Reservation {
+        let mut reservation = self.reservation_of(consumer, account);
         reservation.wait_for(octets).await;
         reservation
     }
 
-    /// Returns true if the door can hold nothing more.
-    pub(crate) fn is_used_up(&self, door: Door) -> bool {
-        !self.shared.fits(&self.shared.state(), door, None, UNIT)
+    /// Returns true if the consumer can hold nothing more.
+    pub(crate) fn is_used_up(&self, consumer: Consumer) -> bool {
+        !self.shared.fits(&self.shared.state(), consumer, None, UNIT)
     }
 
     /// Counts a refusal that the caller made because of [`MemoryBudget::is_used_up`].
-    pub(crate) fn count_refusal(&self, door: Door) {
-        if let Some(share) = self.shared.shares.get(door as usize) {
+    pub(crate) fn count_refusal(&self, consumer: Consumer) {
+        if let Some(share) = self.shared.shares.get(consumer as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -177,21 +178,21 @@ impl MemoryBudget {
             "# HELP mailkite_memory_held_bytes Memory held, by door.\n\
              # TYPE mailkite_memory_held_bytes gauge\n",
         );
-        for ((_, name, ..), held) in DOORS.iter().zip(held) {
+        for ((_, name, ..), held) in CONSUMERS.iter().zip(held) {
             let _ = writeln!(text, "mailkite_memory_held_bytes{{door=\"{name}\"}} {held}");
         }
         let _ = text.write_str(
             "# HELP mailkite_memory_waiting Reservations waiting for memory, by door.\n\
              # TYPE mailkite_memory_waiting gauge\n",
         );
-        for ((_, name, ..), waiting) in DOORS.iter().zip(waiting) {
+        for ((_, name, ..), waiting) in CONSUMERS.iter().zip(waiting) {
             let _ = writeln!(text, "mailkite_memory_waiting{{door=\"{name}\"}} {waiting}");
         }
         let _ = text.write_str(
             "# HELP mailkite_memory_refused_total Refusals for lack of memory, by door.\n\
              # TYPE mailkite_memory_refused_total counter\n",
         );
-        for ((_, name, ..), share) in DOORS.iter().zip(&self.shared.shares) {
+        for ((_, name, ..), share) in CONSUMERS.iter().zip(&self.shared.shares) {
             let refused = share.refused.load(Ordering::Relaxed);
             let _ = writeln!(text, "mailkite_memory_refused_total{{door=\"{name}\"}} {refused}");
         }
@@ -204,17 +205,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if the door may hold `more`, with the reserves of the others kept.
-    fn fits(&self, state: &State, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
+    /// Returns true if the consumer may hold `more`, with the reserves of the others kept.
+    fn fits(&self, state: &State, consumer: Consumer, account: Option<AccountRowId>, more: usize) -> bool {
         if let Some(account) = account {
-            let held = state.held_by_account.get(&(door as usize, account)).copied().unwrap_or(0);
-            if held.saturating_add(more) > self.limit_of(door, Some(account)) {
+            let held = state.held_by_account.get(&(consumer as usize, account)).copied().unwrap_or(0);
+            if held.saturating_add(more) > self.limit_of(consumer, Some(account)) {
                 return false;
             }
         }
         let mut taken: usize = 0;
         for (at, (share, held)) in self.shares.iter().zip(state.held).enumerate() {
-            if at == door as usize {
+            if at == consumer as usize {
                 let held = held.saturating_add(more);
                 if held > share.max {
                     return false;
@@ -227,24 +228,24 @@ impl Shared {
         taken <= self.total
     }
 
-    /// Returns the most that a door may hold, or one account of it.
-    fn limit_of(&self, door: Door, account: Option<AccountRowId>) -> usize {
-        let most = self.shares.get(door as usize).map_or(0, |share| share.max);
+    /// Returns the most that a consumer may hold, or one account of it.
+    fn limit_of(&self, consumer: Consumer, account: Option<AccountRowId>) -> usize {
+        let most = self.shares.get(consumer as usize).map_or(0, |share| share.max);
         if account.is_some() { most - most / LEFT_TO_OTHERS } else { most }
     }
 
-    fn try_take(&self, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
-        self.take(&mut self.state(), door, account, more)
+    fn try_take(&self, consumer: Consumer, account: Option<AccountRowId>, more: usize) -> bool {
+        self.take(&mut self.state(), consumer, account, more)
     }
 
-    fn take(&self, state: &mut State, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
-        if !self.fits(state, door, account, more) {
+    fn take(&self, state: &mut State, consumer: Consumer, account: Option<AccountRowId>, more: usize) -> bool {
+        if !self.fits(state, consumer, account, more) {
             return false;
         }
         if let Some(account) = account {
-            *state.held_by_account.entry((door as usize, account)).or_default() += more;
+            *state.held_by_account.entry((consumer as usize, account)).or_default() += more;
         }
-        if let Some(held) = state.held.get_mut(door as usize) {
+        if let Some(held) = state.held.get_mut(consumer as usize) {
             *held += more;
         }
         let held = state.held.iter().sum();
@@ -252,18 +253,18 @@ impl Shared {
         true
     }
 
-    fn release(self: &Arc<Self>, door: Door, account: Option<AccountRowId>, octets: usize) {
+    fn release(self: &Arc<Self>, consumer: Consumer, account: Option<AccountRowId>, octets: usize) {
         {
             let mut state = self.state();
             if let Some(account) = account
-                && let Some(held) = state.held_by_account.get_mut(&(door as usize, account))
+                && let Some(held) = state.held_by_account.get_mut(&(consumer as usize, account))
             {
                 *held = held.saturating_sub(octets);
                 if *held == 0 {
-                    state.held_by_account.remove(&(door as usize, account));
+                    state.held_by_account.remove(&(consumer as usize, account));
                 }
             }
-            if let Some(held) = state.held.get_mut(door as usize) {
+            if let Some(held) = state.held.get_mut(consumer as usize) {
                 *held = held.saturating_sub(octets);
             }
         }
@@ -276,27 +277,27 @@ impl Shared {
             let mut state = self.state();
             let mut queues = std::mem::take(&mut state.queues);
             let mut granted = Vec::new();
-            for ((door, ..), queue) in DOORS.iter().zip(&mut queues) {
-                while let Some(waiter) = queue.next(|waiter| self.check_fit(&state, *door, waiter)) {
-                    let taken = self.take(&mut state, *door, waiter.account, waiter.more);
+            for ((consumer, ..), queue) in CONSUMERS.iter().zip(&mut queues) {
+                while let Some(waiter) = queue.next(|waiter| self.check_fit(&state, *consumer, waiter)) {
+                    let taken = self.take(&mut state, *consumer, waiter.account, waiter.more);
                     debug_assert!(taken, "it fitted");
-                    granted.push((*door, waiter));
+                    granted.push((*consumer, waiter));
                 }
             }
             state.queues = queues;
             granted
         };
-        for (door, waiter) in granted {
-            let grant = Grant { shared: Arc::clone(self), door, account: waiter.account, octets: waiter.more };
+        for (consumer, waiter) in granted {
+            let grant = Grant { shared: Arc::clone(self), consumer, account: waiter.account, octets: waiter.more };
             // A caller that no longer waits returns the octets by dropping the grant.
             drop(waiter.granted.send(grant));
         }
     }
 
-    fn check_fit(&self, state: &State, door: Door, waiter: &Waiter) -> Fit {
-        if self.fits(state, door, waiter.account, waiter.more) {
+    fn check_fit(&self, state: &State, consumer: Consumer, waiter: &Waiter) -> Fit {
+        if self.fits(state, consumer, waiter.account, waiter.more) {
             Fit::Fits
-        } else if self.fits(state, door, None, waiter.more) {
+        } else if self.fits(state, consumer, None, waiter.more) {
             Fit::AccountFull
         } else {
             Fit::TooLittle
@@ -308,7 +309,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Reservation {
     shared: Arc<Shared>,
-    door: Door,
+    consumer: Consumer,
     /// The account to queue by and to limit; reservations without one queue as one.
     account: Option<AccountRowId>,
     held: usize,
@@ -319,7 +320,7 @@ impl Reservation {
     pub(crate) fn resize(&mut self, octets: usize) -> bool {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed > self.held {
-            if !self.shared.try_take(self.door, self.account, needed - self.held) {
+            if !self.shared.try_take(self.consumer, self.account, needed - self.held) {
                 return false;
             }
             self.held = needed;
@@ -335,25 +336,28 @@ impl Reservation {
         if needed < self.held {
             let over = self.held - needed;
             self.held = needed;
-            self.shared.release(self.door, self.account, over);
+            self.shared.release(self.consumer, self.account, over);
         }
     }
 
-    /// Waits until it holds `octets`, in turn with those of its door that wait already: accounts take turns, and an
-    /// account at its maximum keeps nobody else waiting. More than the door may ever hold waits for its whole
+    /// Waits until it holds `octets`, in turn with those of its consumer that wait already: accounts take turns, and an
+    /// account at its maximum keeps nobody else waiting. More than the consumer may ever hold waits for its whole
     /// maximum.
     pub(crate) async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
-        let octets = octets.min(shared.limit_of(self.door, self.account) / UNIT * UNIT);
-        let small =
-            if matches!(self.door, Door::Anonymous | Door::Api) { MAX_UNQUEUED_REQUEST } else { MAX_UNQUEUED };
+        let octets = octets.min(shared.limit_of(self.consumer, self.account) / UNIT * UNIT);
+        let small = if matches!(self.consumer, Consumer::Anonymous | Consumer::Api) {
+            MAX_UNQUEUED_REQUEST
+        } else {
+            MAX_UNQUEUED
+        };
         let small = octets.saturating_sub(self.held) <= small;
         let more = octets.div_ceil(UNIT).saturating_mul(UNIT).saturating_sub(self.held);
         if more == 0 || (small && self.resize(octets)) {
             return;
         }
         let (granted, grant) = oneshot::channel();
-        if let Some(queue) = shared.state().queues.get_mut(self.door as usize) {
+        if let Some(queue) = shared.state().queues.get_mut(self.consumer as usize) {
             queue.push(Waiter { account: self.account, more, granted });
         }
         shared.grant_waiting();
@@ -378,7 +382,7 @@ impl Reservation {
 
     /// Counts a refusal for lack of memory.
     pub(crate) fn count_refusal(&self) {
-        if let Some(share) = self.shared.shares.get(self.door as usize) {
+        if let Some(share) = self.shared.shares.get(self.consumer as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -392,7 +396,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.held > 0 {
-            self.shared.release(self.door, self.account, self.held);
+            self.shared.release(self.consumer, self.account, self.held);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The waiting reservations of a door, in turn by account.
+//! The waiting reservations of a consumer, in turn by account.
 
 use crate::id::AccountRowId;
 use std::collections::{HashMap, VecDeque};
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Door, Shared};
+use super::{Consumer, Shared};
 
-/// The queue of one door; reservations without an account queue as one.
+/// The queue of one consumer; reservations without an account queue as one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     len: usize,
@@ -86,7 +86,7 @@ impl Queue {
 #[derive(Debug)]
 pub(super) struct Grant {
     pub shared: Arc<Shared>,
-    pub door: Door,
+    pub consumer: Consumer,
     pub account: Option<AccountRowId>,
     pub octets: usize,
 }
@@ -101,7 +101,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if self.octets > 0 {
-            self.shared.release(self.door, self.account, self.octets);
+            self.shared.release(self.consumer, self.account, self.octets);
         }
     }
 }

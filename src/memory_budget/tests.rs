@@ -9,23 +9,23 @@ const MIB: usize = 1 << 20;
 #[test]
 fn reservations_grow_and_shrink_within_the_share_and_end_with_their_owner() {
     let budget = MemoryBudget::new(192 * MIB, 10 * 1024);
-    let (mut one, mut other) = (budget.reservation(Door::Smtp), budget.reservation(Door::Smtp));
+    let (mut one, mut other) = (budget.reservation(Consumer::Smtp), budget.reservation(Consumer::Smtp));
     assert!(one.resize(1) && other.resize(8 * 1024) && one.resize(1025));
-    assert!(budget.is_used_up(Door::Smtp));
+    assert!(budget.is_used_up(Consumer::Smtp));
     assert!(!one.resize(2049) && one.resize(2048));
-    assert!(other.resize(0) && one.resize(10 * 1024) && budget.is_used_up(Door::Smtp));
+    assert!(other.resize(0) && one.resize(10 * 1024) && budget.is_used_up(Consumer::Smtp));
     drop(one);
-    assert!(!budget.is_used_up(Door::Smtp) && other.resize(10 * 1024));
+    assert!(!budget.is_used_up(Consumer::Smtp) && other.resize(10 * 1024));
     drop(other);
     assert_eq!(budget.held(), 0);
 }
 
 #[test]
-fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_there_is() {
+fn no_consumer_takes_what_is_kept_for_another_and_all_together_take_no_more_than_there_is() {
     let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
     let mut held = Vec::new();
-    for (door, ..) in DOORS {
-        let mut reservation = budget.reservation(door);
+    for (consumer, ..) in CONSUMERS {
+        let mut reservation = budget.reservation(consumer);
         let mut octets = 0;
         while reservation.resize(octets + MIB) {
             octets += MIB;
@@ -33,8 +33,8 @@ fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_the
         held.push(reservation);
     }
     assert!(budget.held() <= 192 * MIB, "{}", budget.held());
-    for (reservation, (door, _, _, kept)) in held.iter().zip(DOORS) {
-        assert!(reservation.held() >= kept * MIB, "{door:?}");
+    for (reservation, (consumer, _, _, reserve)) in held.iter().zip(CONSUMERS) {
+        assert!(reservation.held() >= reserve * MIB, "{consumer:?}");
     }
     let text = budget.render();
     assert!(text.lines().any(|line| line == "mailkite_memory_budget_bytes 201326592"), "{text}");
@@ -46,9 +46,9 @@ fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_the
 #[tokio::test]
 async fn one_account_leaves_something_to_the_others() {
     let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
-    let mut greedy = budget.reservation_of(Door::Api, RowId::new(1));
+    let mut greedy = budget.reservation_of(Consumer::Api, RowId::new(1));
     greedy.wait_for(usize::MAX).await;
-    let mut again = budget.reservation_of(Door::Api, RowId::new(1));
+    let mut again = budget.reservation_of(Consumer::Api, RowId::new(1));
     assert!(greedy.held() >= 70 * MIB && !again.resize(1));
     // Others need not wait behind it.
     let mut waiting = Box::pin(again.wait_within(20 * MIB, Duration::from_secs(60)));
@@ -57,7 +57,7 @@ async fn one_account_leaves_something_to_the_others() {
         waited = &mut waiting => unreachable!("{waited:?}"),
         () = tokio::task::yield_now() => {}
     }
-    let mut other = budget.reservation_of(Door::Api, RowId::new(2));
+    let mut other = budget.reservation_of(Consumer::Api, RowId::new(2));
     other.wait_within(MIB, Duration::from_secs(60)).await.unwrap();
     assert!(other.resize(8 * MIB));
     drop(greedy);
@@ -69,10 +69,10 @@ async fn one_account_leaves_something_to_the_others() {
 #[tokio::test]
 async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refused() {
     let budget = MemoryBudget::new(192 * MIB, MIB);
-    let mut whole = budget.reservation(Door::Webhooks);
+    let mut whole = budget.reservation(Consumer::Webhooks);
     whole.wait_for(usize::MAX).await;
     assert_eq!(whole.held(), 48 * MIB);
-    let late = budget.reservation(Door::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
+    let late = budget.reservation(Consumer::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
     assert_eq!(late, Err(UsedUp));
     assert!(budget.render().contains("mailkite_memory_refused_total{door=\"webhooks\"} 1"));
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -80,14 +80,14 @@ async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refu
     for number in 0..3 {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         waiting.push(tokio::spawn(async move {
-            let reservation = budget.reserve(Door::Webhooks, RowId::new(1), 30 * MIB).await;
+            let reservation = budget.reserve(Consumer::Webhooks, RowId::new(1), 30 * MIB).await;
             order.lock().unwrap().push(number);
             drop(reservation);
         }));
         tokio::task::yield_now().await;
     }
-    // Another door is not held up.
-    drop(budget.reserve(Door::Sending, RowId::new(1), 36 * MIB).await);
+    // Another consumer is not held up.
+    drop(budget.reserve(Consumer::Sending, RowId::new(1), 36 * MIB).await);
     drop(whole);
     for one in waiting {
         one.await.unwrap();
@@ -99,14 +99,14 @@ async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refu
 #[tokio::test]
 async fn accounts_take_turns_whatever_one_of_them_piled_up() {
     let budget = MemoryBudget::new(192 * MIB, MIB);
-    let mut whole = budget.reservation(Door::Parsing);
+    let mut whole = budget.reservation(Consumer::Parsing);
     whole.wait_for(usize::MAX).await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = Vec::new();
     for (place, account) in [1; 20].into_iter().chain([2, 3]).enumerate() {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         waiting.push(tokio::spawn(async move {
-            let reservation = budget.reserve(Door::Parsing, RowId::new(account), 30 * MIB).await;
+            let reservation = budget.reserve(Consumer::Parsing, RowId::new(account), 30 * MIB).await;
             order.lock().unwrap().push((account, place));
             drop(reservation);
         }));

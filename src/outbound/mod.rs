@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::config::{Config, Smarthost};
 use crate::domain::Domains;
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::mail::address::{Domain, Mailbox};
@@ -51,7 +51,7 @@ pub(crate) struct Dependencies {
     /// Limits per account.
     pub(crate) limits: Arc<Limits>,
     /// Publishes the events of live streams.
-    pub(crate) feed: Feed,
+    pub(crate) publisher: Publisher,
     /// Authenticated envelope senders.
     pub(crate) return_paths: ReturnPaths,
     /// Signing keys in use.
@@ -138,7 +138,7 @@ pub struct SessionRecord {
     /// without TLS.
     pub tls: Option<String>,
     /// The dialog with every host that was tried, as `C:` and `S:` lines, without mail data and credentials; at most
-    /// [`transport::MAX_TRANSCRIPT`] octets.
+    /// [`client::MAX_TRANSCRIPT`] octets.
     pub transcript: String,
 }
 
@@ -148,7 +148,7 @@ pub struct DeliveryResult {
     /// The outcome of each recipient, in the order of the delivery request.
     pub outcomes: Vec<Outcome>,
     /// The session record.
-    pub receipt: SessionRecord,
+    pub record: SessionRecord,
     /// Set when nothing was tried, because every host is paused or has reached its connection limit.
     pub wait: Option<Wait>,
 }

@@ -77,7 +77,7 @@ impl SystemMail {
         let recipient = Mailbox::parse(&notice.recipient).ok();
         let sender = Mailbox::parse(&format!("postmaster@{hostname}")).ok();
         let (Some(text), Some(recipient), Some(sender)) = (text, recipient, sender) else { return Ok(None) };
-        let letter = Content {
+        let content = Content {
             from: NamedMailbox { name: Some(NAME.to_owned()), mailbox: sender },
             to: vec![NamedMailbox { name: None, mailbox: recipient.clone() }],
             cc: Vec::new(),
@@ -92,7 +92,7 @@ impl SystemMail {
             message_id: format!("<notice.{}.{}@{hostname}>", notice.id, notice.created_at.as_millis()),
             date: notice.created_at,
         };
-        let Ok(mut mail) = compose(&letter) else { return Ok(None) };
+        let Ok(mut mail) = compose(&content) else { return Ok(None) };
         if let Some(signature) = parts.host_signature(connection, &mail)? {
             mail.splice(..0, signature.into_bytes());
         }
@@ -151,10 +151,10 @@ impl SystemMail {
             tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
         }
         let health = health(std::slice::from_ref(&outcome));
-        let feed = self.dispatcher.outbound.parts.feed.clone();
+        let publisher = self.dispatcher.outbound.parts.publisher.clone();
         let from = format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname);
-        let record = move |tx: &Connection, fate: Settlement| {
-            let next_attempt_at = match fate {
+        let record = move |tx: &Connection, settlement: Settlement| {
+            let next_attempt_at = match settlement {
                 Settlement::Retry(at) => Some(at.as_millis()),
                 Settlement::Delivered | Settlement::Failed => {
                     notices::delete(tx, notice.id)?;
@@ -162,12 +162,12 @@ impl SystemMail {
                 }
             };
             let after: jobs::AfterCommit = Box::new(move || {
-                feed.publish(|| Activity::Sent {
+                publisher.publish(|| Activity::Sent {
                     message_id: None,
                     from,
                     to: notice.recipient,
                     subject: Some(notice.subject),
-                    status: outcome.verdict.status(),
+                    status: outcome.verdict.status().as_str(),
                     captured: outcome.is_captured(),
                     diagnostic: outcome.diagnostic,
                     host: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::memory_budget::{Door, MemoryBudget, Reservation};
+use crate::memory_budget::{Consumer, MemoryBudget, Reservation};
 
 /// Bounds the mail data being received; clones share the bounds.
 #[derive(Clone, Debug)]
@@ -21,16 +21,16 @@ impl MailDataBudget {
 
     /// Returns true, and counts a refusal, when no memory is left for another message.
     pub(crate) fn must_refuse(&self) -> bool {
-        let used_up = self.memory.is_used_up(Door::Smtp);
+        let used_up = self.memory.is_used_up(Consumer::Smtp);
         if used_up {
-            self.memory.count_refusal(Door::Smtp);
+            self.memory.count_refusal(Consumer::Smtp);
         }
         used_up
     }
 
     /// Opens an empty reservation for one message.
     pub(crate) fn reservation(&self) -> Reservation {
-        self.memory.reservation(Door::Smtp)
+        self.memory.reservation(Consumer::Smtp)
     }
 
     /// Returns the permit for one spool file, or `None` when all are in use.

@@ -11,7 +11,9 @@ use super::Result;
 use super::blobs::objects::Object;
 use super::messages::removals;
 use super::messages::removals::Reason;
-use super::messages::{mail_data, uploads};
+use super::messages::{MessageStatus, mail_data, uploads};
+use super::sending::recipients::RecipientStatus;
+use super::webhooks::deliveries::DeliveryStatus;
 use crate::clock::Timestamp;
 use crate::id::MessageRowId;
 
@@ -184,16 +186,16 @@ impl Fates {
         }
         let message = connection
             .prepare_cached("SELECT id, status FROM message WHERE public_id = ?1")?
-            .query_row([id], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         if let Some((message, status)) = message {
-            return match status.as_str() {
-                "received" => fate_of_received(connection, message),
-                "dropped" => Ok(Fate::DroppedByReceiver),
-                "scheduled" | "queued" | "deferred" => Ok(Fate::Pending),
-                "canceled" => Ok(Fate::Canceled),
-                "sent" => Ok(Fate::Delivered),
-                _ => Ok(Fate::Failed),
+            return match status {
+                MessageStatus::Received => fate_of_received(connection, message),
+                MessageStatus::Dropped => Ok(Fate::DroppedByReceiver),
+                MessageStatus::Scheduled | MessageStatus::Queued | MessageStatus::Deferred => Ok(Fate::Pending),
+                MessageStatus::Canceled => Ok(Fate::Canceled),
+                MessageStatus::Sent => Ok(Fate::Delivered),
+                MessageStatus::Bounced | MessageStatus::Failed => Ok(Fate::Failed),
             };
         }
         if connection.prepare_cached("SELECT 1 FROM upload WHERE public_id = ?1")?.exists([id])? {
@@ -205,18 +207,23 @@ impl Fates {
 
 /// Derives the state from its deliveries to webhooks and to the addresses that routes forward it to.
 fn fate_of_received(connection: &Connection, message: MessageRowId) -> Result<Fate> {
-    let mut statement = connection.prepare_cached(
-        "SELECT status FROM delivery WHERE message_id = ?1
-         UNION ALL
-         SELECT recipient.status FROM dispatch JOIN recipient ON dispatch_id = dispatch.id WHERE message_id = ?1",
-    )?;
-    let mut rows = statement.query([message])?;
     let (mut pending, mut delivered, mut failed) = (false, false, false);
-    while let Some(row) = rows.next()? {
-        match row.get::<_, String>(0)?.as_str() {
-            "pending" | "queued" | "deferred" | "scheduled" => pending = true,
-            "delivered" | "sent" => delivered = true,
-            _ => failed = true,
+    let mut deliveries = connection.prepare_cached("SELECT status FROM delivery WHERE message_id = ?1")?;
+    for status in deliveries.query_map([message], |row| row.get(0))? {
+        match status? {
+            DeliveryStatus::Pending => pending = true,
+            DeliveryStatus::Delivered => delivered = true,
+            DeliveryStatus::Failed => failed = true,
+        }
+    }
+    let mut recipients = connection.prepare_cached(
+        "SELECT recipient.status FROM dispatch JOIN recipient ON dispatch_id = dispatch.id WHERE message_id = ?1",
+    )?;
+    for status in recipients.query_map([message], |row| row.get(0))? {
+        match status? {
+            RecipientStatus::Queued | RecipientStatus::Deferred | RecipientStatus::Scheduled => pending = true,
+            RecipientStatus::Sent => delivered = true,
+            RecipientStatus::Bounced | RecipientStatus::Failed | RecipientStatus::Canceled => failed = true,
         }
     }
     Ok(match (pending, delivered, failed) {

@@ -73,6 +73,34 @@ impl Outcome {
 /// Result of store functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Error that the work of a transaction may return; it undoes what the work has written.
+pub(crate) trait TransactionError: From<Error> + Send + 'static {
+    /// Returns the store's error that it was made of, if it still has it.
+    fn storage(&self) -> Option<&Error>;
+}
+
+impl TransactionError for Error {
+    fn storage(&self) -> Option<&Error> {
+        Some(self)
+    }
+}
+
+/// Implements [`TransactionError`] for an error that has the store's as its variant `Store`.
+macro_rules! transaction_error {
+    ($name:ty) => {
+        impl crate::store::TransactionError for $name {
+            fn storage(&self) -> Option<&crate::store::Error> {
+                match self {
+                    Self::Store(error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use transaction_error;
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ffi;

@@ -19,7 +19,7 @@ pub(crate) mod migrate;
 mod pool;
 pub(crate) mod search;
 pub(crate) mod sending;
-mod stored_enum;
+pub(crate) mod stored_enum;
 pub(crate) mod webhooks;
 pub(crate) mod writer;
 
@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, watch};
 use blobs::naming::UnconfirmedObjects;
 use changes::Changes;
 pub use error::Result;
-pub(crate) use error::{Error, Outcome};
+pub(crate) use error::{Error, Outcome, TransactionError, transaction_error};
 use error::{is_busy, is_no_room};
 use pool::Readers;
 use writer::mark::{Evidence, Keeper};
@@ -132,6 +132,19 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        self.try_write(work).await
+    }
+
+    /// Does the same as [`Db::write`] for work that has reasons of its own to refuse; they undo it too.
+    ///
+    /// # Errors
+    /// The error of `work`, or one made of those of [`Db::write`].
+    pub(crate) async fn try_write<T, E, F>(&self, work: F) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: TransactionError,
+        F: FnOnce(&Connection) -> std::result::Result<T, E> + Send + 'static,
+    {
         self.inner.writer.run(Durability::Power, Urgency::Now, Room::Free, work).await
     }
 
@@ -144,6 +157,19 @@ impl Db {
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.try_write_removal(work).await
+    }
+
+    /// Does the same as [`Db::write_removal`] for work that has reasons of its own to refuse; they undo it too.
+    ///
+    /// # Errors
+    /// Those of [`Db::try_write`].
+    pub(crate) async fn try_write_removal<T, E, F>(&self, work: F) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: TransactionError,
+        F: FnOnce(&Connection) -> std::result::Result<T, E> + Send + 'static,
     {
         self.inner.writer.run(Durability::Power, Urgency::Now, Room::Rest, work).await
     }
@@ -204,8 +230,22 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        self.try_read(work).await
+    }
+
+    /// Does the same as [`Db::read`] for work that has reasons of its own to refuse.
+    ///
+    /// # Errors
+    /// The error of `work`, or one made of those of [`Db::read`].
+    pub(crate) async fn try_read<T, E, F>(&self, work: F) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: TransactionError,
+        F: FnOnce(&Connection) -> std::result::Result<T, E> + Send + 'static,
+    {
         let db = self.clone();
-        tokio::task::spawn_blocking(move || db.read_now(work)).await.unwrap_or(Err(Error::Stopped))
+        let read = tokio::task::spawn_blocking(move || db.try_read_now(work)).await;
+        read.unwrap_or_else(|_| Err(Error::Stopped.into()))
     }
 
     /// Does the same as [`Db::read`], for lists and other reads of many rows: while the writer is contended, they run
@@ -235,6 +275,13 @@ impl Db {
     /// # Errors
     /// Those of [`Db::read`].
     pub(crate) fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.try_read_now(work)
+    }
+
+    fn try_read_now<T, E: TransactionError>(
+        &self,
+        work: impl FnOnce(&Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let reader = self.inner.readers.get()?;
         let connection = reader.connection()?;
         let _reading = self.inner.reading.enter();
@@ -244,9 +291,9 @@ impl Db {
             let most = if counts.wal_marks() >= WAL_BOUND { READ_DEADLINE_LARGE } else { READ_DEADLINE };
             started.elapsed() > most
         };
-        connection.progress_handler(10_000, Some(is_late))?;
+        connection.progress_handler(10_000, Some(is_late)).map_err(Error::from)?;
         // All statements see one state, and the locks of the WAL are taken once instead of for each of them.
-        let snapshot = connection.unchecked_transaction()?;
+        let snapshot = connection.unchecked_transaction().map_err(Error::from)?;
         work(&snapshot)
     }
 

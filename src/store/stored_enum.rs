@@ -16,6 +16,12 @@ impl From<UnknownWord> for FromSqlError {
     }
 }
 
+/// An enum that is stored as words.
+pub(crate) trait Words {
+    /// The words, in the order of the variants.
+    const WORDS: &'static [&'static str];
+}
+
 /// Declares an enum whose variants are stored as words in the named column.
 macro_rules! stored_enum {
     (
@@ -37,6 +43,18 @@ macro_rules! stored_enum {
                     $(Self::$variant => $word,)*
                 }
             }
+
+            /// Returns the variant of a word.
+            $visible fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl crate::store::stored_enum::Words for $name {
+            const WORDS: &'static [&'static str] = &[$($word,)*];
         }
 
         impl rusqlite::ToSql for $name {
@@ -47,10 +65,7 @@ macro_rules! stored_enum {
 
         impl rusqlite::types::FromSql for $name {
             fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-                match value.as_str()? {
-                    $($word => Ok(Self::$variant),)*
-                    _ => Err(crate::store::stored_enum::UnknownWord($column).into()),
-                }
+                Self::from_word(value.as_str()?).ok_or(crate::store::stored_enum::UnknownWord($column).into())
             }
         }
     };

@@ -62,6 +62,71 @@ function AddForm({ label, hint, path, extra, onAdded }) {
   `;
 }
 
+/** The columns between the address and the date of a suppression. */
+const SUPPRESSION_COLUMNS = [
+  {
+    title: "Why",
+    cell: (entry) => html`
+      <td>
+        <${Badge} tone=${entry.reason === "manual" ? "" : "warn"}>${REASONS[entry.reason] || entry.reason}<//>
+      </td>
+    `,
+  },
+  {
+    title: "Note",
+    cell: (entry) => html`
+      <td class="note-cell">
+        <${UserText}>${entry.note || ""}<//>
+      </td>
+    `,
+  },
+];
+
+/** Addresses with their dates and a button that removes each; `removal` is its verb. */
+function AddressTable({ label, rows, columns = [], removal, onRemove }) {
+  return html`
+    <div class="table-wrap" tabindex="0" role="region" aria-label=${label}>
+      <table>
+        <thead>
+          <tr>
+            <th>Address</th>
+            ${columns.map(({ title }) => html`<th key=${title}>${title}</th>`)}
+            <th>Since</th>
+            <th>
+              <span class="visually-hidden">${removal}</span>
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          ${rows.map(
+            (entry) => html`
+              <tr key=${entry.email}>
+                <td class=${columns.length ? "address-cell" : "wide-cell"}>
+                  <${UserText}>${entry.email}<//>
+                </td>
+                ${columns.map(({ cell }) => cell(entry))}
+                <td>
+                  <${RelativeTime} at=${entry.created_at} />
+                </td>
+                <td class="num">
+                  <button
+                    type="button"
+                    class="icon-button"
+                    aria-label=${`${removal} ${entry.email}`}
+                    onClick=${() => onRemove(entry)}
+                  >
+                    <${Icon} name="cross" size="16" />
+                  </button>
+                </td>
+              </tr>
+            `,
+          )}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
 /** Remove an entry optimistically, with a toast to undo it. */
 function useRemoval(list, pathOf, mapRows, restore) {
   return async (row) => {
@@ -136,53 +201,13 @@ export default function Suppressions() {
                         />
                       `
                     }
-                    <div class="table-wrap" tabindex="0" role="region" aria-label="Suppressed addresses">
-                      <table>
-                        <thead>
-                          <tr>
-                            <th>Address</th>
-                            <th>Why</th>
-                            <th>Note</th>
-                            <th>Since</th>
-                            <th>
-                              <span class="visually-hidden">Remove</span>
-                            </th>
-                          </tr>
-                        </thead>
-                        <tbody>
-                          ${shown.slice(0, 500).map(
-                            (entry) => html`
-                              <tr key=${entry.email}>
-                                <td class="address-cell">
-                                  <${UserText}>${entry.email}<//>
-                                </td>
-                                <td>
-                                  <${Badge} tone=${entry.reason === "manual" ? "" : "warn"}>
-                                    ${REASONS[entry.reason] || entry.reason}
-                                  <//>
-                                </td>
-                                <td class="note-cell">
-                                  <${UserText}>${entry.note || ""}<//>
-                                </td>
-                                <td>
-                                  <${RelativeTime} at=${entry.created_at} />
-                                </td>
-                                <td class="num">
-                                  <button
-                                    type="button"
-                                    class="icon-button"
-                                    aria-label=${`Remove ${entry.email}`}
-                                    onClick=${() => remove(entry)}
-                                  >
-                                    <${Icon} name="cross" size="16" />
-                                  </button>
-                                </td>
-                              </tr>
-                            `,
-                          )}
-                        </tbody>
-                      </table>
-                    </div>
+                    <${AddressTable}
+                      label="Suppressed addresses"
+                      rows=${shown.slice(0, 500)}
+                      columns=${SUPPRESSION_COLUMNS}
+                      removal="Remove"
+                      onRemove=${remove}
+                    />
                     ${
                       suppressions.length >= 1000 &&
                       html`
@@ -213,43 +238,7 @@ export default function Suppressions() {
             ${(all) =>
               all.length
                 ? html`
-                  <div class="table-wrap" tabindex="0" role="region" aria-label="Blocked senders">
-                    <table>
-                      <thead>
-                        <tr>
-                          <th>Address</th>
-                          <th>Since</th>
-                          <th>
-                            <span class="visually-hidden">Unblock</span>
-                          </th>
-                        </tr>
-                      </thead>
-                      <tbody>
-                        ${all.map(
-                          (entry) => html`
-                            <tr key=${entry.email}>
-                              <td class="wide-cell">
-                                <${UserText}>${entry.email}<//>
-                              </td>
-                              <td>
-                                <${RelativeTime} at=${entry.created_at} />
-                              </td>
-                              <td class="num">
-                                <button
-                                  type="button"
-                                  class="icon-button"
-                                  aria-label=${`Unblock ${entry.email}`}
-                                  onClick=${() => unblock(entry)}
-                                >
-                                  <${Icon} name="cross" size="16" />
-                                </button>
-                              </td>
-                            </tr>
-                          `,
-                        )}
-                      </tbody>
-                    </table>
-                  </div>
+                  <${AddressTable} label="Blocked senders" rows=${all} removal="Unblock" onRemove=${unblock} />
                 `
                 : html`<p class="hint">None.</p>`}
           <//>

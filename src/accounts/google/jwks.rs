@@ -80,9 +80,9 @@ impl Keys {
             Look::Unknown | Look::Stale => {}
         }
         *asked = Some(now);
-        let fresh = self.fetch(egress, now).await?;
-        let found = fresh.by_id.get(kid).cloned();
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        let fetched = self.fetch(egress, now).await?;
+        let found = fetched.by_id.get(kid).cloned();
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fetched);
         found.ok_or_else(unknown)
     }
 

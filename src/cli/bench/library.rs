@@ -5,8 +5,10 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageId, MessageRowId, RouteId};
 use crate::store;
+use crate::store::messages::SpamVerdict;
 use crate::store::messages::mail_data;
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{NewDelivery, Progress};
 use crate::store::{Db, messages};
 
@@ -143,7 +145,7 @@ fn store_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) ->
         spf: Some("pass"),
         dkim: Some("pass"),
         dmarc: Some("pass"),
-        spam: Some("ham"),
+        spam: Some(SpamVerdict::Ham),
         trace: format!("Received: from mail.example by bench.test; {number}\r\n"),
         truncated: false,
         attachment_count: 0,
@@ -165,6 +167,12 @@ fn store_delivery(tx: &store::Connection, message: MessageRowId, id: &MessageId,
     let new =
         NewDelivery { account_id: AccountRowId::new(1), message, message_id: id, route_id: &RouteId::new(at), url };
     let delivery = deliveries::insert_received(tx, &new, at)?.id;
-    let progress = Progress { status: "delivered", url, status_code: Some(200), error: None, next_attempt_at: None };
+    let progress = Progress {
+        status: DeliveryStatus::Delivered,
+        url,
+        status_code: Some(200),
+        error: None,
+        next_attempt_at: None,
+    };
     deliveries::record_attempt(tx, delivery, 1, &progress, at)
 }

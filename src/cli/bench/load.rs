@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::peers::Arrivals;
+use super::remotes::Arrivals;
 
 /// The load to generate.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ mod api;
 mod client;
 mod library;
 mod load;
-mod peers;
+mod remotes;
 mod report;
 mod send;
 mod server;
@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 pub(crate) use server::{ServerOptions, run as run_server};
 
 use load::{Load, Loaded};
-use peers::{Arrivals, Sink};
+use remotes::{Arrivals, Sink};
 use report::Report;
 use server::Child;
 
@@ -170,7 +170,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1 of a small number")]
     let hanging = (options.hanging * options.endpoints as f64).round() as usize;
     let arrivals = Arc::new(Arrivals::new(options.messages));
-    let ports = peers::receivers(options.endpoints, hanging, &arrivals).await?;
+    let ports = remotes::receivers(options.endpoints, hanging, &arrivals).await?;
     if options.preload > 0 {
         eprintln!("storing {} messages first", options.preload);
     }

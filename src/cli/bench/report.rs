@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::load::Loaded;
-use super::peers::Arrivals;
+use super::remotes::Arrivals;
 use super::server::Figures;
 
 /// Percentiles in milliseconds.

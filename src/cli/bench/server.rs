@@ -231,11 +231,11 @@ impl Child {
             .spawn()
             .context("starting the server")?;
         let ask = process.stdin.take().context("no pipe to the server")?;
-        let told = process.stdout.take().context("no pipe from the server")?;
-        let mut told = BufReader::new(told).lines();
-        let ready = told.next_line().await?.context("the server did not start")?;
+        let output = process.stdout.take().context("no pipe from the server")?;
+        let mut output = BufReader::new(output).lines();
+        let ready = output.next_line().await?.context("the server did not start")?;
         let Ready { smtp, http, api_key } = serde_json::from_str(&ready)?;
-        Ok(Self { process, input: ask, output: told, smtp, http, api_key })
+        Ok(Self { process, input: ask, output, smtp, http, api_key })
     }
 
     /// Requests the figures.

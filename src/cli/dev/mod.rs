@@ -104,36 +104,36 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("binding the built-in receiver")?;
     let built_in = format!("http://{}/hook", receiver.local_addr()?);
     let webhook = options.forward.clone().unwrap_or(built_in);
-    let mut doors = free_ports([options.http, options.smtp, options.submission])?;
+    let mut ports = free_ports([options.http, options.smtp, options.submission])?;
     let bound = loop {
-        let [http, smtp, submission] = doors;
+        let [http, smtp, submission] = ports;
         let mut config = Config::dev(options.data_dir.clone(), http, smtp);
         config.submission.listen = vec![submission];
         match app::bind(config, Clock::System).await {
             Ok(bound) => break bound,
             // If no port was taken meanwhile, the error has another cause.
-            Err(error) => match free_ports(doors)? {
-                same if same == doors => return Err(error.into()),
-                others => doors = others,
+            Err(error) => match free_ports(ports)? {
+                same if same == ports => return Err(error.into()),
+                others => ports = others,
             },
         }
     };
-    let [http, smtp, submission] = doors;
+    let [http, smtp, submission] = ports;
     let ready = seed(&bound, &webhook).await.context("preparing the first account")?;
     let mut screen = Screen::new(options.json);
     screen.ready(&ready, options, is_new);
-    let doors = [
+    let ports = [
         (options.http, http, "the API uses"),
         (options.smtp, smtp, "SMTP uses"),
         (options.submission, submission, "submission uses"),
     ];
-    for (wanted, taken, what) in doors {
+    for (wanted, taken, what) in ports {
         if wanted != taken && wanted.port() != 0 {
             screen.note(&format!("port {} is in use; {what} {} instead", wanted.port(), taken.port()));
         }
     }
     let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
-    let mut activity = bound.feed().listen();
+    let mut activity = bound.publisher().listen();
     let mut serving = tokio::spawn(bound.run(stop.clone()));
     let reporting = async {
         if !options.no_sample && !options.json {

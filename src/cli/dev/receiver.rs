@@ -1,9 +1,8 @@
 //! The built-in webhook receiver: verifies both signatures with code of its own and answers 200, or 401.
 
 use data_encoding::HEXLOWER;
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,6 +11,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use ring::hmac;
 use tokio::net::TcpListener;
 
@@ -21,7 +22,7 @@ use crate::http::local::OwnNames;
 /// Larger payloads are refused.
 const MAX_BODY: usize = 256 * 1024 * 1024;
 /// Deliveries remembered for the screen.
-const REMEMBERED: usize = 64;
+const REMEMBERED: u64 = 64;
 
 /// The signatures of a delivery and the result of verifying them.
 #[derive(Clone, Debug)]
@@ -35,15 +36,18 @@ pub(crate) struct Received {
 }
 
 /// The receiver; clones share its memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Receiver {
-    seen: Arc<Mutex<HashMap<String, Received>>>,
+    /// By event id.
+    seen: Cache<String, Received>,
 }
 
 impl Receiver {
     /// Answers on `listener` for as long as the process runs.
     pub(crate) fn start(listener: TcpListener, secret: String) -> Self {
-        let receiver = Self::default();
+        // A new delivery always displaces an old one: the screen asks for it next.
+        let seen = Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build();
+        let receiver = Self { seen };
         let (this, secret) = (receiver.clone(), Arc::new(secret));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -62,7 +66,7 @@ impl Receiver {
 
     /// Returns what was received of an event.
     pub(crate) fn received(&self, event_id: &str) -> Option<Received> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(event_id).cloned()
+        self.seen.get(event_id)
     }
 
     async fn answer(&self, request: Request<Incoming>, secret: &str) -> Response<Full<Bytes>> {
@@ -83,11 +87,7 @@ impl Receiver {
             genuine: first_scheme(&headers, &body, secret) && second_scheme(&headers, &body, secret),
         };
         let genuine = received.genuine;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= REMEMBERED {
-            seen.clear();
-        }
-        seen.insert(text("webhook-id"), received);
+        self.seen.insert(text("webhook-id"), received);
         if genuine {
             reply(StatusCode::OK, "{\"status\":\"ok\"}")
         } else {

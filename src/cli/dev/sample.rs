@@ -13,6 +13,7 @@ use super::screen::Screen;
 use crate::cli::text;
 use crate::clock::Clock;
 use crate::event_bus::Activity;
+use crate::mail::date;
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 const ATTACHMENT: &str = "bmFtZSxib3JuCkFkYSBMb3ZlbGFjZSwxODE1CkdyYWNlIEhvcHBlciwxOTA2Cg==";
@@ -119,7 +120,7 @@ fn mail() -> String {
          It works: this mail came in over SMTP, was stored, signed and posted.\r\n\
          --part\r\nContent-Type: text/csv; name=\"pioneers.csv\"\r\nContent-Transfer-Encoding: base64\r\n\
          Content-Disposition: attachment; filename=\"pioneers.csv\"\r\n\r\n{ATTACHMENT}\r\n--part--\r\n.\r\n",
-        now.rfc5322(),
+        date::format(now),
         now.as_millis(),
     )
 }

@@ -61,13 +61,13 @@ impl Screen {
     }
 
     /// Shows that the server is ready.
-    pub(crate) fn ready(&self, ready: &Ready, options: &Options, fresh: bool) {
+    pub(crate) fn ready(&self, ready: &Ready, options: &Options, is_new: bool) {
         if self.json {
             return self.line(&serde_json::to_string(ready).unwrap_or_default());
         }
         let title = self.paint("1", "mailkite");
         self.line(&format!("\n{title} {} dev\n", env!("CARGO_PKG_VERSION")));
-        let state = if fresh { "new" } else { "existing" };
+        let state = if is_new { "new" } else { "existing" };
         let webhook = options.forward.as_deref().unwrap_or("built-in receiver");
         let rows = [
             ("mail", format!("{} for *@{}", ready.smtp, ready.domain)),
@@ -178,7 +178,7 @@ impl Screen {
                 }
             }
             Activity::Sent { .. } => self.sent_line(event),
-            Activity::Passed { message_id, status, status_code, error, .. } => {
+            Activity::ZeroRetentionAttempted { message_id, status, status_code, error, .. } => {
                 let answer =
                     status_code.map_or_else(|| error.unwrap_or("no answer").to_owned(), |code| code.to_string());
                 self.mail_line(
@@ -322,7 +322,7 @@ fn as_json(event: &Activity) -> Value {
                 "diagnostic": diagnostic, "host": host, "nextAttemptAt": next_attempt_at,
             })
         }
-        Activity::Passed { message_id, url, status_code, error, status, duration_ms } => json!({
+        Activity::ZeroRetentionAttempted { message_id, url, status_code, error, status, duration_ms } => json!({
             "event": "passed", "messageId": message_id, "url": url, "statusCode": status_code, "error": error,
             "status": status, "durationMs": duration_ms,
         }),

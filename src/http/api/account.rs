@@ -120,8 +120,7 @@ pub(crate) async fn usage(State(app): State<AppState>, caller: Caller) -> Result
 
 /// Returns the begin and end of the calendar month, in UTC.
 fn month_of(now: Timestamp) -> (Timestamp, Timestamp) {
-    let utc =
-        jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    let utc = now.zoned();
     let start = utc.first_of_month().and_then(|day| day.start_of_day()).unwrap_or(utc);
     let end = start.checked_add(1.month()).unwrap_or_else(|_| start.clone());
     let millis = |at: &jiff::Zoned| Timestamp::from_millis(at.timestamp().as_millisecond());

@@ -23,6 +23,7 @@ use crate::store::webhooks::attempts;
 use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::webhook::attempt::deliver::Webhooks;
 use crate::webhook::attempt::payload::Payload;
 use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
@@ -41,7 +42,7 @@ pub(crate) struct DeliveryView {
     event_type: String,
     route_id: Option<String>,
     url: String,
-    status: String,
+    status: &'static str,
     attempts: u32,
     last_status_code: Option<u16>,
     last_error: Option<String>,
@@ -55,7 +56,7 @@ pub(crate) struct DeliveryView {
 impl DeliveryView {
     /// Creates the view of a delivery of a message.
     pub(crate) fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
-        let waits = row.status == "pending";
+        let waits = row.status == DeliveryStatus::Pending;
         let paused_until = webhooks.paused_until(&row.url, row.account_id, now).filter(|_| waits);
         Self {
             next_attempt_at: row.next_attempt_at.max(paused_until),
@@ -66,7 +67,7 @@ impl DeliveryView {
             event_type: row.event_type,
             route_id: row.route_id.map(|route| route.to_string()),
             url: row.url,
-            status: row.status,
+            status: row.status.as_str(),
             attempts: row.attempts,
             last_status_code: row.last_status_code,
             last_error: row.last_error,
@@ -213,15 +214,16 @@ pub(crate) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let found = app.db.read(move |connection| {
+    let found = app.db.try_read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
-            return Ok(Err(ApiError::not_found()));
+            return Err(ApiError::not_found());
         };
         let message = delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?;
         let domain = message.flatten().and_then(|message| message.domain_id);
-        Ok(caller.require_domain(domain).map(|()| delivery.id))
+        caller.require_domain(domain)?;
+        Ok(delivery.id)
     });
-    let delivery = found.await??;
+    let delivery = found.await?;
     Ok(Json(app.webhooks.retry(delivery, app.clock.now()).await?.into()))
 }
 
@@ -276,18 +278,16 @@ pub(crate) async fn attempts(
     memory: RequestMemory,
 ) -> Result<Response, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let found = app.db.read(move |connection| {
+    let found = app.db.try_read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
-            return Ok(Err(ApiError::not_found()));
+            return Err(ApiError::not_found());
         };
         let named = delivery.message.map(|message| messages::find_name(connection, message)).transpose()?.flatten();
-        if let Err(refused) = caller.require_domain(named.and_then(|(_, domain)| domain)) {
-            return Ok(Err(refused));
-        }
+        caller.require_domain(named.and_then(|(_, domain)| domain))?;
         let rows = attempts::list(connection, delivery.id)?;
-        Ok(Ok((delivery, rows)))
+        Ok::<_, ApiError>((delivery, rows))
     });
-    let (delivery, rows) = found.await??;
+    let (delivery, rows) = found.await?;
     // Each answer is in memory together with its JSON, in which an octet may take six.
     let answered = rows.iter().filter_map(|row| row.response_body.as_ref()).map(Vec::len).sum::<usize>();
     memory.hold(answered.saturating_mul(4)).await?;

@@ -16,6 +16,7 @@ use crate::http::extract::{Query, integer};
 use crate::id::{DeliveryId, DomainRowId};
 use crate::store::accounts::domains;
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::delivery_list;
 use crate::store::webhooks::delivery_list::{Filter, Listed};
 use crate::webhook::attempt::deliver::Webhooks;
@@ -80,9 +81,8 @@ pub(crate) async fn list(
     let status = match query.status.as_deref().filter(|status| !status.is_empty()) {
         None => None,
         Some(given) => {
-            let known = ["pending", "delivered", "failed"].into_iter().find(|known| *known == given);
             let unknown = || ApiError::field(Code::BadQuery, "status", "status is pending, delivered or failed");
-            Some(known.ok_or_else(unknown)?)
+            Some(DeliveryStatus::from_word(given).ok_or_else(unknown)?)
         }
     };
     let mut filter = Filter {

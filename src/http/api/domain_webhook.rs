@@ -49,7 +49,7 @@ pub(crate) struct WebhookView {
     #[schema(example = "https://app.acme.dev/hook")]
     webhook_url: String,
     #[schema(example = "lenient")]
-    ack_mode: String,
+    ack_mode: &'static str,
     #[schema(example = "rte_9c31aB7KmPq2XwZe")]
     route_id: String,
     #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
@@ -66,13 +66,13 @@ pub(crate) async fn put(
     let domain = find_own_domain(&app, &caller, &id).await?;
     let fields: WebhookFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
-    let mode = ack_mode(fields.ack_mode)?.unwrap_or_else(|| "lenient".to_owned());
+    let mode = ack_mode(fields.ack_mode)?.unwrap_or_default();
     if !domain.verified {
         return Err(Code::DomainNotVerified.into());
     }
     let (now, row_id) = (app.clock.now(), domain.id);
     let new_secret = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
-    let (set_url, set_mode) = (url.clone(), mode.clone());
+    let set_url = url.clone();
     let limits = Arc::clone(&app.account_limits);
     let route = app.db.write(move |tx| {
         if domains::find(tx, &domain.public_id)?.is_none() {
@@ -90,7 +90,7 @@ pub(crate) async fn put(
                     domain_id: Some(domain.id),
                     match_pattern,
                     destination: Some(set_url),
-                    ack_mode: Some(set_mode),
+                    ack_mode: Some(mode),
                     active: true,
                     is_domain_webhook: true,
                 };
@@ -105,7 +105,7 @@ pub(crate) async fn put(
                     match_pattern,
                     action: Action::Webhook,
                     destination: Some(set_url),
-                    ack_mode: Some(set_mode),
+                    ack_mode: Some(mode),
                     is_domain_webhook: true,
                     secret_sealed: Some(new_secret),
                 };
@@ -120,7 +120,7 @@ pub(crate) async fn put(
     Ok(Json(WebhookView {
         domain: view(&app, &caller, row_id).await?,
         webhook_url: url,
-        ack_mode: mode,
+        ack_mode: mode.as_str(),
         route_id: route.public_id.to_string(),
         signing_secret: open_secret(&app, &route)?,
     }))

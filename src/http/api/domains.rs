@@ -22,8 +22,10 @@ use crate::http::extract::Path;
 use crate::mail::address::Domain;
 use crate::store;
 use crate::store::accounts::domains;
+use crate::store::accounts::domains::DomainStatus;
 use crate::store::accounts::domains::{DomainRow, Flags};
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 
 /// A domain (contract 3.1).
 #[derive(Serialize, ToSchema)]
@@ -45,7 +47,7 @@ pub(crate) struct DomainView {
     #[schema(example = "https://app.acme.dev/hook")]
     webhook_url: Option<String>,
     #[serde(rename = "webhookAckMode")]
-    webhook_ack_mode: Option<String>,
+    webhook_ack_mode: Option<&'static str>,
     #[serde(rename = "trackingWebhookUrl")]
     tracking_webhook_url: Option<String>,
     /// `"all"`, or an array of the opted-in sending events.
@@ -85,7 +87,7 @@ impl DomainView {
             dkim_verified: row.flags.dkim,
             dmarc_verified: row.flags.dmarc,
             webhook_url: url,
-            webhook_ack_mode: mode,
+            webhook_ack_mode: mode.map(AckMode::as_str),
             tracking_webhook_url: row.tracking_webhook_url.clone(),
             webhook_events: events.unwrap_or(Events::Some(Vec::new())),
             zero_retention: row.zero_retention,
@@ -98,7 +100,7 @@ impl DomainView {
 }
 
 const fn status(row: &DomainRow) -> &'static str {
-    if row.verified { "verified" } else { "pending" }
+    if row.verified { DomainStatus::Verified.as_str() } else { DomainStatus::Pending.as_str() }
 }
 
 /// A DNS record that the domain needs (contract 3.3).
@@ -154,7 +156,7 @@ impl From<DomainError> for ApiError {
             DomainError::Taken => Code::DomainTaken.into(),
             DomainError::Gone => Self::not_found(),
             DomainError::Store(error) => error.into(),
-            DomainError::Keys(KeyError::Crowded(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
+            DomainError::Keys(KeyError::Busy(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             DomainError::Keys(error @ KeyError::Failed(_)) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()

@@ -148,9 +148,9 @@ pub(crate) async fn inject(
         Action::Webhook | Action::Store | Action::Drop => None,
     };
     let injection = Injection { from, from_name, to, subject, text: plain, html };
-    let receipt = app.inbound.inject(injection, sender, route, domain).await?;
+    let accepted = app.inbound.inject(injection, sender, route, domain).await?;
     let routed = matches!(action, Action::Webhook | Action::Forward);
-    Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))
+    Ok((StatusCode::ACCEPTED, Json(InjectedView { id: accepted.id, routed, action: action.as_str() })))
 }
 
 /// Finds the active route that the request selects.

@@ -28,6 +28,8 @@ use crate::retention::delete_message;
 use crate::secrets::signed_links::Links;
 use crate::store;
 use crate::store::accounts::domains;
+use crate::store::messages::MessageStatus;
+use crate::store::messages::SpamVerdict;
 use crate::store::messages::attachments;
 use crate::store::messages::{self, Direction, Filter, MessageRow};
 use crate::store::sending::outbound_details;
@@ -89,14 +91,14 @@ pub(crate) struct MessageView {
     spf: Option<String>,
     dkim: Option<String>,
     dmarc: Option<String>,
-    spam: Option<String>,
+    spam: Option<&'static str>,
     thread_id: Option<String>,
     received_at: Timestamp,
     size_bytes: u64,
     track_id: Option<String>,
     enc_key_fp: Option<String>,
-    send_status: String,
-    status: String,
+    send_status: &'static str,
+    status: &'static str,
     scheduled_id: Option<String>,
     scheduled_at: Option<Timestamp>,
     /// As given in the send request.
@@ -133,7 +135,7 @@ struct DetailView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RecipientView {
     address: String,
-    status: String,
+    status: &'static str,
     smtp_code: Option<u16>,
     diagnostic: Option<String>,
     updated_at: Timestamp,
@@ -143,7 +145,7 @@ impl From<RecipientRow> for RecipientView {
     fn from(row: RecipientRow) -> Self {
         Self {
             address: row.address,
-            status: row.status,
+            status: row.status.as_str(),
             smtp_code: row.smtp_code,
             diagnostic: row.diagnostic,
             updated_at: row.updated_at,
@@ -184,7 +186,7 @@ impl MessageView {
             id: row.public_id.clone(),
             user_id: user_id.to_owned(),
             route_id: row.route_id.clone(),
-            direction: if row.outbound { "outbound" } else { "inbound" },
+            direction: row.direction.as_str(),
             from_addr: row.from_addr.clone(),
             mail_from: row.mail_from.clone(),
             to_addr: row.to_addr.clone(),
@@ -194,14 +196,17 @@ impl MessageView {
             spf: row.spf.clone(),
             dkim: row.dkim.clone(),
             dmarc: row.dmarc.clone(),
-            spam: row.spam.clone(),
+            spam: row.spam.map(SpamVerdict::as_str),
             thread_id: row.thread_id.clone(),
             received_at: row.received_at,
             size_bytes: row.size,
             track_id: None,
             enc_key_fp: None,
-            send_status: if row.outbound { row.status.clone() } else { "sent".to_owned() },
-            status: row.status.clone(),
+            send_status: match row.direction {
+                Direction::Outbound => row.status.as_str(),
+                Direction::Inbound => MessageStatus::Sent.as_str(),
+            },
+            status: row.status.as_str(),
             scheduled_id: outbound.scheduled_id.map(|id| id.to_string()),
             scheduled_at: outbound.scheduled_at,
             metadata: outbound.metadata.and_then(|json| serde_json::from_str(&json).ok()),
@@ -232,19 +237,13 @@ pub(crate) async fn list(
         direction: None,
         status: None,
     };
-    match query.direction.as_deref() {
-        None => {}
-        Some("inbound") => filter.direction = Some(Direction::Inbound),
-        Some("outbound") => filter.direction = Some(Direction::Outbound),
-        Some(_) => return Err(ApiError::field(Code::BadQuery, "direction", "direction must be inbound or outbound")),
+    if let Some(word) = query.direction.as_deref() {
+        let bad = || ApiError::field(Code::BadQuery, "direction", "direction must be inbound or outbound");
+        filter.direction = Some(Direction::from_word(word).ok_or_else(bad)?);
     }
-    match query.status.as_deref() {
-        None => {}
-        Some(
-            word @ ("received" | "dropped" | "scheduled" | "canceled" | "queued" | "deferred" | "sent" | "bounced"
-            | "failed"),
-        ) => filter.status = Some(word.to_owned()),
-        Some(_) => return Err(ApiError::field(Code::BadQuery, "status", "no message has this status")),
+    if let Some(word) = query.status.as_deref() {
+        let bad = || ApiError::field(Code::BadQuery, "status", "no message has this status");
+        filter.status = Some(MessageStatus::from_word(word).ok_or_else(bad)?);
     }
     let views = app.db.read_background(move |connection| {
         if let Some(name) = &query.domain {
@@ -267,21 +266,21 @@ pub(crate) async fn list(
 
 /// Finds the details of an outbound message.
 pub(crate) fn details(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
-    if row.outbound { outbound_details::find(connection, row.id) } else { Ok(None) }
+    match row.direction {
+        Direction::Outbound => outbound_details::find(connection, row.id),
+        Direction::Inbound => Ok(None),
+    }
 }
 
 /// Finds a message that the caller may see.
 ///
 /// # Errors
 /// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
-pub(crate) fn find_message(
-    connection: &Connection,
-    caller: &Caller,
-    id: &MessageId,
-) -> store::Result<Result<MessageRow, ApiError>> {
+pub(crate) fn find_message(connection: &Connection, caller: &Caller, id: &MessageId) -> Result<MessageRow, ApiError> {
     let found = messages::find(connection, id)?.filter(|row| row.account_id == caller.id());
-    let found = found.ok_or_else(ApiError::not_found);
-    Ok(found.and_then(|row| caller.require_domain(row.domain_id).map(|()| row)))
+    let row = found.ok_or_else(ApiError::not_found)?;
+    caller.require_domain(row.domain_id)?;
+    Ok(row)
 }
 
 /// `GET /api/messages/:id`
@@ -293,7 +292,7 @@ pub(crate) async fn detail(
 ) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let (reader, message_id) = (caller.clone(), id.clone());
-    let row = app.db.read(move |connection| find_message(connection, &reader, &message_id)).await??;
+    let row = app.db.try_read(move |connection| find_message(connection, &reader, &message_id)).await?;
     let size = usize::try_from(row.size).unwrap_or(usize::MAX);
     let mut share = None;
     if size > LARGE {
@@ -302,11 +301,8 @@ pub(crate) async fn detail(
     }
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let (webhooks, now) = (Arc::clone(&app.webhooks), app.clock.now());
-    let found = app.db.read(move |connection| {
-        let row = match find_message(connection, &caller, &id)? {
-            Ok(row) => row,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    let found = app.db.try_read(move |connection| {
+        let row = find_message(connection, &caller, &id)?;
         let (source, content_damaged) = match content::load(connection, &objects, &row) {
             Err(store::Error::Damaged { .. }) => (None, true),
             loaded => (loaded?, false),
@@ -329,7 +325,7 @@ pub(crate) async fn detail(
             content_damaged,
         };
         let id = id.to_string();
-        Ok(Ok(Detail {
+        Ok::<_, ApiError>(Detail {
             message,
             deliveries: deliveries
                 .into_iter()
@@ -340,9 +336,9 @@ pub(crate) async fn detail(
                 .map(|(index, part)| attachment_view(&row, index, part, &links))
                 .collect(),
             recipients: recipients_of(connection, &row)?,
-        }))
+        })
     });
-    let mut detail = found.await??;
+    let mut detail = found.await?;
     let Some(mut share) = share else { return Ok(Json(detail).into_response()) };
     let DetailView { text_body, html_body, .. } = &mut detail.message;
     share.shrink_to([&*text_body, &*html_body].into_iter().flatten().map(String::len).sum());
@@ -359,7 +355,7 @@ pub(crate) async fn detail(
 
 /// Lists the recipients of an outbound message with their status.
 fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec<RecipientView>> {
-    if !row.outbound {
+    if row.direction == Direction::Inbound {
         return Ok(Vec::new());
     }
     Ok(recipients::list_by_message(connection, row.id)?.into_iter().map(RecipientView::from).collect())
@@ -388,7 +384,7 @@ pub(crate) async fn raw(
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let objects = app.objects.clone();
     let file_name = format!("attachment; filename=\"{id}.eml\"");
-    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    let row = app.db.try_read(move |connection| find_message(connection, &caller, &id)).await?;
     if row.mail_data_id.is_none() {
         return Err(Code::RawExpired.into());
     }
@@ -402,12 +398,8 @@ pub(crate) async fn raw(
             whole.push_bytes(bytes.into());
             Ok((headers, length, whole.body(Some(share), &hangup)).into_response())
         }
-        Some(StoredContent::Kept(_)) | None => Err(Code::RawExpired.into()),
+        Some(StoredContent::Archived(_)) | None => Err(Code::RawExpired.into()),
     }
-}
-
-fn is_in_queue(row: &MessageRow) -> bool {
-    matches!(row.status.as_str(), "queued" | "deferred" | "scheduled")
 }
 
 /// `DELETE /api/messages/:id`
@@ -417,11 +409,11 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<OkView>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
-    if is_in_queue(&row) {
+    let row = app.db.try_read(move |connection| find_message(connection, &caller, &id)).await?;
+    if row.status.is_waiting() {
         return Err(Code::MessageInQueue.into());
     }
     delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
-    app.webhooks.fresh.clear();
+    app.webhooks.first_attempt_cache.clear();
     Ok(OK)
 }

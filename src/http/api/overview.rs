@@ -4,13 +4,14 @@
 //! moment, so that a dashboard that asks at every event costs no more than one that does not.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{AccountRowId, MessageRowId};
 use crate::store::Connection;
 use axum::Json;
 use axum::extract::State;
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -26,11 +27,12 @@ use crate::store::accounts::domains;
 use crate::store::accounts::stats;
 use crate::store::accounts::stats::Steps;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::delivery_list;
 
 /// Lifetime of a cached answer.
 const CACHE_LIFETIME: Duration = Duration::from_secs(2);
-const MAX_CACHED: usize = 1_000;
+const MAX_CACHED: u64 = 1_000;
 const MAX_ENDPOINTS: usize = 20;
 /// A certificate that expires sooner needs attention.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
@@ -39,22 +41,22 @@ const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
 type Key = (AccountRowId, &'static str);
 
 /// Cached answers, with their creation times.
-#[derive(Default)]
-pub(crate) struct OverviewCache(Mutex<HashMap<Key, (Timestamp, Value)>>);
+pub(crate) struct OverviewCache(Cache<Key, (Timestamp, Value)>);
+
+impl Default for OverviewCache {
+    fn default() -> Self {
+        Self(Cache::new(MAX_CACHED))
+    }
+}
 
 impl OverviewCache {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
-        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (made, answer) = cached.get(&key)?;
-        (*made <= now && now.since(*made) < CACHE_LIFETIME).then(|| answer.clone())
+        let (made, answer) = self.0.get(&key)?;
+        (made <= now && now.since(made) < CACHE_LIFETIME).then_some(answer)
     }
 
-    fn keep(&self, key: Key, now: Timestamp, answer: Value) {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.len() >= MAX_CACHED {
-            cached.clear();
-        }
-        cached.insert(key, (now, answer));
+    fn insert(&self, key: Key, now: Timestamp, answer: Value) {
+        self.0.insert(key, (now, answer));
     }
 }
 
@@ -184,7 +186,7 @@ pub(crate) async fn overview(
         overview.attention.extend(server_problems(&app, now));
     }
     let answer = serde_json::to_value(overview).map_err(|_| Code::Internal)?;
-    app.overviews.keep(key, now, answer.clone());
+    app.overviews.insert(key, now, answer.clone());
     Ok(Json(answer))
 }
 
@@ -239,7 +241,7 @@ fn gather(
 }
 
 fn latency(sample: &[DeliveryRow]) -> Latency {
-    let delivered = sample.iter().filter(|row| row.status == "delivered");
+    let delivered = sample.iter().filter(|row| row.status == DeliveryStatus::Delivered);
     let mut waits: Vec<i64> = delivered
         .map(|row| row.updated_at.as_millis() - row.created_at.as_millis())
         .map(|wait| wait.max(0))
@@ -266,10 +268,10 @@ fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<V
             };
             (endpoint, row.message)
         });
-        match row.status.as_str() {
-            "delivered" => endpoint.delivered += 1,
-            "failed" => endpoint.failed += 1,
-            _ => endpoint.waiting += 1,
+        match row.status {
+            DeliveryStatus::Delivered => endpoint.delivered += 1,
+            DeliveryStatus::Failed => endpoint.failed += 1,
+            DeliveryStatus::Pending => endpoint.waiting += 1,
         }
         if row.attempts > 0 && endpoint.last_attempt_at < Some(row.updated_at) {
             (endpoint.last_attempt_at, endpoint.last_status_code) = (Some(row.updated_at), row.last_status_code);

@@ -7,13 +7,12 @@ use crate::http::auth::Caller;
 use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::id::{AccountRowId, DomainRowId, RouteId};
-use crate::inbound::directory::RegexTurn;
+use crate::inbound::directory::{RegexError, RegexTurn};
 use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::{Domain, Mailbox};
 use crate::net::egress::{Policy, Target};
-use crate::store;
 use crate::store::accounts::domains;
-use crate::store::webhooks::routes::{Action, OnAuthFail};
+use crate::store::webhooks::routes::{AckMode, Action, OnAuthFail};
 
 fn bad_match(message: String) -> ApiError {
     ApiError::field(Code::BadMatch, "match", message)
@@ -64,23 +63,22 @@ impl Match {
         if !is_regex(&self.text) {
             return Ok(None);
         }
-        let checked = app.inbound.directory().check_regex(account, &self.text, except).await?;
-        checked.map(Some).map_err(|error| bad_match(error.to_string()))
+        match app.inbound.directory().check_regex(account, &self.text, except).await {
+            Ok(turn) => Ok(Some(turn)),
+            Err(RegexError::Match(error)) => Err(bad_match(error.to_string())),
+            Err(RegexError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Returns the domain of the match, if the caller may have a route there; `None` for a regex.
-    pub(super) fn domain(
-        &self,
-        connection: &Connection,
-        caller: &Caller,
-    ) -> store::Result<Result<Option<DomainRowId>, ApiError>> {
-        let Some(name) = self.domain.as_deref() else { return Ok(caller.require_domain(None).map(|()| None)) };
-        let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
-            return Ok(Err(Code::DomainNotOwned.into()));
+    pub(super) fn domain(&self, connection: &Connection, caller: &Caller) -> Result<Option<DomainRowId>, ApiError> {
+        let Some(name) = self.domain.as_deref() else {
+            caller.require_domain(None)?;
+            return Ok(None);
         };
-        Ok(caller
-            .require_domain(Some(domain.id))
-            .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
+        let domain = domains::find_of_account(connection, caller.id(), name)?.ok_or(Code::DomainNotOwned)?;
+        caller.require_domain(Some(domain.id))?;
+        if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }
     }
 }
 
@@ -141,12 +139,9 @@ fn is_plain_localhost(app: &AppState, url: &str) -> bool {
 }
 
 /// Reads an acknowledgement mode.
-pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiError> {
+pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<AckMode>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
-    match given.optional(bad)? {
-        Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
-        mode => Ok(mode),
-    }
+    given.optional(bad)?.map(|word| AckMode::from_word(&word).ok_or_else(bad)).transpose()
 }
 
 /// Reads the handling of mail from unauthenticated authors.

@@ -27,6 +27,7 @@ use crate::store;
 use crate::store::sending::destinations;
 use crate::store::webhooks::former_webhooks;
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::routes::{Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 
 /// A route (contract 4.3).
@@ -45,7 +46,7 @@ pub(crate) struct RouteView {
     destination: Option<String>,
     /// `lenient`, `ack` or `control`; null unless the action is `webhook`.
     #[schema(example = "lenient")]
-    ack_mode: Option<String>,
+    ack_mode: Option<&'static str>,
     active: bool,
     /// True for the route of `PUT /api/domains/:id/webhook`.
     is_domain_webhook: bool,
@@ -93,7 +94,7 @@ impl RouteView {
             match_pattern: row.match_pattern,
             action: row.action.as_str(),
             destination: row.destination,
-            ack_mode: row.ack_mode,
+            ack_mode: row.ack_mode.map(AckMode::as_str),
             active: row.active,
             is_domain_webhook: row.is_domain_webhook,
             agent_prompt: None,
@@ -183,13 +184,10 @@ pub(crate) async fn create(
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
     let owner = caller.clone();
-    let created = app.db.write(move |tx| {
-        let domain_id = match matched.domain(tx, &caller)? {
-            Ok(domain) => domain,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    let created = app.db.try_write(move |tx| {
+        let domain_id = matched.domain(tx, &caller)?;
         if routes::find_same(tx, caller.id(), &matched.text, action, destination.as_deref())?.is_some() {
-            return Ok(Err(Code::RouteExists.into()));
+            return Err(Code::RouteExists.into());
         }
         limits.admit(tx, caller.id(), Kind::Routes)?;
         if domain_id.is_none() {
@@ -201,7 +199,7 @@ pub(crate) async fn create(
             match_pattern: matched.text,
             action,
             destination,
-            ack_mode: is_webhook.then(|| mode.unwrap_or_else(|| "lenient".to_owned())),
+            ack_mode: is_webhook.then(|| mode.unwrap_or_default()),
             is_domain_webhook: false,
             secret_sealed: sealed,
         };
@@ -209,9 +207,9 @@ pub(crate) async fn create(
         if let Some(policy) = policy {
             routes::set_on_auth_fail(tx, &id, policy)?;
         }
-        Ok(routes::find(tx, &id)?.ok_or_else(ApiError::not_found))
+        routes::find(tx, &id)?.ok_or_else(ApiError::not_found)
     });
-    let row = created.await??;
+    let row = created.await?;
     ask_destination(&app, &owner, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
@@ -226,10 +224,11 @@ async fn view(app: &AppState, row: RouteRow, user: String) -> Result<RouteView, 
 ///
 /// # Errors
 /// 404 if it is unknown or another account's, 403 beyond a scoped key's domain.
-fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::Result<Result<RouteRow, ApiError>> {
+fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> Result<RouteRow, ApiError> {
     let found = routes::find(connection, id)?.filter(|row| row.account_id == caller.id());
-    let found = found.ok_or_else(ApiError::not_found);
-    Ok(found.and_then(|row| caller.require_domain(row.domain_id).map(|()| row)))
+    let row = found.ok_or_else(ApiError::not_found)?;
+    caller.require_domain(row.domain_id)?;
+    Ok(row)
 }
 
 /// As [`find_route`], by the id in a path.
@@ -239,7 +238,7 @@ fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::
 pub(crate) async fn find_own_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
-    app.db.read(move |connection| find_route(connection, &caller, &id)).await?
+    app.db.try_read(move |connection| find_route(connection, &caller, &id)).await
 }
 
 async fn find_own_webhook_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
@@ -294,12 +293,9 @@ pub(crate) async fn change(
     let (owner, changes_destination) = (caller.clone(), new_destination.is_some());
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
-    let changed = app.db.write(move |tx| {
+    let changed = app.db.try_write(move |tx| {
         // Read again: a concurrent request may have changed or removed it.
-        let row = match find_route(tx, &caller, &old.public_id)? {
-            Ok(row) => row,
-            Err(refused) => return Ok(Err(refused)),
-        };
+        let row = find_route(tx, &caller, &old.public_id)?;
         let mut change = Change {
             domain_id: row.domain_id,
             match_pattern: row.match_pattern.clone(),
@@ -310,12 +306,9 @@ pub(crate) async fn change(
         };
         if let Some(matched) = matched.filter(|matched| matched.text != row.match_pattern) {
             if row.is_domain_webhook {
-                return Ok(Err(Code::DomainWebhookRoute.into()));
+                return Err(Code::DomainWebhookRoute.into());
             }
-            change.domain_id = match matched.domain(tx, &caller)? {
-                Ok(domain) => domain,
-                Err(refused) => return Ok(Err(refused)),
-            };
+            change.domain_id = matched.domain(tx, &caller)?;
             change.match_pattern = matched.text;
             if change.domain_id.is_none() && row.domain_id.is_some() {
                 limits.admit(tx, caller.id(), Kind::RegexRoutes)?;
@@ -324,15 +317,15 @@ pub(crate) async fn change(
         let same =
             routes::find_same(tx, caller.id(), &change.match_pattern, row.action, change.destination.as_deref())?;
         if same.is_some_and(|same| same.public_id != row.public_id) {
-            return Ok(Err(Code::RouteExists.into()));
+            return Err(Code::RouteExists.into());
         }
         routes::update(tx, &row.public_id, &change, now)?;
         if let Some(policy) = policy {
             routes::set_on_auth_fail(tx, &row.public_id, policy)?;
         }
-        Ok(routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found))
+        routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found)
     });
-    let row = changed.await??;
+    let row = changed.await?;
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }

@@ -17,13 +17,12 @@ use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
 use crate::mail::address::Mailbox;
 use crate::store::sending::suppressions;
-use crate::store::sending::suppressions::Suppression;
+use crate::store::sending::suppressions::{Suppression, SuppressionReason};
 use crate::store::webhooks::blocked_senders;
 use crate::store::webhooks::blocked_senders::BlockedSender;
 
 const MAX_LIMIT: i64 = 1_000;
 const MAX_NOTE_CHARS: usize = 500;
-const REASONS: &[&str] = &["manual", "unsubscribe", "bounce", "complaint"];
 
 /// `GET /api/contacts/suppressions`
 #[derive(Deserialize, IntoParams)]
@@ -43,14 +42,14 @@ struct SuppressionView {
     email: String,
     /// `manual`, `unsubscribe`, `bounce` or `complaint`.
     #[schema(example = "manual")]
-    reason: String,
+    reason: &'static str,
     note: Option<String>,
     created_at: Timestamp,
 }
 
 impl From<Suppression> for SuppressionView {
     fn from(row: Suppression) -> Self {
-        Self { email: row.email, reason: row.reason, note: row.note, created_at: row.created_at }
+        Self { email: row.email, reason: row.reason.as_str(), note: row.note, created_at: row.created_at }
     }
 }
 
@@ -141,8 +140,8 @@ pub(crate) async fn add(
     let fields: SuppressionFields = body.fields()?;
     let email = address(fields.email)?;
     let reason = match &fields.reason {
-        Lenient::Given(word) if REASONS.contains(&word.as_str()) => word.clone(),
-        Lenient::Given(_) | Lenient::Absent | Lenient::Wrong => "manual".to_owned(),
+        Lenient::Given(word) => SuppressionReason::from_word(word).unwrap_or(SuppressionReason::Manual),
+        Lenient::Absent | Lenient::Wrong => SuppressionReason::Manual,
     };
     let note = text(fields.note, "note")?;
     if note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE_CHARS) {
@@ -154,7 +153,7 @@ pub(crate) async fn add(
         if suppressions::find_suppressed(tx, caller.id(), std::slice::from_ref(&email))?.is_empty() {
             limits.admit(tx, caller.id(), Kind::Suppressions)?;
         }
-        suppressions::put(tx, caller.id(), &email, &reason, note.as_deref(), now)
+        suppressions::put(tx, caller.id(), &email, reason, note.as_deref(), now)
     });
     let (row, new) = put.await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };

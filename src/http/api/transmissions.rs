@@ -54,14 +54,12 @@ pub(crate) async fn list(
 ) -> Result<Json<Vec<TransmissionView>>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let now = app.clock.now();
-    let found = app.db.read(move |connection| match find_message(connection, &caller, &id)? {
-        Ok(row) => {
-            let all = dispatches::list_by_message(connection, row.id)?;
-            Ok(Ok(all.into_iter().map(|one| view(connection, one, now)).collect::<store::Result<_>>()?))
-        }
-        Err(refused) => Ok(Err(refused)),
+    let found = app.db.try_read(move |connection| {
+        let row = find_message(connection, &caller, &id)?;
+        let all = dispatches::list_by_message(connection, row.id)?;
+        Ok::<_, ApiError>(all.into_iter().map(|one| view(connection, one, now)).collect::<store::Result<_>>()?)
     });
-    found.await?.map(Json)
+    found.await.map(Json)
 }
 
 fn view(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> store::Result<TransmissionView> {

@@ -6,10 +6,10 @@ use crate::http::endpoint::Class::Stream;
 use crate::http::endpoint::{Endpoint, Header};
 use crate::http::error::Code;
 use crate::http::realtime;
+use crate::store::messages::{Direction, MessageStatus};
+use crate::store::stored_enum::Words as _;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 
-/// Values of a message's `status`.
-const STATUSES: &[&str] =
-    &["received", "dropped", "scheduled", "canceled", "queued", "deferred", "sent", "bounced", "failed"];
 /// Position from which a stream continues.
 const LAST_EVENT_ID: Header = Header {
     name: "Last-Event-ID",
@@ -23,8 +23,8 @@ pub(super) fn messages() -> Vec<Endpoint> {
         Endpoint::get("/api/messages", messages::list)
             .summary(TAG, "listMessages", "List messages, newest first")
             .query::<messages::ListQuery>()
-            .choice("direction", &["inbound", "outbound"])
-            .choice("status", STATUSES)
+            .choice("direction", Direction::WORDS)
+            .choice("status", MessageStatus::WORDS)
             .limit(200, 100)
             .gives_list::<messages::MessageView>(),
         Endpoint::get("/api/messages/{id}", messages::detail)
@@ -77,7 +77,7 @@ pub(super) fn deliveries() -> Vec<Endpoint> {
         Endpoint::get("/api/deliveries", delivery_list::list)
             .summary(TAG, "listDeliveries", "List deliveries of all messages, newest first")
             .query::<delivery_list::ListQuery>()
-            .choice("status", &["pending", "delivered", "failed"])
+            .choice("status", DeliveryStatus::WORDS)
             .limit(200, 100)
             .response::<delivery_list::DeliveryPage>(200),
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)

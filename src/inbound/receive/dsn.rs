@@ -1,10 +1,11 @@
 //! Mail to our own bounce and SRS addresses: reports settle the dispatch that they are about, or are passed on to the
 //! sender of the forwarded mail. No message is stored for them.
 
-use super::{Receipt, ReceiveError, reading, within_deadline};
+use super::{AcceptedMessage, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
-use crate::inbound::{Inbound, Recipient};
+use crate::inbound::Inbound;
+use crate::inbound::recipients::ReturnPathRecipient;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::mime::{Mail, Part};
@@ -16,19 +17,19 @@ impl Inbound {
     /// Accepts mail that goes to our own addresses alone.
     pub(super) async fn accept_dsn(
         &self,
-        returned: Vec<Recipient>,
-        reverse_path: ReversePath,
+        recipients: &[ReturnPathRecipient],
+        reverse_path: &ReversePath,
         bytes: &[u8],
         now: Timestamp,
-    ) -> Result<Receipt, ReceiveError> {
-        self.settle_reports(read_reports(&returned, &reverse_path, bytes), now).await?;
-        if returned.iter().any(|recipient| forwarded_for(recipient).is_some()) {
-            let reports = forward_reports(&returned, &reverse_path, bytes);
+    ) -> Result<AcceptedMessage, ReceiveError> {
+        self.settle_reports(read_reports(recipients, reverse_path, bytes), now).await?;
+        if recipients.iter().any(|recipient| forwarded_for(recipient).is_some()) {
+            let reports = forward_reports(recipients, reverse_path, bytes);
             if !self.report_forwards(reports, now).await? {
                 return Err(ReceiveError::NotAReport);
             }
         }
-        Ok(Receipt { id: MessageId::new(now).to_string() })
+        Ok(AcceptedMessage { id: MessageId::new(now).to_string() })
     }
 
     /// Settles the recipients that reports are about, once each.
@@ -44,14 +45,14 @@ impl Inbound {
         let settled = self.shared.db.write(move |tx| {
             let (mut raised, mut left) = (Vec::new(), Vec::new());
             for (tag, report) in &reports {
-                let (events, told) = outbound.settle_report(tx, tag, report, now)?;
+                let (events, jobs) = outbound.settle_report(tx, tag, report, now)?;
                 raised.extend(events);
-                left.extend(told);
+                left.extend(jobs);
             }
             Ok((raised, left))
         });
         let (raised, left) = within_deadline(settled).await?;
-        raised.into_iter().for_each(|one| one.publish(&self.shared.feed, &self.shared.jobs, now));
+        raised.into_iter().for_each(|one| one.publish(&self.shared.publisher, &self.shared.jobs, now));
         left.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
@@ -74,9 +75,9 @@ impl Inbound {
             Ok(left)
         });
         let left: Vec<EnqueuedJob> = within_deadline(written).await?;
-        let told = !left.is_empty();
+        let has_reported = !left.is_empty();
         left.into_iter().for_each(EnqueuedJob::notify_committed);
-        Ok(told)
+        Ok(has_reported)
     }
 }
 
@@ -105,11 +106,11 @@ pub(super) fn complaint(
 /// Returns the reports in a mail to SRS addresses; none if it has an envelope sender (RFC 3464 §2) or reports no
 /// failure.
 pub(super) fn forward_reports(
-    returned: &[Recipient],
+    recipients: &[ReturnPathRecipient],
     reverse_path: &ReversePath,
     bytes: &[u8],
 ) -> Vec<ForwardReport> {
-    if *reverse_path != ReversePath::Null || !returned.iter().any(|one| forwarded_for(one).is_some()) {
+    if *reverse_path != ReversePath::Null || !recipients.iter().any(|one| forwarded_for(one).is_some()) {
         return Vec::new();
     }
     // A forwarded message went to one recipient.
@@ -118,7 +119,7 @@ pub(super) fn forward_reports(
     let status = statuses.into_iter().next().filter(|status| status.action == Action::Failed);
     let Some(status) = status else { return Vec::new() };
     let message_ids = reading(bytes.len(), || report::enclosed_ids(bytes));
-    let of = |recipient: &Recipient| {
+    let of = |recipient: &ReturnPathRecipient| {
         Some(ForwardReport {
             address: recipient.mailbox.clone(),
             sender: forwarded_for(recipient)?.clone(),
@@ -126,29 +127,29 @@ pub(super) fn forward_reports(
             message_ids: message_ids.clone(),
         })
     };
-    returned.iter().filter_map(of).collect()
+    recipients.iter().filter_map(of).collect()
 }
 
 /// Returns the sender of the forwarded mail that an address of ours stands for.
-const fn forwarded_for(recipient: &Recipient) -> Option<&Mailbox> {
-    match &recipient.returned {
-        Some(ReturnPath::Srs(sender)) => Some(sender),
-        Some(ReturnPath::Bounce(_)) | None => None,
+const fn forwarded_for(recipient: &ReturnPathRecipient) -> Option<&Mailbox> {
+    match &recipient.path {
+        ReturnPath::Srs(sender) => Some(sender),
+        ReturnPath::Bounce(_) => None,
     }
 }
 
 /// Returns the reports in a mail to our own addresses. Mail that is no report is discarded, as contract 5.1 requires;
 /// so is a delivery report with an envelope sender (RFC 3464 §2 requires the null reverse-path).
 pub(super) fn read_reports(
-    returned: &[Recipient],
+    recipients: &[ReturnPathRecipient],
     reverse_path: &ReversePath,
     bytes: &[u8],
 ) -> Vec<(BounceTag, Report)> {
-    let tags: Vec<&BounceTag> = returned
+    let tags: Vec<&BounceTag> = recipients
         .iter()
-        .filter_map(|recipient| match &recipient.returned {
-            Some(ReturnPath::Bounce(tag)) => Some(tag),
-            Some(ReturnPath::Srs(_)) | None => None,
+        .filter_map(|recipient| match &recipient.path {
+            ReturnPath::Bounce(tag) => Some(tag),
+            ReturnPath::Srs(_) => None,
         })
         .collect();
     let Some(first) = tags.first() else { return Vec::new() };

@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::store::Connection;
-
-use super::{MessageFields, RecipientPlan, zero_retention};
+use super::forwarding::forward_all;
+use super::plan::{MessageFields, RecipientPlan};
+use super::{Services, zero_retention};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
-use crate::inbound::route::{Route, is_exact};
-use crate::jobs::{self, EnqueuedJob, Jobs};
-use crate::limits::{Kind, Limits};
-use crate::outbound::Outbound;
-use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
-use crate::store;
-use crate::store::blobs::objects::Objects;
+use crate::jobs::{self, EnqueuedJob};
 use crate::store::messages;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::messages::removals::Reason;
-use crate::store::webhooks::routes::Action;
+use crate::store::{self, Connection};
 use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
 /// Result of the commit for one recipient.
@@ -26,14 +20,14 @@ pub(super) struct Stored {
     pub(crate) id: String,
     pub(crate) to: String,
     pub(crate) jobs: Vec<EnqueuedJob>,
-    pub(crate) kept: StoredAs,
+    pub(crate) stored_as: StoredAs,
     /// Deliveries that may be attempted without reading the stored message.
-    pub(crate) fresh: Vec<CachedMessage>,
+    pub(crate) first_attempts: Vec<CachedMessage>,
 }
 
 impl Stored {
     const fn nothing(id: String, to: String) -> Self {
-        Self { id, to, jobs: Vec::new(), kept: StoredAs::Nothing, fresh: Vec::new() }
+        Self { id, to, jobs: Vec::new(), stored_as: StoredAs::Nothing, first_attempts: Vec::new() }
     }
 }
 
@@ -47,22 +41,13 @@ pub(super) enum StoredAs {
     ZeroRetention,
 }
 
-/// Services used inside the transaction.
-#[derive(Clone, Copy)]
-pub(super) struct Services<'a> {
-    pub(crate) jobs: &'a Jobs,
-    pub(crate) outbound: &'a Outbound,
-    pub(crate) limits: &'a Limits,
-    pub(crate) objects: &'a Objects,
-}
-
 /// Stores the message of each recipient, and the mail data once if any of them needs it; the second value is true if it
 /// was stored.
 pub(super) fn store_all(
     tx: &Connection,
-    ways: Services<'_>,
+    services: Services<'_>,
     first: MessageId,
-    common: &MessageFields,
+    fields: &MessageFields,
     plans: Vec<RecipientPlan>,
     raw: &NewMailData,
     now: Timestamp,
@@ -89,24 +74,24 @@ pub(super) fn store_all(
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let jobs = zero_retention::store(tx, ways, &id, common, &plan, mail_data_id, now)?;
+            let jobs = zero_retention::store(tx, services, &id, fields, &plan, mail_data_id, now)?;
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
-            let kept = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::ZeroRetention };
-            stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
+            let stored_as = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::ZeroRetention };
+            stored.push(Stored { id: id.to_string(), to, jobs, stored_as, first_attempts: Vec::new() });
             continue;
         }
         let window =
-            if common.undated { store::messages::dedup::UNDATED_WINDOW } else { store::messages::dedup::WINDOW };
-        let (mail_from, size) = (common.mail_from.as_str(), common.size);
+            if fields.undated { store::messages::dedup::UNDATED_WINDOW } else { store::messages::dedup::WINDOW };
+        let (mail_from, size) = (fields.mail_from.as_str(), fields.size);
         let original = store::messages::dedup::Original { mail_from, to_addr: &to, size, window };
-        if let Some(id) = store::messages::dedup::find(tx, ways.objects, plan.fingerprint, original, now)? {
+        if let Some(id) = store::messages::dedup::find(tx, services.objects, plan.fingerprint, original, now)? {
             stored.push(Stored::nothing(id, to));
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        stored.push(store_one(tx, ways, id, to, common, plan, mail_data_id()?, now)?);
+        stored.push(store_one(tx, services, id, to, fields, plan, mail_data_id()?, now)?);
     }
     Ok((stored, mail_data_row.is_some()))
 }
@@ -115,50 +100,50 @@ pub(super) fn store_all(
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
 fn store_one(
     tx: &Connection,
-    ways: Services<'_>,
+    services: Services<'_>,
     id: MessageId,
     to: String,
-    common: &MessageFields,
+    fields: &MessageFields,
     plan: RecipientPlan,
     mail_data_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
-    ways.limits.admit_mail(tx, account)?;
-    let blocked = store::webhooks::blocked_senders::is_blocked(tx, account, &common.from_addr)?;
+    services.limits.admit_mail(tx, account)?;
+    let blocked = store::webhooks::blocked_senders::is_blocked(tx, account, &fields.from_addr)?;
     let new = messages::NewMessage {
         public_id: id.clone(),
         account_id: account,
         domain_id: domain,
         route_id: plan.route_id(),
-        mail_from: common.mail_from.clone(),
-        from_addr: common.from_addr.clone(),
-        from_name: common.from_name.clone(),
+        mail_from: fields.mail_from.clone(),
+        from_addr: fields.from_addr.clone(),
+        from_name: fields.from_name.clone(),
         to_addr: to.clone(),
         to_name: plan.to_name.clone(),
-        subject: common.subject.clone(),
-        message_id_header: common.message_id_header.clone(),
-        thread_id: common.thread_id.clone(),
-        spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
-        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
-        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
-        spam: if blocked { Some("spam") } else { common.spam },
+        subject: fields.subject.clone(),
+        message_id_header: fields.message_id_header.clone(),
+        thread_id: fields.thread_id.clone(),
+        spf: fields.verdicts.spf.map(|verdict| verdict.as_str()),
+        dkim: fields.verdicts.dkim.map(|verdict| verdict.as_str()),
+        dmarc: fields.verdicts.dmarc.map(|verdict| verdict.as_str()),
+        spam: if blocked { Some(messages::SpamVerdict::Spam) } else { fields.spam },
         trace: plan.trace.clone(),
-        truncated: common.truncated,
-        attachment_count: common.parts.len(),
-        size: common.size,
+        truncated: fields.truncated,
+        attachment_count: fields.parts.len(),
+        size: fields.size,
         mail_data_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
     store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
     store::messages::dedup::insert(tx, plan.fingerprint, row, now)?;
-    store::messages::attachments::insert_all(tx, row, &common.parts)?;
-    let kept = StoredAs::Message { account, domain, row };
-    let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), kept, fresh: Vec::new() };
+    store::messages::attachments::insert_all(tx, row, &fields.parts)?;
+    let stored_as = StoredAs::Message { account, domain, row };
+    let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), stored_as, first_attempts: Vec::new() };
     if blocked {
         return Ok(stored);
     }
-    stored.jobs = forward_all(tx, ways, common, &plan, Some(row), mail_data_id, now)?;
+    stored.jobs = forward_all(tx, services, fields, &plan, Some(row), mail_data_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
@@ -170,65 +155,13 @@ fn store_one(
             url,
         };
         let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
+        let left = services.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
-            stored.fresh.push(CachedMessage { delivery, message, route, version });
+            stored.first_attempts.push(CachedMessage { delivery, message, route, version });
         }
         stored.jobs.push(left);
     }
     Ok(stored)
-}
-
-/// Enqueues a dispatch for each forward route of a recipient and returns the jobs. A route that forwarded the message
-/// before does not forward it again (contract 4.1).
-pub(super) fn forward_all(
-    tx: &Connection,
-    ways: Services<'_>,
-    common: &MessageFields,
-    plan: &RecipientPlan,
-    message: Option<MessageRowId>,
-    mail_data_id: MailDataRowId,
-    now: Timestamp,
-) -> store::Result<Vec<EnqueuedJob>> {
-    let mut jobs = Vec::new();
-    let due = forwards(common, plan).count();
-    let (running, copies) = share_copies(common.copies, due);
-    ways.limits.count_refused(Kind::LocalCopies, due - running);
-    for route in forwards(common, plan).take(running) {
-        let Some(to) = route.row.destination.as_deref() else { continue };
-        let forward = Forward {
-            account: plan.recipient.account,
-            message,
-            route: &route.row.public_id,
-            to,
-            domain: plan.recipient.mailbox.domain().as_str(),
-            mail_from: &common.mail_from,
-            trace: &plan.trace,
-            mail_data_id,
-            copies,
-            recipient: &plan.recipient.mailbox,
-            exact: is_exact(&route.row.match_pattern),
-            policy: route.row.on_auth_fail,
-            verification: &common.verification,
-            message_id: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
-            author: common.author.as_deref(),
-            plain_header: common.plain_header,
-        };
-        jobs.extend(ways.outbound.forward(tx, forward, now)?);
-    }
-    Ok(jobs)
-}
-
-/// Returns the forward routes of a recipient.
-pub(super) fn forwards<'p>(
-    common: &'p MessageFields,
-    plan: &'p RecipientPlan,
-) -> impl Iterator<Item = &'p Arc<Route>> {
-    let goes_round = common.received_count > MAX_RECEIVED;
-    plan.routes.iter().filter(move |route| {
-        let again = common.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());
-        route.row.action == Action::Forward && !again && !goes_round
-    })
 }

@@ -4,16 +4,15 @@
 //! Duplicates are not suppressed here: there is nothing stored that a message could repeat, and if no receiver took the
 //! first one, repeating it is the sender's only way to try again.
 
-use crate::store::Connection;
-
-use super::transaction::{Services, forward_all, forwards};
-use super::{MessageFields, RecipientPlan};
+use super::Services;
+use super::forwarding::{forward_all, forwards};
+use super::plan::{MessageFields, RecipientPlan};
 use crate::clock::Timestamp;
 use crate::id::{MailDataRowId, MessageId};
 use crate::jobs::{EnqueuedJob, JobSubject};
-use crate::store;
 use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::NewZeroRetention;
+use crate::store::{self, Connection};
 use crate::webhook;
 use crate::webhook::attempt::zero_retention::EventMetadata;
 
@@ -21,35 +20,35 @@ use crate::webhook::attempt::zero_retention::EventMetadata;
 /// copy unless that was done before.
 pub(super) fn store(
     tx: &Connection,
-    ways: Services<'_>,
+    services: Services<'_>,
     id: &MessageId,
-    common: &MessageFields,
+    fields: &MessageFields,
     plan: &RecipientPlan,
     mut mail_data_id: impl FnMut() -> store::Result<MailDataRowId>,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
     let mut left = Vec::new();
-    ways.limits.admit_mail(tx, account_id)?;
-    if store::webhooks::blocked_senders::is_blocked(tx, account_id, &common.from_addr)? {
+    services.limits.admit_mail(tx, account_id)?;
+    if store::webhooks::blocked_senders::is_blocked(tx, account_id, &fields.from_addr)? {
         return Ok(left);
     }
-    if forwards(common, plan).next().is_some() {
-        left.extend(forward_all(tx, ways, common, plan, None, mail_data_id()?, now)?);
+    if forwards(fields, plan).next().is_some() {
+        left.extend(forward_all(tx, services, fields, plan, None, mail_data_id()?, now)?);
     }
-    let told = EventMetadata {
+    let metadata = EventMetadata {
         id: id.clone(),
-        from_addr: common.from_addr.clone(),
-        from_name: common.from_name.clone(),
+        from_addr: fields.from_addr.clone(),
+        from_name: fields.from_name.clone(),
         to_addr: plan.recipient.mailbox.to_string(),
         to_name: plan.to_name.clone(),
-        spf: common.verdicts.spf.map(|verdict| verdict.as_str().to_owned()),
-        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str().to_owned()),
-        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str().to_owned()),
-        spam: common.spam.map(str::to_owned),
+        spf: fields.verdicts.spf.map(|verdict| verdict.as_str().to_owned()),
+        dkim: fields.verdicts.dkim.map(|verdict| verdict.as_str().to_owned()),
+        dmarc: fields.verdicts.dmarc.map(|verdict| verdict.as_str().to_owned()),
+        spam: fields.spam.map(|verdict| verdict.as_str().to_owned()),
         received_at: now,
     };
-    let event = serde_json::to_string(&told).map_err(|_| store::Error::Corrupt("event"))?;
+    let event = serde_json::to_string(&metadata).map_err(|_| store::Error::Corrupt("event"))?;
     for route in &plan.routes {
         let Some(flow) = &route.flow else { continue };
         let new = NewZeroRetention {
@@ -59,7 +58,12 @@ pub(super) fn store(
             mail_data_id: mail_data_id()?,
         };
         let row = zero_retention::insert(tx, new, now)?;
-        left.push(ways.jobs.enqueue(tx, &webhook::zero_retention_flow(flow), JobSubject::ZeroRetention(row), now)?);
+        left.push(services.jobs.enqueue(
+            tx,
+            &webhook::zero_retention_flow(flow),
+            JobSubject::ZeroRetention(row),
+            now,
+        )?);
     }
     Ok(left)
 }

@@ -2,7 +2,8 @@
 //! message, never delays it beyond the budget, and a check that DNS did not answer by then is `temperror`. Uses
 //! `net::dns`, `domain::name`, the `mail` formats and the library for e-mail authentication; authentication results
 //! that a message brings along are not read here. A change of the choice of signatures belongs in `signatures`, of keys
-//! in `keys`, of DMARC records in `policy`, of SPF records in `spf`, and of lookups in `records`.
+//! in `keys`, of DMARC records in `policy`, of SPF records in `spf`, of lookups in `records`, and of the words for
+//! results in `verdicts`.
 
 mod keys;
 mod policy;
@@ -10,6 +11,7 @@ mod records;
 mod signatures;
 mod spf;
 mod tags;
+mod verdicts;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,17 +19,17 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use mail_auth::dkim::{DkimError, Signature};
+use mail_auth::dkim::Signature;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator, Parameters,
-    SpfOutput, SpfResult,
+    AuthenticatedMessage, DkimOutput, DmarcOutput, MessageAuthenticator, Parameters, SpfOutput, SpfResult,
 };
 use tokio::time::timeout;
 
 use self::records::Records;
+use self::verdicts::{best, dkim_checks, dkim_verdict, dmarc_verdict, is_good, nothing, spf_verdict};
 use crate::domain::name::organizational;
 use crate::mail::address::Domain;
 use crate::mail::envelope::Peer;
@@ -42,7 +44,6 @@ use crate::net::dns::budget::Budget;
 pub(crate) const BUDGET: Duration = Duration::from_secs(10);
 /// DNS queries that an SPF policy may cost. With five signatures, ten seals and the tree walk for a DMARC policy a
 /// message costs some fifty at most.
-/// costs some fifty at most.
 const SPF_QUESTIONS: usize = 25;
 /// From this size on hashing the body is announced to the runtime as blocking work.
 const LARGE_BYTES: usize = 1024 * 1024;
@@ -131,14 +132,6 @@ fn is_aligned(checked: &ResInfo, author: &str) -> bool {
     let domain = identifier.map(|(_, value)| value.rsplit_once('@').map_or(value.as_str(), |(_, domain)| domain));
     checked.verdict == Verdict::Pass
         && domain.is_some_and(|domain| organizational(&domain.to_lowercase()) == organizational(author))
-}
-
-/// One valid signature is enough (RFC 6376 §6.1); without one, a signature that may still prove valid ranks before an
-/// invalid one.
-fn best(signatures: &[ResInfo]) -> Verdict {
-    let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
-    let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
-    order.into_iter().find(has).unwrap_or(Verdict::None)
 }
 
 /// A message as the library reads it.
@@ -377,82 +370,10 @@ const fn is_enforced(policy: Policy) -> bool {
     matches!(policy, Policy::Quarantine | Policy::Reject)
 }
 
-const fn nothing(method: &'static str) -> ResInfo {
-    ResInfo { method, verdict: Verdict::None, properties: Vec::new() }
-}
-
 /// Returns the last two labels of a domain.
 fn top(domain: &str) -> &str {
     let start = domain.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
     domain.get(start..).unwrap_or(domain)
-}
-
-const fn is_good(result: &DkimResult) -> bool {
-    matches!(result, DkimResult::Pass | DkimResult::TempError(_))
-}
-
-fn dkim_checks(
-    message: &AuthenticatedMessage<'_>,
-    outputs: &[DkimOutput<'_>],
-    refused: &[&Signature],
-) -> Vec<ResInfo> {
-    let named = |signature: &Signature| vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())];
-    let mut checks: Vec<ResInfo> = outputs
-        .iter()
-        .map(|output| {
-            let properties = output.signature().map(named).unwrap_or_default();
-            ResInfo { method: "dkim", verdict: dkim_verdict(output.result()), properties }
-        })
-        .collect();
-    let refused = refused.iter();
-    checks.extend(refused.map(|signature| ResInfo {
-        method: "dkim",
-        verdict: Verdict::PermError,
-        properties: named(signature),
-    }));
-    let uncovered = message.errors.iter().filter(|header| header.header == Error::MissingParameters);
-    checks.extend(uncovered.map(|_| ResInfo { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
-    if checks.is_empty() {
-        checks.push(nothing("dkim"));
-    }
-    checks
-}
-
-/// RFC 8601 §2.7.1: a signature that could be read and does not match the message has failed.
-const fn dkim_verdict(result: &DkimResult) -> Verdict {
-    match result {
-        DkimResult::Pass => Verdict::Pass,
-        DkimResult::Fail(_)
-        | DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch | DkimError::SignatureExpired)) => {
-            Verdict::Fail
-        }
-        DkimResult::Neutral(_) => Verdict::Neutral,
-        DkimResult::PermError(_) => Verdict::PermError,
-        DkimResult::TempError(_) => Verdict::TempError,
-        DkimResult::None => Verdict::None,
-    }
-}
-
-const fn spf_verdict(result: SpfResult) -> Verdict {
-    match result {
-        SpfResult::Pass => Verdict::Pass,
-        SpfResult::Fail => Verdict::Fail,
-        SpfResult::SoftFail => Verdict::SoftFail,
-        SpfResult::Neutral => Verdict::Neutral,
-        SpfResult::TempError => Verdict::TempError,
-        SpfResult::PermError => Verdict::PermError,
-        SpfResult::None => Verdict::None,
-    }
-}
-
-const fn dmarc_verdict(result: &DmarcResult) -> Verdict {
-    match result {
-        DmarcResult::Pass => Verdict::Pass,
-        DmarcResult::Fail(_) => Verdict::Fail,
-        DmarcResult::TempError(_) => Verdict::TempError,
-        DmarcResult::PermError(_) => Verdict::PermError,
-        DmarcResult::None => Verdict::None,
-    }
 }
 
 /// Runs `work`, which takes long for a large message, without blocking the runtime's other tasks.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::charset::Charset;
 use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
-use super::params::{self, ParameterizedValue, is_token};
+use super::params::{self, ParameterizedValue, is_token, is_type};
 use super::text::{LocatedText, decode_lines};
 use super::tnef::{self, Unpacked};
 use super::walk::{Leaf, LeafKind, Parent};
@@ -384,10 +384,6 @@ fn default_filename(mime_type: &str) -> Option<String> {
         _ => return None,
     };
     Some(name.to_owned())
-}
-
-pub(super) fn is_type(main: &str) -> bool {
-    main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
 
 /// Appends a decoded text on a new line; returns false if it had to be cut.

@@ -18,6 +18,11 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
 }
 
+/// Matches `type/subtype`.
+pub(super) fn is_type(main: &str) -> bool {
+    main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
 /// A value with parameters: `text/plain; charset=utf-8`.
 #[derive(Debug, Default)]
 pub(crate) struct ParameterizedValue {

@@ -11,7 +11,7 @@ pub(super) const MAX_DIAGNOSTIC: usize = 1_000;
 
 /// The per-recipient fields of a report (RFC 3464 §2.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecipientStatus {
+pub struct ReportedRecipient {
     /// Final-Recipient.
     pub recipient: Option<String>,
     /// Original-Recipient.
@@ -38,7 +38,7 @@ pub enum Action {
 }
 
 /// Reads the groups of fields, which empty lines separate. The first is about the message.
-pub(super) fn parse(text: &[u8]) -> Vec<RecipientStatus> {
+pub(super) fn parse(text: &[u8]) -> Vec<ReportedRecipient> {
     let limits = Limits::default();
     let mut statuses = Vec::new();
     let mut at = 0;
@@ -92,14 +92,14 @@ impl Group {
     }
 
     /// Returns `None` for the group about the message, and for one that names no recipient or no result.
-    fn into_status(self) -> Option<RecipientStatus> {
+    fn into_status(self) -> Option<ReportedRecipient> {
         let action = self.action.or_else(|| self.status.map(|status| action_of(status.class)))?;
         if self.recipient.is_none() && self.original_recipient.is_none() {
             return None;
         }
         let diagnostic = self.diagnostic.map(|text| text.chars().take(MAX_DIAGNOSTIC).collect::<String>());
         let code = diagnostic.as_deref().and_then(reply_code);
-        Some(RecipientStatus {
+        Some(ReportedRecipient {
             recipient: self.recipient,
             original_recipient: self.original_recipient,
             action,

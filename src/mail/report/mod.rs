@@ -10,7 +10,7 @@ mod legacy;
 
 use super::mime::{self, Part, decode_part};
 pub(crate) use abuse::AbuseReport;
-pub(crate) use delivery_status::{Action, RecipientStatus};
+pub(crate) use delivery_status::{Action, ReportedRecipient};
 
 /// Octets read of a part.
 const MAX_PART: usize = 256 * 1024;
@@ -21,7 +21,7 @@ const ENCLOSED: [&str; 4] = ["message/rfc822", "message/global", "text/rfc822-he
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// The results of at least one recipient.
-    Delivery(Vec<RecipientStatus>),
+    Delivery(Vec<ReportedRecipient>),
     /// A complaint, or another message of a feedback loop.
     Abuse(AbuseReport),
 }
@@ -105,7 +105,7 @@ mod tests {
         .into_bytes()
     }
 
-    fn statuses(raw: &[u8]) -> Vec<RecipientStatus> {
+    fn statuses(raw: &[u8]) -> Vec<ReportedRecipient> {
         match read(raw) {
             Some(Report::Delivery(statuses)) => statuses,
             other => panic!("{other:?}"),
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(
             found.first().unwrap(),
-            &RecipientStatus {
+            &ReportedRecipient {
                 recipient: Some("ada@example.com".to_owned()),
                 original_recipient: Some("Ada@Example.com".to_owned()),
                 action: Action::Failed,
@@ -162,7 +162,7 @@ mod tests {
             <ada@example.com>:\r\nSorry, no mailbox here by that name. (#5.1.1)\r\n\r\n\
             <bob@example.com>:\r\n192.0.2.1 does not like recipient.\r\nRemote host said: 550 5.7.1 blocked\r\n\
             Giving up on 192.0.2.1.\r\n\r\n--- Below this line is a copy of the message.\r\n\r\n<eve@example.com>:\r\nx\r\n";
-        let failed = |address: &str, status, diagnostic: &str, code| RecipientStatus {
+        let failed = |address: &str, status, diagnostic: &str, code| ReportedRecipient {
             recipient: Some(address.to_owned()),
             original_recipient: None,
             action: Action::Failed,

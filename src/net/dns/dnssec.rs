@@ -3,13 +3,12 @@
 //!
 //! The bit is trusted only from a server on this machine: anybody on the path from another could set it.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use moka::sync::Cache;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -17,7 +16,7 @@ use tokio::time::timeout;
 use super::edns::{self, Support};
 use super::{ATTEMPTS, DnsError, MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUT};
 
-const MAX_CACHED: usize = 4_096;
+const MAX_CACHED: u64 = 4_096;
 /// The largest datagram that passes every path (the DNS flag day's 1,232).
 const MAX_PAYLOAD: u16 = 1_232;
 
@@ -29,22 +28,22 @@ pub(crate) struct Validated {
     response_code: ResponseCode,
 }
 
-/// A cache of answers.
-#[derive(Default)]
-pub(crate) struct Cache(Mutex<HashMap<(String, RecordType), (Instant, Validated)>>);
+/// A cache of answers, each with the end of its lifetime.
+pub(crate) struct Answers(Cache<(String, RecordType), (Instant, Validated)>);
 
-impl Cache {
+impl Default for Answers {
+    fn default() -> Self {
+        Self(Cache::new(MAX_CACHED))
+    }
+}
+
+impl Answers {
     fn get(&self, key: &(String, RecordType)) -> Option<Validated> {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, proven)| proven.clone())
+        self.0.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, proven)| proven)
     }
 
     fn put(&self, key: (String, RecordType), proven: Validated, ttl: Duration) {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= MAX_CACHED {
-            cache.clear();
-        }
-        cache.insert(key, (Instant::now() + ttl, proven));
+        self.0.insert(key, (Instant::now() + ttl, proven));
     }
 }
 
@@ -52,7 +51,7 @@ impl Cache {
 pub(crate) async fn query(
     servers: &[SocketAddr],
     edns: &Support,
-    cache: &Cache,
+    cache: &Answers,
     name: &str,
     kind: RecordType,
 ) -> Result<Validated, DnsError> {

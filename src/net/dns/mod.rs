@@ -76,7 +76,7 @@ pub struct Resolver {
     edns: Arc<edns::Support>,
     /// The servers, for queries that need DNSSEC.
     servers: Arc<[SocketAddr]>,
-    validated: Arc<dnssec::Cache>,
+    validated: Arc<dnssec::Answers>,
 }
 
 /// The fields of a TLSA record: usage, selector, matching, data.

@@ -3,10 +3,10 @@
 //! `webhook::attempt::deliver` posts through it, [`fetch_file`] gets files that clients name. [`Target`] checks a
 //! URL's form; at each connection the name is resolved, the [`Guard`] checks every address, and the connection goes
 //! to a checked address, so a name cannot be rebound in between. A new rule on addresses goes to `guard`, on URLs to
-//! `target`; `stream` is the connection, `body` the request's body, `coding` the content codings of files.
+//! `target`; `connector` opens connections, `stream` is one, `body` is a request's body, `fetch` gets files.
 
 mod body;
-mod coding;
+mod connector;
 mod fetch;
 mod guard;
 mod stream;
@@ -14,36 +14,29 @@ mod target;
 
 use std::error::Error;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout_at};
 
 pub use body::Body;
 use body::ReleaseOnDrop;
+use connector::Connector;
 pub use fetch::FILE_LIMITS;
 pub use fetch::FetchError;
 pub use fetch::Fetched;
 pub use fetch::fetch_file;
 pub(crate) use fetch::{Allowance, fetch_file_within};
-pub(crate) use guard::Blocked;
 pub use guard::Guard;
 pub use guard::Policy;
-use stream::{Stream, Traffic};
+use stream::Traffic;
 pub use target::BadUrl;
 pub use target::Target;
 
@@ -53,11 +46,6 @@ use super::dns::Resolver;
 /// connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const MAX_IDLE_PER_ORIGIN: usize = 32;
-/// Bounds the connections that hyper keeps opening after their request found another one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// RFC 8305 §5: the delay before the next address is tried in parallel.
-const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
-const MAX_ADDRESSES: usize = 8;
 /// Also the longest header section of a response.
 const MAX_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HTTP2_HEADER_BYTES: u32 = 64 * 1024;
@@ -148,7 +136,7 @@ impl Egress {
     pub fn new(guard: Guard, tls: &ClientConfig, resolver: Arc<Resolver>) -> Self {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let connector = Connector { guard: Arc::new(guard), tls: TlsConnector::from(Arc::new(tls)), resolver };
+        let connector = Connector::new(guard, tls, resolver);
         let client = |idle| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -357,113 +345,4 @@ fn find_in_chain<T>(error: &(dyn Error + 'static), look: &dyn Fn(&(dyn Error + '
         };
     }
     None
-}
-
-/// Opens connections for hyper: resolve, check, connect, TLS.
-#[derive(Clone)]
-struct Connector {
-    guard: Arc<Guard>,
-    tls: TlsConnector,
-    resolver: Arc<Resolver>,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = EgressError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move {
-            timeout(CONNECT_TIMEOUT, connector.open(&uri))
-                .await
-                .unwrap_or(Err(EgressError::Timeout))
-                .map(TokioIo::new)
-        })
-    }
-}
-
-impl Connector {
-    async fn open(&self, uri: &Uri) -> Result<Stream, EgressError> {
-        let host = uri.host().ok_or(EgressError::Connect)?;
-        let secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let tcp = connect(self.permitted_addresses(host, port).await?).await?;
-        let ends = tcp.local_addr().and_then(|local| Ok((local, tcp.peer_addr()?)));
-        let (local, peer) = ends.map_err(|_| EgressError::Connect)?;
-        self.guard.permits_connection(local, peer).map_err(blocked)?;
-        tcp.set_nodelay(true).map_err(|_| EgressError::Connect)?;
-        if !secure {
-            return Ok(Stream::plain(tcp));
-        }
-        let name = without_brackets(host).to_owned();
-        let name = ServerName::try_from(name).map_err(|_| EgressError::Tls)?;
-        let tls = self.tls.connect(name, tcp).await.map_err(|error| {
-            tracing::debug!(host, %error, "TLS handshake failed");
-            EgressError::Tls
-        })?;
-        Ok(Stream::tls(tls))
-    }
-
-    /// Returns the addresses of `host` that the guard permits, at least one.
-    async fn permitted_addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
-        let ips = match without_brackets(host).parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            // RFC 6761 §6.3: this name is never looked up.
-            Err(_) if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            Err(_) => self.resolver.addresses(host).await.map_err(|error| {
-                tracing::debug!(host, %error, "host name could not be resolved");
-                EgressError::Dns
-            })?,
-        };
-        let mut refusal = EgressError::Dns;
-        let mut permitted = Vec::with_capacity(ips.len());
-        for ip in ips {
-            let address = SocketAddr::new(ip, port);
-            match self.guard.permits(host, address) {
-                Ok(()) => permitted.push(address),
-                Err(why) => refusal = blocked(why),
-            }
-        }
-        permitted.truncate(MAX_ADDRESSES);
-        if permitted.is_empty() { Err(refusal) } else { Ok(permitted) }
-    }
-}
-
-fn blocked(why: Blocked) -> EgressError {
-    tracing::debug!(address = %why.address, reason = why.reason, "address refused");
-    EgressError::BlockedAddress
-}
-
-/// Strips the brackets of an IPv6 address.
-fn without_brackets(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-/// Returns the first connection to succeed: each next address is tried when the previous one failed or is slow (RFC
-/// 8305 §5).
-async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, EgressError> {
-    let mut waiting = addresses.into_iter();
-    let mut racing = JoinSet::new();
-    let mut last_error = EgressError::Connect;
-    loop {
-        if let Some(address) = waiting.next() {
-            racing.spawn(TcpStream::connect(address));
-        }
-        let delay = if waiting.len() > 0 { NEXT_ADDRESS_DELAY } else { CONNECT_TIMEOUT };
-        match timeout(delay, racing.join_next()).await {
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-            Ok(Some(Ok(Err(error)))) => last_error = connect_error(&error),
-            Ok(Some(Err(_))) | Err(_) => {}
-            Ok(None) => return Err(last_error),
-        }
-    }
-}
-
-fn connect_error(error: &io::Error) -> EgressError {
-    if error.kind() == io::ErrorKind::TimedOut { EgressError::Timeout } else { EgressError::Connect }
 }

@@ -13,15 +13,18 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 const LONGEST_STALL: Duration = Duration::from_secs(20);
 
-/// A connection with its stall timer and traffic record.
+type Transport = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// A connection with its write timeout and traffic record.
 pub(crate) struct Stream {
-    transport: Transport,
-    stall: Option<Pin<Box<Sleep>>>,
+    transport: Pin<Box<TimeoutWriter<Transport>>>,
+    is_h2: bool,
     traffic: Arc<Traffic>,
 }
 
@@ -50,101 +53,65 @@ impl Traffic {
     }
 }
 
-/// Plain or TLS; boxed because the TLS state is large.
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl Stream {
     pub(crate) fn plain(tcp: TcpStream) -> Self {
-        Self { transport: Transport::Plain(tcp), stall: None, traffic: Arc::default() }
+        Self::new(Either::Left(tcp), false)
     }
 
     pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
-        Self { transport: Transport::Tls(Box::new(tls)), stall: None, traffic: Arc::default() }
+        let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Self::new(Either::Right(tls), is_h2)
     }
 
-    /// Runs a write operation, with a timeout while the peer does not read.
-    fn with_stall_timeout<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        act: impl FnOnce(&mut Transport, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let done = act(&mut self.transport, cx);
-        if done.is_ready() {
-            self.stall = None;
-            return done;
-        }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(LONGEST_STALL)));
-        stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    fn new(transport: Transport, is_h2: bool) -> Self {
+        let mut transport = TimeoutWriter::new(transport);
+        transport.set_timeout(Some(LONGEST_STALL));
+        Self { transport: Box::pin(transport), is_h2, traffic: Arc::default() }
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(Arc::clone(&self.traffic));
-        match &self.transport {
-            Transport::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
-            Transport::Tls(_) | Transport::Plain(_) => connected,
-        }
+        if self.is_h2 { connected.negotiated_h2() } else { connected }
     }
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let done = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let done = self.transport.as_mut().poll_read(cx, buf);
         if buf.filled().len() > before {
-            this.traffic.note_read();
+            self.traffic.note_read();
         }
         done
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.traffic.note_written();
-        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        })
+        self.transport.as_mut().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.traffic.note_written();
-        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        })
+        self.transport.as_mut().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.transport.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        })
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.as_mut().poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().with_stall_timeout(cx, |wire, cx| match wire {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        })
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.as_mut().poll_shutdown(cx)
     }
 }

@@ -101,13 +101,13 @@ impl Session {
     }
 
     async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), SessionError> {
-        let offers = |mechanism: &str| self.extensions.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
-        let reply = if offers("PLAIN") {
+        let supports = |mechanism: &str| self.extensions.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
+        let reply = if supports("PLAIN") {
             let response = BASE64.encode(format!("\0{user}\0{password}"));
             self.transcript.client("AUTH PLAIN <credentials>");
             self.write(format!("AUTH PLAIN {response}\r\n").as_bytes()).await?;
             self.read_reply("AUTH", self.timeouts.command).await?
-        } else if offers("LOGIN") {
+        } else if supports("LOGIN") {
             let mut reply = self.command("AUTH LOGIN", "AUTH").await?;
             for response in [user, password] {
                 if reply.code != 334 {

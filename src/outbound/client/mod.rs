@@ -30,6 +30,7 @@ use crate::net::egress::Guard;
 use extensions::Extensions;
 pub(crate) use reply::Reply;
 pub(crate) use transaction::TransactionResult;
+pub use transcript::MAX_TRANSCRIPT;
 pub(crate) use transcript::Transcript;
 
 /// The step that a host which does not greet times out at.

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use super::reply::Reply;
-use crate::outbound::transport::MAX_TRANSCRIPT;
 
+/// Limit of a transcript, in octets.
+pub const MAX_TRANSCRIPT: usize = 16 * 1024;
 /// Octets kept of the beginning.
 const HEAD: usize = MAX_TRANSCRIPT * 3 / 4;
 /// Octets kept of the end.

@@ -35,6 +35,7 @@ use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::sending::dispatches::{DispatchRow, NewDispatch};
 use crate::store::sending::forwarded_messages::NewForwardedMessage;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{destinations, dispatches, forwarded_messages, recipients, suppressions};
 use crate::store::webhooks::routes;
@@ -88,9 +89,9 @@ pub(crate) struct Forward<'a> {
 /// Returns how many messages a received one may still become by forwarding: the configured limit, or less if it was
 /// forwarded before. Outsiders can forge the field, but only to lower the number.
 pub(crate) fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
-    let told = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
-    match (limits.most(Kind::LocalCopies), told) {
-        (Some(most), Some(told)) => Some(most.min(told)),
+    let announced = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
+    match (limits.most(Kind::LocalCopies), announced) {
+        (Some(most), Some(announced)) => Some(most.min(announced)),
         (most, _) => most,
     }
 }
@@ -178,6 +179,21 @@ pub(crate) enum Gate {
     Refused,
 }
 
+/// Reason why a message is not forwarded.
+#[derive(Debug, thiserror::Error)]
+enum NotForwarded {
+    #[error("{}", .0.sentence())]
+    Gate(Gate),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl From<Gate> for NotForwarded {
+    fn from(gate: Gate) -> Self {
+        Self::Gate(gate)
+    }
+}
+
 impl Gate {
     /// Returns the value stored as the route's last outcome.
     pub(crate) const fn word(self) -> &'static str {
@@ -229,12 +245,13 @@ impl Outbound {
         now: Timestamp,
     ) -> store::Result<Option<EnqueuedJob>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
-        let from = match self.pass(tx, forward, &to)? {
+        let from = match self.pass(tx, forward, &to) {
             Ok(from) => from,
-            Err(gate) => {
+            Err(NotForwarded::Gate(gate)) => {
                 hold_back(tx, forward, &to, gate, now)?;
                 return Ok(None);
             }
+            Err(NotForwarded::Store(error)) => return Err(error),
         };
         let copies = forward.copies.map(|copies| format!("{COPIES}: {copies}\r\n")).unwrap_or_default();
         let forwarding = Forwarding { verification: forward.verification.clone(), from };
@@ -270,37 +287,29 @@ impl Outbound {
     }
 
     /// Returns the From that a message leaves with (`None` for its own), or the first closed gate.
-    fn pass(
-        &self,
-        tx: &Connection,
-        forward: Forward<'_>,
-        to: &Mailbox,
-    ) -> store::Result<Result<Option<String>, Gate>> {
-        let account = match self.parts.forwarder(tx, forward.account, to)? {
-            Ok(account) => account,
-            Err(gate) => return Ok(Err(gate)),
-        };
+    fn pass(&self, tx: &Connection, forward: Forward<'_>, to: &Mailbox) -> Result<Option<String>, NotForwarded> {
+        let account = self.parts.forwarder(tx, forward.account, to)?;
         if self.parts.config.dev || self.is_authenticated(tx, forward)? {
-            return Ok(Ok(None));
+            return Ok(None);
         }
         if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
-            return Ok(Err(Gate::Refused));
+            return Err(Gate::Refused.into());
         }
         // No address can speak for an author on whom readers disagree, and a display name next to an address of its
         // own domain would be believed.
-        let Some(author) = forward.author else { return Ok(Err(Gate::Refused)) };
+        let Some(author) = forward.author else { return Err(Gate::Refused.into()) };
         if self.is_local_author(tx, author)? || is_own_author(tx, forward, author)? {
-            return Ok(Err(Gate::Refused));
+            return Err(Gate::Refused.into());
         }
         // A From of the local domain has to pass the gates of any other sending.
         match self.parts.find_sender(tx, &account, None, forward.domain) {
             Ok(_) if forward.exact && Mailbox::parse(&forward.recipient.canonical()).is_ok() => {
-                Ok(Ok(Some(forward.recipient.canonical())))
+                Ok(Some(forward.recipient.canonical()))
             }
             // The sender chose the recipient address, or that address cannot be sent mail.
-            Ok(_) => Ok(Ok(Some(format!("{NOBODY}@{}", forward.domain)))),
-            Err(Refusal::Store(error)) => Err(error),
-            Err(_) => Ok(Err(Gate::Refused)),
+            Ok(_) => Ok(Some(format!("{NOBODY}@{}", forward.domain))),
+            Err(Refusal::Store(error)) => Err(error.into()),
+            Err(_) => Err(Gate::Refused.into()),
         }
     }
 
@@ -347,7 +356,7 @@ impl Outbound {
         let account = new.account_id;
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
-        recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
+        recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Queued, now)?;
         self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobSubject::Dispatch(dispatch), now).map(Some)
     }
 }
@@ -386,7 +395,11 @@ impl Dependencies {
     ) -> store::Result<Option<Gate>> {
         let (Some(_), Some(recipient)) = (&dispatch.route_id, recipients.first()) else { return Ok(None) };
         let Ok(to) = Mailbox::parse(&recipient.address) else { return Ok(None) };
-        Ok(self.forwarder(connection, dispatch.account_id, &to)?.err())
+        match self.forwarder(connection, dispatch.account_id, &to) {
+            Ok(_) => Ok(None),
+            Err(NotForwarded::Gate(gate)) => Ok(Some(gate)),
+            Err(NotForwarded::Store(error)) => Err(error),
+        }
     }
 
     /// Returns the account if it may forward to an address, else the first closed gate. Checked when a message
@@ -396,15 +409,15 @@ impl Dependencies {
         connection: &Connection,
         account: AccountRowId,
         to: &Mailbox,
-    ) -> store::Result<Result<Account, Gate>> {
+    ) -> Result<Account, NotForwarded> {
         let dev = self.config.dev;
         let found = accounts::find_by_row(connection, account)?.filter(|account| dev || account.email_verified);
-        let Some(found) = found else { return Ok(Err(Gate::Unverified)) };
+        let Some(found) = found else { return Err(Gate::Unverified.into()) };
         if !dev && !destinations::is_confirmed(connection, account, to)? {
-            return Ok(Err(Gate::Unproven));
+            return Err(Gate::Unproven.into());
         }
         let suppressed = suppressions::find_suppressed(connection, account, &[to.canonical()])?;
-        Ok(if suppressed.is_empty() { Ok(found) } else { Err(Gate::Suppressed) })
+        if suppressed.is_empty() { Ok(found) } else { Err(Gate::Suppressed.into()) }
     }
 }
 
@@ -426,8 +439,8 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
     };
     let dispatch = dispatches::insert(tx, &new, now)?;
     dispatches::postpone(tx, dispatch)?;
-    recipients::insert(tx, dispatch, 0, &to.to_string(), "failed", now)?;
+    recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Failed, now)?;
     let diagnostic = format!("{} {}", gate.status(), gate.sentence());
-    let standing = RecipientState { status: "failed", smtp_code: None, diagnostic: Some(&diagnostic) };
+    let standing = RecipientState { status: RecipientStatus::Failed, smtp_code: None, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, dispatch, 0, standing, now)
 }

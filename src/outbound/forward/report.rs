@@ -9,7 +9,7 @@ use super::Outbound;
 use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
-use crate::mail::report::RecipientStatus;
+use crate::mail::report::ReportedRecipient;
 use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient};
 use crate::store;
@@ -25,7 +25,7 @@ pub(crate) struct ForwardReport {
     /// The original sender that it encodes.
     pub(crate) sender: Mailbox,
     /// The status it reports.
-    pub(crate) status: RecipientStatus,
+    pub(crate) status: ReportedRecipient,
     /// Message-IDs of the enclosed message.
     pub(crate) message_ids: Vec<String>,
 }

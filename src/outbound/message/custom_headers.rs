@@ -4,10 +4,8 @@
 //! Some programs submit the complete header of a message that they used to build themselves. Fields that describe its
 //! form are generated here, so dropping them changes nothing; Date and Message-ID are used if valid.
 
-use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
-
 use super::compose::{ComposeError, check_header};
-use crate::mail::message_id;
+use crate::mail::{date, message_id};
 
 /// Returns the value to write; `None` for a field that is dropped.
 ///
@@ -19,7 +17,7 @@ pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, Compose
     }
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     if is("Date") {
-        return Ok(date(value));
+        return Ok(date::normalize(value));
     }
     if is("Message-ID") {
         return Ok(message_id::for_own_message(value));
@@ -28,17 +26,6 @@ pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, Compose
         return Ok(None);
     }
     check_header(name, value).map(|()| Some(value.to_owned()))
-}
-
-/// Returns a date in the form of RFC 5322 §3.3, in its own time zone.
-fn date(text: &str) -> Option<String> {
-    /// A zone offset is at most 23 hours and 59 minutes; jiff accepts more.
-    const LARGEST_ZONE: i32 = 86_399;
-    let date = DateTimeParser::new().parse_zoned(text.trim()).ok()?;
-    if date.offset().seconds().abs() > LARGEST_ZONE {
-        return None;
-    }
-    DateTimePrinter::new().zoned_to_string(&date).ok()
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl RateLimiter {
     }
 
     /// Returns true if there is a rate limit.
-    pub(crate) const fn is_kept(&self) -> bool {
+    pub(crate) const fn is_limited(&self) -> bool {
         self.gap.is_some()
     }
 

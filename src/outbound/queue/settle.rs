@@ -11,7 +11,9 @@ use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
+use crate::store::sending::suppressions::SuppressionReason;
 use crate::store::sending::{outbound_details, suppressions};
 use crate::store::webhooks::routes;
 use crate::webhook::events::sending;
@@ -27,11 +29,11 @@ pub(crate) struct Settled {
 
 impl Verdict {
     /// Returns the recipient status for this verdict.
-    pub(crate) const fn status(self) -> &'static str {
+    pub(crate) const fn status(self) -> RecipientStatus {
         match self {
-            Self::Sent => "sent",
-            Self::Deferred => "deferred",
-            Self::Bounced => "bounced",
+            Self::Sent => RecipientStatus::Sent,
+            Self::Deferred => RecipientStatus::Deferred,
+            Self::Bounced => RecipientStatus::Bounced,
         }
     }
 }
@@ -85,12 +87,12 @@ pub(crate) fn settle(
 /// Stores the last outcome of a forward route (contract 4.3).
 fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]) -> store::Result<()> {
     let Some(last) = settled.last() else { return Ok(()) };
-    let word = match last.outcome.verdict {
-        Verdict::Sent => "sent",
-        Verdict::Deferred => "deferred",
-        Verdict::Bounced => "failed",
+    // A route knows no bounces: for it the mail failed.
+    let status = match last.outcome.verdict {
+        Verdict::Bounced => RecipientStatus::Failed,
+        verdict => verdict.status(),
     };
-    routes::note_outcome(tx, route, word, last.outcome.code)
+    routes::note_outcome(tx, route, status.as_str(), last.outcome.code)
 }
 
 /// Raises the event of a recipient, and adds the suppression for a mailbox that does not exist.
@@ -105,7 +107,13 @@ fn raise(
         Verdict::Sent => SendingEvent::Sent,
         Verdict::Bounced => {
             if one.outcome.no_mailbox {
-                suppressions::suppress(tx, message.account_id, &one.recipient.address, "bounce", now)?;
+                suppressions::suppress(
+                    tx,
+                    message.account_id,
+                    &one.recipient.address,
+                    SuppressionReason::Bounce,
+                    now,
+                )?;
             }
             SendingEvent::Bounced { diagnostic: &one.outcome.diagnostic }
         }

@@ -13,7 +13,7 @@ use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::line::is_seven_bit;
 use crate::mail::status_code::EnhancedStatusCode;
-use crate::mail::{header_value, mime};
+use crate::mail::{date, header_value, mime};
 use crate::outbound::Outbound;
 use crate::store;
 use crate::store::messages::mail_data;
@@ -81,7 +81,7 @@ impl DeliveryReport<'_> {
             "From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\n\
              Message-ID: <{id}@{hostname}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status; boundary=\"{id}\"\r\n\r\n--{id}\r\n",
-            date = now.rfc5322(),
+            date = date::format(now),
         )
         .into_bytes();
         MimePart::new("text/plain", *text).write_part(&mut mail);
@@ -99,7 +99,7 @@ impl DeliveryReport<'_> {
 
     /// Returns the message/delivery-status part.
     fn delivery_status(&self, hostname: &str) -> String {
-        let arrival = self.arrival.rfc5322();
+        let arrival = date::format(self.arrival);
         let mut status = format!("Reporting-MTA: dns; {hostname}\r\nArrival-Date: {arrival}\r\n");
         for failure in self.failures {
             let recipient = typed_address(failure.recipient);

@@ -9,7 +9,7 @@ use super::bounce::Failure;
 use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
-use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
+use crate::mail::report::{AbuseReport, Action, Report, ReportedRecipient};
 use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::Outbound;
 use crate::outbound::queue::refusal;
@@ -17,9 +17,12 @@ use crate::outbound::queue::settle::raise_event;
 use crate::outbound::return_path::BounceTag;
 use crate::store;
 use crate::store::messages;
+use crate::store::messages::Direction;
 use crate::store::messages::MessageRow;
 use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
+use crate::store::sending::suppressions::SuppressionReason;
 use crate::store::sending::{outbound_details, suppressions};
 use crate::store::webhooks::events;
 use crate::webhook::events::sending::{PendingEvent, SendingEvent};
@@ -34,7 +37,7 @@ impl Outbound {
         report: &Report,
         now: Timestamp,
     ) -> store::Result<(Vec<PendingEvent>, Option<EnqueuedJob>)> {
-        let message = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
+        let message = messages::find(tx, &tag.message)?.filter(|row| row.direction == Direction::Outbound);
         let Some(message) = message else { return Ok((Vec::new(), None)) };
         let all = recipients::list_by_message(tx, message.id)?;
         let recipient = match tag.recipient {
@@ -71,11 +74,11 @@ impl Outbound {
 fn failure_of<'s>(
     recipient: &RecipientRow,
     all: &[RecipientRow],
-    statuses: &'s [RecipientStatus],
-) -> Option<&'s RecipientStatus> {
+    statuses: &'s [ReportedRecipient],
+) -> Option<&'s ReportedRecipient> {
     // A report may have a domain in Unicode (RFC 6533), the queue has A-labels.
     let canonical = |address: &str| Mailbox::parse(address).map(|mailbox| mailbox.canonical()).ok();
-    let names = |status: &RecipientStatus, row: &RecipientRow| {
+    let names = |status: &ReportedRecipient, row: &RecipientRow| {
         let wanted = canonical(&row.address);
         let mut named = [&status.recipient, &status.original_recipient].into_iter().flatten();
         wanted.is_some() && named.any(|name| canonical(name) == wanted)
@@ -92,20 +95,21 @@ fn bounce(
     tx: &Connection,
     message: &MessageRow,
     recipient: &RecipientRow,
-    status: &RecipientStatus,
+    status: &ReportedRecipient,
     events: &mut Vec<PendingEvent>,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
     // Only mail that a remote host accepted can come back, and only once.
-    if recipient.status != "sent" {
+    if recipient.status != RecipientStatus::Sent {
         return Ok(None);
     }
     let diagnostic = status.diagnostic.clone().or_else(|| status.status.map(|status| status.to_string()));
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
-    let standing = RecipientState { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };
+    let standing =
+        RecipientState { status: RecipientStatus::Bounced, smtp_code: status.code, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
     if refusal::report_says_no_mailbox(status.status, status.diagnostic.as_deref().unwrap_or_default()) {
-        suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
+        suppressions::suppress(tx, message.account_id, &recipient.address, SuppressionReason::Bounce, now)?;
     }
     events.extend(raise_event(
         tx,
@@ -124,7 +128,7 @@ fn complain(
     abuse: &AbuseReport,
     now: Timestamp,
 ) -> store::Result<Option<PendingEvent>> {
-    suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)?;
+    suppressions::suppress(tx, message.account_id, &recipient.address, SuppressionReason::Complaint, now)?;
     let event = SendingEvent::Complained { feedback_type: &abuse.feedback_type };
     // One event for each recipient, however many reports come.
     if events::was_raised(tx, message.id, event.event_type(), &recipient.address)? {

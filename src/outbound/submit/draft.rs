@@ -18,7 +18,7 @@ use crate::outbound::message::dkim::SignError;
 #[derive(Clone, Debug)]
 pub(crate) struct Submission {
     /// The content to compose; Message-ID and date are set here, unless its custom headers have them.
-    pub(crate) letter: Content,
+    pub(crate) content: Content,
     /// Recipients that appear in no header field.
     pub(crate) bcc: Vec<NamedMailbox>,
     /// Suppressed addresses, in canonical form.
@@ -50,7 +50,7 @@ impl Submission {
     /// Returns every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
     pub(crate) fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();
-        let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
+        let fields = self.content.to.iter().chain(&self.content.cc).chain(&self.bcc);
         fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
     }
 
@@ -79,41 +79,41 @@ impl Outbound {
             return Err(SubmissionError::Suppressed);
         }
         let id = MessageId::new(now);
-        let Submission { mut letter, metadata, scheduled_at, .. } = draft;
-        let own_id = letter.headers.extract_if(.., |(name, _)| name.eq_ignore_ascii_case("Message-ID")).last();
+        let Submission { mut content, metadata, scheduled_at, .. } = draft;
+        let own_id = content.headers.extract_if(.., |(name, _)| name.eq_ignore_ascii_case("Message-ID")).last();
         let message_id =
             own_id.map_or_else(|| format!("<{}@{}>", id.suffix(), sender.domain.name), |(_, message_id)| message_id);
-        letter.message_id.clone_from(&message_id);
-        letter.date = scheduled_at.unwrap_or(now);
+        content.message_id.clone_from(&message_id);
+        content.date = scheduled_at.unwrap_or(now);
         let keys = Arc::clone(&sender.keys);
         let made = tokio::task::spawn_blocking(move || {
-            let mut mail = compose_last(&mut letter)?;
+            let mut mail = compose_last(&mut content)?;
             let signature = keys.sign(&mail)?;
             mail.splice(..0, signature.into_bytes());
-            Ok::<_, SubmissionError>((mail, letter))
+            Ok::<_, SubmissionError>((mail, content))
         });
-        let (data, letter) = made.await.map_err(|_| SubmissionError::CutOff)??;
+        let (data, content) = made.await.map_err(|_| SubmissionError::CutOff)??;
         let shown = |one: NamedMailbox| (one.mailbox.to_string(), one.name);
         let header = |name: &str| {
-            let found = letter.headers.iter().rfind(|(known, _)| known.eq_ignore_ascii_case(name));
+            let found = content.headers.iter().rfind(|(known, _)| known.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.clone())
         };
-        let thread = header("In-Reply-To").or_else(|| letter.in_reply_to.clone());
+        let thread = header("In-Reply-To").or_else(|| content.in_reply_to.clone());
         let thread = thread.and_then(|ids| message_ids(&ids).ok()?.into_iter().next());
         Ok(SignedMessage {
             id,
             sender: sender.clone(),
             data,
-            from_addr: letter.from.mailbox.to_string(),
-            from_name: letter.from.name,
-            header_to: letter.to.into_iter().chain(letter.cc).map(shown).collect(),
+            from_addr: content.from.mailbox.to_string(),
+            from_name: content.from.name,
+            header_to: content.to.into_iter().chain(content.cc).map(shown).collect(),
             recipients,
-            subject: Some(letter.subject),
+            subject: Some(content.subject),
             thread_id: thread.or_else(|| Some(message_id.clone())),
             message_id_header: Some(message_id),
             metadata,
             scheduled: scheduled_at.map(|at| (ScheduledId::new(now), at)),
-            has_attachments: !letter.attachments.is_empty(),
+            has_attachments: !content.attachments.is_empty(),
             return_to: None,
             suppressed: Vec::new(),
         })

@@ -29,12 +29,14 @@ use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
 use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::jobs::JobSubject;
 use crate::store::messages;
+use crate::store::messages::MessageStatus;
 use crate::store::messages::attachments;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::sending::dispatches::NewDispatch;
 use crate::store::sending::outbound_details;
 use crate::store::sending::outbound_details::{NewOutbound, Submission};
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::{dispatches, recipients};
 use sender::Sender;
 
@@ -80,7 +82,7 @@ pub(crate) struct Remember {
 
 /// A message ready for the transaction; large mail data is on disk and no longer in memory.
 pub(crate) struct PersistedMessage {
-    outgoing: SignedMessage,
+    message: SignedMessage,
     raw: NewMailData,
     /// The object that holds the data, until a row refers to it.
     placed: Option<UncommittedObject>,
@@ -95,15 +97,15 @@ impl Outbound {
     /// The disk is full or fails; [`store::Error::outcome`] says whether it is certain that nothing was stored.
     pub(crate) async fn submit(
         &self,
-        outgoing: Vec<SignedMessage>,
+        messages: Vec<SignedMessage>,
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
-        let mut staged = Vec::with_capacity(outgoing.len());
-        for one in outgoing {
-            staged.push(self.persist(one, now).await?);
+        let mut persisted = Vec::with_capacity(messages.len());
+        for one in messages {
+            persisted.push(self.persist(one, now).await?);
         }
-        self.submit_persisted(staged, remember, now).await
+        self.submit_persisted(persisted, remember, now).await
     }
 
     /// Does the same as [`Outbound::submit`] for messages that were persisted one by one.
@@ -112,25 +114,25 @@ impl Outbound {
     /// The same as for [`Outbound::submit`].
     pub(crate) async fn submit_persisted(
         &self,
-        mut staged: Vec<PersistedMessage>,
+        mut persisted: Vec<PersistedMessage>,
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
-        let placed = staged.iter_mut().filter_map(|one| one.placed.take()).collect();
+        let placed = persisted.iter_mut().filter_map(|one| one.placed.take()).collect();
         let outbound = self.clone();
         let written = self.parts.db.write_naming(placed, move |tx| {
             let (parts, mut left) = (&outbound.parts, Vec::new());
-            let scheduled = staged.iter().filter(|one| one.outgoing.scheduled.is_some());
+            let scheduled = persisted.iter().filter(|one| one.message.scheduled.is_some());
             if let Some(first) = scheduled.clone().next() {
-                let account = first.outgoing.sender.account;
+                let account = first.message.sender.account;
                 parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
             }
-            for one in &staged {
-                let overhead = MESSAGE_BYTES.saturating_mul(one.outgoing.recipients.len() as u64);
+            for one in &persisted {
+                let overhead = MESSAGE_BYTES.saturating_mul(one.message.recipients.len() as u64);
                 let bytes = one.raw.size().saturating_add(overhead);
-                parts.limits.admit_bytes(tx, one.outgoing.sender.account, bytes)?;
+                parts.limits.admit_bytes(tx, one.message.sender.account, bytes)?;
                 left.extend(parts.store(tx, one, now)?);
-                left.extend(outbound.report_suppressed(tx, &one.outgoing, now)?);
+                left.extend(outbound.report_suppressed(tx, &one.message, now)?);
             }
             if let Some(remember) = remember {
                 parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
@@ -147,30 +149,26 @@ impl Outbound {
     ///
     /// # Errors
     /// The disk is full or fails.
-    pub(crate) async fn persist(
-        &self,
-        mut outgoing: SignedMessage,
-        now: Timestamp,
-    ) -> store::Result<PersistedMessage> {
-        let data = std::mem::take(&mut outgoing.data);
-        if !outgoing.has_attachments && data.len() <= mail_data::INLINE_MAX {
+    pub(crate) async fn persist(&self, mut signed: SignedMessage, now: Timestamp) -> store::Result<PersistedMessage> {
+        let data = std::mem::take(&mut signed.data);
+        if !signed.has_attachments && data.len() <= mail_data::INLINE_MAX {
             return Ok(PersistedMessage {
                 raw: NewMailData::inline(&data),
                 placed: None,
                 parts: Vec::new(),
-                outgoing,
+                message: signed,
             });
         }
-        let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
-        let kept = tokio::task::spawn_blocking(move || {
+        let (objects, id) = (self.parts.objects.clone(), signed.id.clone());
+        let writing = tokio::task::spawn_blocking(move || {
             let parts = mime::parse_without_bodies(&data).attachments;
             let mut draft = objects.create()?;
             draft.append(&data)?;
             objects.commit(draft, &id, now).map(|placed| (placed, parts))
         });
-        let (placed, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
+        let (placed, parts) = writing.await.unwrap_or(Err(store::Error::Stopped))?;
         Ok(PersistedMessage {
-            outgoing,
+            message: signed,
             raw: NewMailData::File(placed.object().clone()),
             placed: Some(placed),
             parts,
@@ -182,18 +180,18 @@ impl Outbound {
     fn report_suppressed(
         &self,
         tx: &Connection,
-        outgoing: &SignedMessage,
+        signed: &SignedMessage,
         now: Timestamp,
     ) -> store::Result<Option<EnqueuedJob>> {
-        if outgoing.suppressed.is_empty() || outgoing.return_to.is_none() {
+        if signed.suppressed.is_empty() || signed.return_to.is_none() {
             return Ok(None);
         }
-        let addresses: Vec<String> = outgoing.suppressed.iter().map(ToString::to_string).collect();
+        let addresses: Vec<String> = signed.suppressed.iter().map(ToString::to_string).collect();
         let status = EnhancedStatusCode::NOT_AUTHORIZED;
         let diagnostic = format!("{status} the recipient is suppressed");
         let failure = |recipient| Failure { recipient, code: None, status: Some(status), diagnostic: &diagnostic };
         let failures: Vec<Failure<'_>> = addresses.iter().map(|address| failure(address)).collect();
-        match messages::find(tx, &outgoing.id)? {
+        match messages::find(tx, &signed.id)? {
             Some(message) => self.report_failures(tx, &message, &failures, now),
             None => Ok(None),
         }
@@ -211,21 +209,27 @@ impl Dependencies {
     }
 
     /// Stores one message completely, as the answer confirms; returns its jobs.
-    fn store(&self, tx: &Connection, staged: &PersistedMessage, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
-        let outgoing = &staged.outgoing;
-        let sender = &outgoing.sender;
-        let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
-        let first = self.bounce_address(&outgoing.id, 0, sender);
-        let mail_data_id = mail_data::insert(tx, &staged.raw, now)?;
-        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, mail_data_id), now)?;
-        add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
-        attachments::insert_all(tx, message, &staged.parts)?;
-        let beside = outgoing.details();
+    fn store(
+        &self,
+        tx: &Connection,
+        persisted: &PersistedMessage,
+        now: Timestamp,
+    ) -> store::Result<Vec<EnqueuedJob>> {
+        let signed = &persisted.message;
+        let sender = &signed.sender;
+        let status = if signed.scheduled.is_some() { RecipientStatus::Scheduled } else { RecipientStatus::Queued };
+        let first = self.bounce_address(&signed.id, 0, sender);
+        let mail_data_id = mail_data::insert(tx, &persisted.raw, now)?;
+        let message =
+            outbound_details::insert_message(tx, &signed.row(persisted, status.into(), first, mail_data_id), now)?;
+        add_deliveries(tx, sender.account, message, signed.recipients.len())?;
+        attachments::insert_all(tx, message, &persisted.parts)?;
+        let beside = signed.details();
         if !beside.is_empty() {
             outbound_details::insert(tx, message, &beside)?;
         }
         let mut left = Vec::new();
-        for (place, mailbox) in outgoing.recipients.iter().enumerate() {
+        for (place, mailbox) in signed.recipients.iter().enumerate() {
             let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
             let new = NewDispatch {
                 account_id: sender.account,
@@ -233,19 +237,19 @@ impl Dependencies {
                 route_id: None,
                 sending_domain: &sender.domain.name,
                 domain,
-                reverse_path: &self.bounce_address(&outgoing.id, place, sender),
+                reverse_path: &self.bounce_address(&signed.id, place, sender),
                 prefix: "",
                 mail_data_id,
                 forwarding: None,
             };
             let dispatch = dispatches::insert(tx, &new, now)?;
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
-            if outgoing.scheduled.is_none() {
+            if signed.scheduled.is_none() {
                 let flow = Flow::new(&lane, sender.account);
                 left.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
             }
         }
-        if let Some((_, at)) = &outgoing.scheduled {
+        if let Some((_, at)) = &signed.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
             store::jobs::insert(tx, &flow, JobSubject::ScheduledSend(message), *at)?;
             left.push(EnqueuedJob::waiting(&self.jobs, &flow, *at));
@@ -277,8 +281,8 @@ pub(super) fn relay_lane(relay: &Smarthost) -> String {
 impl SignedMessage {
     fn row(
         &self,
-        staged: &PersistedMessage,
-        status: &'static str,
+        persisted: &PersistedMessage,
+        status: MessageStatus,
         mail_from: String,
         mail_data_id: MailDataRowId,
     ) -> NewOutbound {
@@ -297,8 +301,8 @@ impl SignedMessage {
             subject: self.subject.clone(),
             message_id_header: self.message_id_header.clone(),
             thread_id: self.thread_id.clone(),
-            attachment_count: staged.parts.len(),
-            size: staged.raw.size(),
+            attachment_count: persisted.parts.len(),
+            size: persisted.raw.size(),
             mail_data_id,
         }
     }

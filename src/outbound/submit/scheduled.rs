@@ -13,10 +13,12 @@ use crate::outbound::{Dependencies, Outbound};
 use crate::store;
 use crate::store::accounts;
 use crate::store::jobs::{self, JobSubject};
+use crate::store::messages::MessageStatus;
 use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientStatus;
 use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 
@@ -35,6 +37,8 @@ pub(crate) enum CancelError {
     #[error(transparent)]
     Store(#[from] store::Error),
 }
+
+store::transaction_error!(CancelError);
 
 /// Releases scheduled messages; handles the jobs of that kind.
 pub(crate) struct ScheduledSends {
@@ -60,7 +64,7 @@ impl Dependencies {
     /// Releases a scheduled message if it still passes the gates; returns the flows to wake.
     fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
-        if row.status != "scheduled" {
+        if row.status != MessageStatus::Scheduled {
             return Ok(Vec::new());
         }
         match self.gate(tx, &row) {
@@ -76,11 +80,14 @@ impl Dependencies {
         let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
         for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
-            let standing =
-                RecipientState { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
+            let standing = RecipientState {
+                status: RecipientStatus::Failed,
+                smtp_code: None,
+                diagnostic: Some("the recipient is suppressed"),
+            };
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
         }
-        recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
+        recipients::set_status_of_message(tx, message, RecipientStatus::Scheduled, RecipientStatus::Queued, now)?;
         let mut flows = Vec::new();
         for dispatch in dispatches::list_by_message(tx, message)? {
             let left = recipients::list(tx, dispatch.id)?;
@@ -119,12 +126,12 @@ impl Dependencies {
 
 /// Fails a message for a local reason.
 fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::Result<()> {
-    recipients::set_status_of_message(tx, row.id, "scheduled", "failed", now)?;
+    recipients::set_status_of_message(tx, row.id, RecipientStatus::Scheduled, RecipientStatus::Failed, now)?;
     for dispatch in dispatches::list_by_message(tx, row.id)? {
         dispatches::finish(tx, &dispatch)?;
     }
     outbound_details::set_failure(tx, row.id, why)?;
-    outbound_details::set_send_status(tx, row.id, "failed")
+    outbound_details::set_send_status(tx, row.id, MessageStatus::Failed)
 }
 
 impl Outbound {
@@ -139,28 +146,34 @@ impl Outbound {
         id: ScheduledId,
         now: Timestamp,
     ) -> Result<(), CancelError> {
-        let canceled = self.parts.db.write_removal(move |tx| {
+        let canceled = self.parts.db.try_write_removal(move |tx| {
             let message = outbound_details::find_scheduled(tx, &id)?;
             let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
             let Some(row) = row.filter(|row| row.account_id == account) else {
-                return Ok(Err(CancelError::NotFound));
+                return Err(CancelError::NotFound);
             };
             if scope.is_some_and(|only| row.domain_id != Some(only)) {
-                return Ok(Err(CancelError::KeyScope));
+                return Err(CancelError::KeyScope);
             }
-            match row.status.as_str() {
-                "canceled" => return Ok(Ok(())),
-                "scheduled" => {}
-                _ => return Ok(Err(CancelError::AlreadySent)),
+            match row.status {
+                MessageStatus::Canceled => return Ok(()),
+                MessageStatus::Scheduled => {}
+                _ => return Err(CancelError::AlreadySent),
             }
             jobs::delete_by_subject(tx, JobSubject::ScheduledSend(row.id))?;
-            recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
+            recipients::set_status_of_message(
+                tx,
+                row.id,
+                RecipientStatus::Scheduled,
+                RecipientStatus::Canceled,
+                now,
+            )?;
             for dispatch in dispatches::list_by_message(tx, row.id)? {
                 dispatches::finish(tx, &dispatch)?;
             }
-            outbound_details::set_send_status(tx, row.id, "canceled")?;
-            Ok(Ok(()))
+            outbound_details::set_send_status(tx, row.id, MessageStatus::Canceled)?;
+            Ok(())
         });
-        canceled.await?
+        canceled.await
     }
 }

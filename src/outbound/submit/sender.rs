@@ -1,9 +1,8 @@
 //! Permission to send from a domain, and the keys that sign for it (contract 8.1, the gates).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::store::Connection;
+use moka::sync::Cache;
 
 use crate::clock::Timestamp;
 use crate::domain::keys::{KeyError, PURPOSE};
@@ -13,21 +12,26 @@ use crate::id::{AccountRowId, DomainId, DomainRowId};
 use crate::mail::address::Domain;
 use crate::outbound::Outbound;
 use crate::outbound::message::dkim::DomainKeys;
-use crate::store;
 use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
 use crate::store::accounts::{dkim_keys, dns_checks};
 use crate::store::sending::suppressions;
+use crate::store::{self, Connection};
 
-/// Limit of domains with cached keys; beyond it the cache is cleared.
-const REMEMBERED: usize = 1_000;
+/// Limit of domains with cached keys.
+const MAX_CACHED: u64 = 1_000;
 
 /// Parsed keys of domains, cached because parsing one takes as long as a signature.
-#[derive(Default)]
 pub(crate) struct KeyCache {
     /// By domain, and by whether Ed25519 signs too.
-    keys: Mutex<HashMap<(DomainId, bool), Arc<DomainKeys>>>,
+    keys: Cache<(DomainId, bool), Arc<DomainKeys>>,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self { keys: Cache::new(MAX_CACHED) }
+    }
 }
 
 /// An account and the domain that it may send from.
@@ -80,7 +84,7 @@ impl Outbound {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
                 made.map_err(|error| match error {
                     DomainError::Store(error) => error,
-                    DomainError::Keys(KeyError::Crowded(_)) => store::Error::Busy,
+                    DomainError::Keys(KeyError::Busy(_)) => store::Error::Busy,
                     error => {
                         tracing::error!(%error, "the keys of a domain could not be made");
                         store::Error::Corrupt("DKIM key")
@@ -175,26 +179,22 @@ impl crate::outbound::Dependencies {
         connection: &Connection,
         domain: &DomainRow,
     ) -> store::Result<Option<Arc<DomainKeys>>> {
-        let both = dns_checks::is_ok(connection, domain.id, "dkim_ed25519")?;
-        let place = (domain.public_id.clone(), both);
-        let mut known = self.keys.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keys) = known.get(&place) {
-            return Ok(Some(Arc::clone(keys)));
+        let both = dns_checks::is_ok(connection, domain.id, dns_checks::Kind::DkimEd25519)?;
+        let cache_key = (domain.public_id.clone(), both);
+        if let Some(keys) = self.keys.keys.get(&cache_key) {
+            return Ok(Some(keys));
         }
-        let private = |algorithm: &str| {
+        let private = |algorithm| {
             let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
             let open = |sealed: Vec<u8>| self.secrets.open_sealed(PURPOSE, &sealed);
             sealed.map(open).transpose().map_err(|_| store::Error::Corrupt("DKIM key"))
         };
-        let Some(rsa) = private("rsa")? else { return Ok(None) };
-        let ed25519 = if both { private("ed25519")? } else { None };
+        let Some(rsa) = private(dkim_keys::Algorithm::Rsa)? else { return Ok(None) };
+        let ed25519 = if both { private(dkim_keys::Algorithm::Ed25519)? } else { None };
         let keys =
             DomainKeys::new(&domain.name, &rsa, ed25519.as_deref()).map_err(|_| store::Error::Corrupt("DKIM key"))?;
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
         let keys = Arc::new(keys);
-        known.insert(place, Arc::clone(&keys));
+        self.keys.keys.insert(cache_key, Arc::clone(&keys));
         Ok(Some(keys))
     }
 }

@@ -9,7 +9,7 @@ use crate::id::{DomainRowId, MessageId};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
-use crate::mail::{header_value, message_id};
+use crate::mail::{date, header_value, message_id};
 use crate::outbound::Outbound;
 use crate::outbound::message::compose;
 use crate::store;
@@ -118,11 +118,11 @@ impl Outbound {
             Some(_) => Some(author.clone()),
         };
         let id = MessageId::new(now);
-        let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
+        let new_message_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
             let mut completed =
-                complete(data, mail, &fresh_id, sender_field, now).ok_or(SmtpSubmissionError::Message)?;
+                complete(data, mail, &new_message_id, sender_field, now).ok_or(SmtpSubmissionError::Message)?;
             let signature = keys.sign(&completed.data).map_err(|_| SmtpSubmissionError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
             Ok::<_, SmtpSubmissionError>(completed)
@@ -131,7 +131,7 @@ impl Outbound {
         let from_name = mail.header_from.first().and_then(|from| from.name.clone());
         let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
         let header_to = mail.header_to.iter().chain(&mail.header_cc).map(|to| (to.address.clone(), to.name.clone()));
-        let outgoing = SignedMessage {
+        let signed = SignedMessage {
             id: id.clone(),
             has_attachments: !mail.attachments.is_empty(),
             sender,
@@ -148,7 +148,7 @@ impl Outbound {
             return_to,
             suppressed,
         };
-        self.submit(vec![outgoing], None, now).await?;
+        self.submit(vec![signed], None, now).await?;
         Ok(id)
     }
 }
@@ -157,7 +157,7 @@ impl Outbound {
 fn complete(
     mut data: Vec<u8>,
     mut mail: Mail,
-    fresh_id: &str,
+    new_message_id: &str,
     sender: Option<NamedMailbox>,
     now: Timestamp,
 ) -> Option<CompletedMessage> {
@@ -171,10 +171,10 @@ fn complete(
     {
         mail.message_id = None;
     }
-    let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
+    let (header, body) = completed_header(&data, &mail, new_message_id, sender, now)?;
     // Replaced in place, as the body may be large.
     data.splice(..body, header);
-    let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
+    let message_id = mail.message_id.clone().unwrap_or_else(|| new_message_id.to_owned());
     Some(CompletedMessage { data, mail, message_id })
 }
 
@@ -182,14 +182,14 @@ fn complete(
 fn completed_header(
     data: &[u8],
     mail: &Mail,
-    fresh_id: &str,
+    new_message_id: &str,
     sender: Option<NamedMailbox>,
     now: Timestamp,
 ) -> Option<(Vec<u8>, usize)> {
     let limits = Limits::default();
     let mut fields = Fields::new(data, 0, &limits);
     let mut seen: Vec<&[u8]> = Vec::new();
-    let mut kept = Vec::new();
+    let mut retained = Vec::new();
     let (mut date, mut message_id) = (false, false);
     let mut start = 0;
     while let Some(field) = fields.next(|_| false) {
@@ -217,20 +217,20 @@ fn completed_header(
         if field.is("Message-ID") && mail.message_id.is_none() {
             continue;
         }
-        kept.extend_from_slice(whole);
+        retained.extend_from_slice(whole);
     }
-    let mut header = Vec::with_capacity(kept.len() + 256);
+    let mut header = Vec::with_capacity(retained.len() + 256);
     if !date {
-        header.extend_from_slice(format!("Date: {}\r\n", now.rfc5322()).as_bytes());
+        header.extend_from_slice(format!("Date: {}\r\n", date::format(now)).as_bytes());
     }
     if !message_id {
-        header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
+        header.extend_from_slice(format!("Message-ID: {new_message_id}\r\n").as_bytes());
     }
     if let Some(sender) = sender {
         // Written anew, so that every reader finds the value that was checked.
         header.extend_from_slice(header_value::mailboxes_field("Sender", [&sender]).ok()?.as_bytes());
     }
-    header.extend_from_slice(&kept);
+    header.extend_from_slice(&retained);
     header.extend_from_slice(b"\r\n");
     Some((header, fields.body_offset().min(data.len())))
 }

@@ -37,9 +37,6 @@ use progress::Progress;
 use reach::{Candidate, Left, Reached};
 use tls::ClientTls;
 
-/// Limit of a transcript, in octets.
-pub const MAX_TRANSCRIPT: usize = 16 * 1024;
-
 /// Recipients per transaction: the number that every host has to accept (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
 
@@ -50,7 +47,7 @@ pub struct Transport {
     tls: ClientTls,
     hosts: MxResolver,
     pool: Arc<Pool>,
-    peers: Arc<RemoteHosts>,
+    remote_hosts: Arc<RemoteHosts>,
 }
 
 /// Parameters of sessions with a destination, in addition to those of each host.
@@ -88,14 +85,14 @@ struct Connection {
 impl Transport {
     /// Creates a transport that greets as `helo`.
     pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: MxResolver) -> Self {
-        let peers = Arc::new(RemoteHosts::new(Jobs::default(), Clock::System));
-        Self { helo, timeouts, tls, hosts, pool: Arc::default(), peers }
+        let remote_hosts = Arc::new(RemoteHosts::new(Jobs::default(), Clock::System));
+        Self { helo, timeouts, tls, hosts, pool: Arc::default(), remote_hosts }
     }
 
     /// Sets the jobs whose flows are woken when a host has a free connection slot.
     #[must_use]
     pub fn waking(self, jobs: Jobs, clock: Clock) -> Self {
-        Self { peers: Arc::new(RemoteHosts::new(jobs, clock)), ..self }
+        Self { remote_hosts: Arc::new(RemoteHosts::new(jobs, clock)), ..self }
     }
 
     /// Delivers the mail of a flow to its destination.
@@ -158,8 +155,8 @@ impl Transport {
         for (domain, done) in done {
             let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
             places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
-            whole.transcript.append(&done.receipt.transcript);
-            whole.receipt = SessionRecord { transcript: String::new(), ..done.receipt };
+            whole.transcript.append(&done.record.transcript);
+            whole.record = SessionRecord { transcript: String::new(), ..done.record };
         }
         DeliveryResult { wait, ..whole.finish() }
     }
@@ -193,16 +190,16 @@ impl Transport {
         }
         let mut transcript = progress.transcript;
         let mut done = self.transmit_large(flow, parcel, now).await;
-        transcript.append(&done.receipt.transcript);
-        done.receipt.transcript = transcript.text();
+        transcript.append(&done.record.transcript);
+        done.record.transcript = transcript.text();
         done
     }
 
     /// Returns the result, or the wait of the flow when nothing could be tried.
     fn finish(&self, progress: Progress, flow: &Flow) -> DeliveryResult {
         let wait = progress.waits().then(|| {
-            let addresses: Vec<SocketAddr> = progress.passed_over.iter().map(|(address, _)| *address).collect();
-            self.peers.wait(&addresses, flow)
+            let addresses: Vec<SocketAddr> = progress.skipped.iter().map(|(address, _)| *address).collect();
+            self.remote_hosts.wait(&addresses, flow)
         });
         DeliveryResult { wait, ..progress.finish() }
     }
@@ -230,7 +227,7 @@ impl Transport {
     /// Groups hosts by preference; those without any address that answered recently come last (RFC 5321 §4.5.4.1).
     fn in_order<'h>(&self, hosts: &'h [Host]) -> Vec<&'h [Host]> {
         let mut groups: Vec<&[Host]> = hosts.chunk_by(|one, next| one.preference == next.preference).collect();
-        let is_demoted = |address: &SocketAddr| self.peers.is_demoted(*address);
+        let is_demoted = |address: &SocketAddr| self.remote_hosts.is_demoted(*address);
         groups.sort_by_key(|hosts| hosts.iter().flat_map(|host| &host.addresses).all(is_demoted));
         groups
     }
@@ -245,8 +242,8 @@ impl Transport {
         access: ConnectParams<'_>,
         progress: &mut Progress,
     ) {
-        let (candidate, mut kept, mut connection) = match reached {
-            Reached::Kept(candidate, connection) => (candidate, true, *connection),
+        let (candidate, mut reused, mut connection) = match reached {
+            Reached::Idle(candidate, connection) => (candidate, true, *connection),
             Reached::New(candidate, stream, permit) => {
                 let greeting = if left.has_others() { self.timeouts.greeting } else { self.timeouts.command };
                 match self.open(candidate, (stream, permit), greeting, access, progress).await {
@@ -256,9 +253,9 @@ impl Transport {
             }
         };
         loop {
-            match self.use_connection(connection, kept, candidate, parcel, access, progress).await {
+            match self.use_connection(connection, reused, candidate, parcel, access, progress).await {
                 Used::Up => return,
-                Used::Ready(next) => (connection, kept) = (*next, true),
+                Used::Ready(next) => (connection, reused) = (*next, true),
                 Used::Closed(candidate, permit) => return left.again(candidate, permit),
             }
         }
@@ -278,7 +275,7 @@ impl Transport {
         let mut plain = false;
         loop {
             let never = plain || host.tls == TlsRule::Never;
-            let opening = ConnectOptions {
+            let options = ConnectOptions {
                 helo: &self.helo,
                 timeouts: self.timeouts,
                 deadline: progress.deadline,
@@ -289,7 +286,7 @@ impl Transport {
                 guard: access.guard,
             };
             let opened = match connected {
-                Ok(stream) => Session::open(stream, host, address, &opening).await,
+                Ok(stream) => Session::open(stream, host, address, &options).await,
                 Err(fault) => Err((fault, Transcript::default())),
             };
             let (fault, transcript) = match opened {
@@ -298,7 +295,7 @@ impl Transport {
             };
             progress.transcript.append(&transcript.text());
             if progress.failed(host, address, &fault) || fault == SessionError::Timeout(client::GREETING) {
-                self.peers.demote(address);
+                self.remote_hosts.demote(address);
             }
             let tls_failed = matches!(fault, SessionError::Tls(_));
             // Opportunistic: plain text is better than no delivery, and is tried once (RFC 7435 §3).
@@ -324,11 +321,11 @@ impl Transport {
         client::connect(address, self.hosts.source(&host.name, address), until).await
     }
 
-    /// Runs one transaction. A kept session that the host has closed meanwhile does not count.
+    /// Runs one transaction. A reused session that the host has closed meanwhile does not count.
     async fn use_connection<'h>(
         &self,
         connection: Connection,
-        kept: bool,
+        reused: bool,
         candidate: Candidate<'h>,
         parcel: &DeliveryRequest,
         access: ConnectParams<'_>,
@@ -345,8 +342,8 @@ impl Transport {
         open.truncate(MAX_RECIPIENTS);
         let recipients: Vec<Mailbox> =
             open.iter().filter_map(|place| parcel.recipients.get(*place)).cloned().collect();
-        session.transcript = if kept { Transcript::default() } else { std::mem::take(&mut session.transcript) };
-        if kept {
+        session.transcript = if reused { Transcript::default() } else { std::mem::take(&mut session.transcript) };
+        if reused {
             session.transcript.note(&format!("{} [{address}], a session that was kept", host.name));
         }
         let mut ended = session.send(parcel, &recipients, progress.deadline).await;
@@ -354,7 +351,7 @@ impl Transport {
             ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.reclassified(source))).collect();
         }
         let undecided = ended.outcomes.iter().flatten().all(|outcome| outcome.code.is_none());
-        if kept
+        if reused
             && undecided
             && !ended.data_sent
             && matches!(ended.error, Some(SessionError::Connection(_) | SessionError::Refused(_)))
@@ -363,14 +360,14 @@ impl Transport {
         }
         let (reusable, of_host) = (ended.reusable, said_of_host(&ended, host, source));
         progress.transcript.append(&session.transcript.text());
-        progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
+        progress.record.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
         let wants_ipv4 = progress.take(&open, ended, host, address);
         let takes_more = !wants_ipv4 && matches!(of_host, Some(Ok(())));
         let reusable = reusable && takes_more && !without_tls && !session.refuses_tls;
         if wants_ipv4 {
             // The host would refuse any other message as well.
             permit.failed(&progress.last_error_text());
-            self.peers.demote(address);
+            self.remote_hosts.demote(address);
         } else {
             match of_host {
                 Some(Ok(())) => permit.succeeded(),

@@ -116,13 +116,13 @@ impl MxResolver {
             Some(sts) => sts.lookup(name, now).await,
             None => PolicyLookup::None,
         };
-        let mut trouble = None;
+        let mut failure = None;
         let allowed: Vec<&(u16, String)> = match &policy {
             PolicyLookup::Enforced(policy) => names.names.iter().filter(|(_, host)| policy.covers(host)).collect(),
             PolicyLookup::None => names.names.iter().collect(),
         };
         if allowed.len() < names.names.len() {
-            trouble = Some(unroutable(
+            failure = Some(unroutable(
                 EnhancedStatusCode::TRANSIENT_CRYPTOGRAPHIC_FAILURE,
                 format!("the MTA-STS policy of {name} does not allow its mail hosts"),
             ));
@@ -140,12 +140,12 @@ impl MxResolver {
                     room = room.saturating_sub(host.addresses.len());
                     hosts.push(host);
                 }
-                Err(unroutable) => trouble = Some(prefer_transient(trouble, unroutable)),
+                Err(unroutable) => failure = Some(prefer_transient(failure, unroutable)),
             }
         }
         hosts.retain(|host| !host.addresses.is_empty());
         if hosts.is_empty() {
-            Err(trouble.unwrap_or_else(|| unroutable(EnhancedStatusCode::TRANSIENT_ROUTING, "no mail host")))
+            Err(failure.unwrap_or_else(|| unroutable(EnhancedStatusCode::TRANSIENT_ROUTING, "no mail host")))
         } else {
             Ok(hosts)
         }

@@ -14,10 +14,10 @@ use crate::outbound::{DeliveryRequest, DeliveryResult, Host, Outcome, SessionRec
 /// The state of a delivery request: outcomes so far, session record and transcript.
 pub(super) struct Progress {
     pub(crate) outcomes: Vec<Option<Outcome>>,
-    pub(crate) receipt: SessionRecord,
+    pub(crate) record: SessionRecord,
     pub(crate) transcript: Transcript,
     /// The last failure, used for recipients without a verdict.
-    trouble: Option<Outcome>,
+    last_error: Option<Outcome>,
     /// Mail data was sent and not answered: no other host is tried in this attempt.
     stop: bool,
     /// End of the attempt, however far it came.
@@ -25,7 +25,7 @@ pub(super) struct Progress {
     /// True once a host was tried.
     pub(crate) tried: bool,
     /// Addresses that were not tried because their host was paused or full.
-    pub(crate) passed_over: Vec<(SocketAddr, Denied)>,
+    pub(crate) skipped: Vec<(SocketAddr, Denied)>,
     /// True if one of the hosts has an IPv4 address.
     pub(crate) has_ipv4: bool,
     /// True if our IPv6 address was refused for its missing reverse DNS name, so other IPv6 addresses are not tried.
@@ -36,13 +36,13 @@ impl Progress {
     pub(super) fn of(parcel: &DeliveryRequest, time: Duration) -> Self {
         Self {
             outcomes: vec![None; parcel.recipients.len()],
-            receipt: SessionRecord::default(),
+            record: SessionRecord::default(),
             transcript: Transcript::default(),
-            trouble: None,
+            last_error: None,
             stop: false,
             deadline: Instant::now() + time,
             tried: false,
-            passed_over: Vec::new(),
+            skipped: Vec::new(),
             has_ipv4: false,
             only_ipv4: false,
         }
@@ -66,13 +66,13 @@ impl Progress {
     /// Returns true if one of the hosts accepts mail but has no free connection slot.
     pub(super) fn is_full(&self) -> bool {
         let of_use = |address: &SocketAddr| !self.only_ipv4 || address.is_ipv4();
-        self.passed_over.iter().any(|(address, denied)| *denied == Denied::Full && of_use(address))
+        self.skipped.iter().any(|(address, denied)| *denied == Denied::Full && of_use(address))
     }
 
     /// Returns true if nothing was decided and the skipped hosts should be waited for: every remaining host is
     /// paused, or one of them is full.
     pub(super) fn waits(&self) -> bool {
-        self.is_untouched() && (self.is_full() || (!self.tried && !self.passed_over.is_empty()))
+        self.is_untouched() && (self.is_full() || (!self.tried && !self.skipped.is_empty()))
     }
 
     /// Records a host that could not be connected to.
@@ -84,13 +84,13 @@ impl Progress {
     /// Records a host that refused or broke off a session. Returns true if it refused because our IPv6 address has no
     /// reverse DNS name.
     pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) -> bool {
-        let trouble = fault.outcome(&host.name);
+        let failure = fault.outcome(&host.name);
         if fault.is_local() {
             // The host itself was not reached, so the replies of others are more informative.
-            self.trouble.get_or_insert(trouble);
+            self.last_error.get_or_insert(failure);
             return false;
         }
-        self.trouble = Some(trouble);
+        self.last_error = Some(failure);
         self.tried_at(host, address);
         let wants_ipv4 = matches!(fault, SessionError::Refused(reply) if self.wants_ipv4(address, &reply.text()));
         self.only_ipv4 |= wants_ipv4;
@@ -99,8 +99,8 @@ impl Progress {
 
     fn tried_at(&mut self, host: &Host, address: SocketAddr) {
         self.tried = true;
-        self.receipt.host = Some(host.name.clone());
-        self.receipt.address = Some(address);
+        self.record.host = Some(host.name.clone());
+        self.record.address = Some(address);
     }
 
     /// Stores the outcomes of a transaction. Returns true if this address refused a recipient because our IPv6
@@ -120,7 +120,7 @@ impl Progress {
             let outcome = match refused {
                 Some(refused) if self.wants_ipv4(address, &refused.diagnostic) => {
                     wants_ipv4 = true;
-                    self.trouble = Some(Outcome { verdict: Verdict::Deferred, ..refused.clone() });
+                    self.last_error = Some(Outcome { verdict: Verdict::Deferred, ..refused.clone() });
                     None
                 }
                 _ => outcome,
@@ -140,7 +140,7 @@ impl Progress {
 
     /// Returns the last failure as a sentence.
     pub(super) fn last_error_text(&self) -> String {
-        self.trouble.as_ref().map(|trouble| trouble.diagnostic.clone()).unwrap_or_default()
+        self.last_error.as_ref().map(|failure| failure.diagnostic.clone()).unwrap_or_default()
     }
 
     /// Returns true if a refusal is about the reverse DNS name of our IPv6 address, so that IPv4 may work.
@@ -154,20 +154,20 @@ impl Progress {
         if outcome.verdict == Verdict::Bounced {
             self.outcomes.fill(Some(outcome));
         } else {
-            self.trouble = Some(outcome);
+            self.last_error = Some(outcome);
         }
         self
     }
 
     pub(super) fn finish(self) -> DeliveryResult {
-        let (status, untried) = if self.passed_over.is_empty() {
+        let (status, untried) = if self.skipped.is_empty() {
             (EnhancedStatusCode::TRANSIENT_ROUTING, "no host could be tried")
         } else {
             (EnhancedStatusCode::CONGESTION, "the mail hosts take no more connections at the moment")
         };
-        let rest = self.trouble.unwrap_or_else(|| Outcome::without_reply(status, untried));
+        let rest = self.last_error.unwrap_or_else(|| Outcome::without_reply(status, untried));
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
-        let receipt = SessionRecord { transcript: self.transcript.text(), ..self.receipt };
-        DeliveryResult { outcomes, receipt, wait: None }
+        let record = SessionRecord { transcript: self.transcript.text(), ..self.record };
+        DeliveryResult { outcomes, record, wait: None }
     }
 }

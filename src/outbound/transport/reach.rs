@@ -40,7 +40,7 @@ pub(super) struct Left<'h> {
 /// An address that was reached.
 pub(super) enum Reached<'h> {
     /// By an idle session.
-    Kept(Candidate<'h>, Box<Connection>),
+    Idle(Candidate<'h>, Box<Connection>),
     /// By a new connection.
     New(Candidate<'h>, TcpStream, Permit),
 }
@@ -80,24 +80,24 @@ impl Transport {
             left.admitted.take_if(|(candidate, _)| !candidate.address.is_ipv4());
         }
         if left.admitted.is_none()
-            && let Some(kept) = self.take_kept(&mut left.candidates, access)
+            && let Some(idle_session) = self.take_idle(&mut left.candidates, access)
         {
-            return Some(kept);
+            return Some(idle_session);
         }
-        left.candidates.sort_by_key(|candidate| self.peers.is_demoted(candidate.address));
+        left.candidates.sort_by_key(|candidate| self.remote_hosts.is_demoted(candidate.address));
         self.race(left, access, progress).await
     }
 
-    fn take_kept<'h>(&self, left: &mut Vec<Candidate<'h>>, access: ConnectParams<'_>) -> Option<Reached<'h>> {
+    fn take_idle<'h>(&self, left: &mut Vec<Candidate<'h>>, access: ConnectParams<'_>) -> Option<Reached<'h>> {
         for (at, candidate) in left.iter().enumerate() {
             let key = Key::new(candidate.host, candidate.address, access.auth.map(|(user, _)| user));
             // A slot is requested only once there is a good session to use it, because it may be a turn that was
             // waited for.
             let Some(idle) = self.pool.take(&key) else { continue };
-            match self.peers.admit(candidate.address, access.flow, access.width) {
+            match self.remote_hosts.admit(candidate.address, access.flow, access.width) {
                 Ok(permit) => {
                     let connection = Connection { session: idle.into_session(), permit, without_tls: false };
-                    return Some(Reached::Kept(left.remove(at), Box::new(connection)));
+                    return Some(Reached::Idle(left.remove(at), Box::new(connection)));
                 }
                 Err(_) => self.pool.put_back(key, idle),
             }
@@ -134,7 +134,7 @@ impl Transport {
             match connected {
                 Ok(stream) => {
                     let begins = begun.iter().map(|(slow, began)| (slow.address, *began));
-                    unanswered(begins, Instant::now()).for_each(|slow| self.peers.demote(slow));
+                    unanswered(begins, Instant::now()).for_each(|slow| self.remote_hosts.demote(slow));
                     left.candidates.extend(begun.into_iter().map(|(candidate, _)| candidate));
                     return Some(Reached::New(candidate, stream, permit));
                 }
@@ -142,7 +142,7 @@ impl Transport {
                     if !fault.is_local() {
                         permit.failed(&fault.diagnostic(&candidate.host.name));
                         unanswered([(candidate.address, began)].into_iter(), Instant::now())
-                            .for_each(|silent| self.peers.demote(silent));
+                            .for_each(|silent| self.remote_hosts.demote(silent));
                     }
                     progress.note_unreached(candidate.host, candidate.address, &fault);
                 }
@@ -159,9 +159,9 @@ impl Transport {
     ) -> Option<(Candidate<'h>, Permit)> {
         while !left.candidates.is_empty() {
             let candidate = left.candidates.remove(0);
-            match self.peers.admit(candidate.address, access.flow, access.width) {
+            match self.remote_hosts.admit(candidate.address, access.flow, access.width) {
                 Ok(permit) => return Some((candidate, permit)),
-                Err(denied) => progress.passed_over.push((candidate.address, denied)),
+                Err(denied) => progress.skipped.push((candidate.address, denied)),
             }
         }
         None
@@ -172,8 +172,8 @@ impl Transport {
     async fn make_room(&self, address: SocketAddr, width: usize) {
         let making = async {
             loop {
-                let ended = self.peers.session_ended();
-                if !self.peers.is_over(address, width) {
+                let ended = self.remote_hosts.session_ended();
+                if !self.remote_hosts.is_over(address, width) {
                     return;
                 }
                 if !self.pool.make_room(address).await {

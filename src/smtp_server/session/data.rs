@@ -145,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(data) => data,
             Err(error) => {
                 tracing::warn!(%error, "mail data could not be written and was refused");
-                return if error.is_full() { Reply::STORAGE_FULL } else { Reply::STORAGE_TROUBLE };
+                return if error.is_full() { Reply::STORAGE_FULL } else { Reply::STORAGE_FAILURE };
             }
         };
         if let Some(caller) = self.caller.clone() {
@@ -156,12 +156,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Accepted::Submitted(_) => None,
         });
         match self.shared.inbound.receive(&self.peer, envelope, data).await {
-            Ok(receipt) => Reply::accepted(&receipt.id),
+            Ok(accepted) => Reply::accepted(&accepted.id),
             Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
             Err(ReceiveError::AccountFull) => Reply::MAILBOX_FULL,
             Err(ReceiveError::NotAReport) => Reply::NOT_A_REPORT,
             Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
-            Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
+            Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_FAILURE,
         }
     }
 }

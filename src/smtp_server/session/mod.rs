@@ -216,8 +216,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Sends the greeting, after the TLS handshake on an implicit-TLS port.
     async fn greet(&mut self) -> Result<(), End> {
-        if let (Role::Submission(door), Some(acceptor)) = (&self.shared.role, &self.shared.tls)
-            && door.implicit_tls
+        if let (Role::Submission(role), Some(acceptor)) = (&self.shared.role, &self.shared.tls)
+            && role.implicit_tls
         {
             let acceptor = acceptor.clone();
             Box::pin(self.handshake(&acceptor)).await?;
@@ -363,7 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             RecipientRefusal::DomainPending => Reply::DOMAIN_PENDING,
             RecipientRefusal::AccountFull => Reply::MAILBOX_FULL,
             RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
-            RecipientRefusal::Unavailable => Reply::STORAGE_TROUBLE,
+            RecipientRefusal::Unavailable => Reply::STORAGE_FAILURE,
         };
         self.reply(&reply);
         self.refused += usize::from(reply.is_permanent_failure());

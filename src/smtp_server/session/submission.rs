@@ -78,20 +78,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Checks before MAIL that the key is still valid; it may have been revoked, or its account changed, since AUTH.
     pub(super) async fn check_caller(&mut self) -> Result<(), Reply> {
-        let Role::Submission(door) = &self.shared.role else { return Err(Reply::NOT_IMPLEMENTED) };
+        let Role::Submission(role) = &self.shared.role else { return Err(Reply::NOT_IMPLEMENTED) };
         if self.peer.tls.is_none() {
             return Err(Reply::TLS_REQUIRED);
         }
         let Some(Caller { key, .. }) = self.caller else { return Err(Reply::AUTH_REQUIRED) };
-        let holder = find_holder(door, key).await?;
+        let holder = find_holder(role, key).await?;
         self.caller = holder.map(|holder| Caller { key, account: holder.account, scope: holder.domain });
         if self.caller.is_some() { Ok(()) } else { Err(Reply::AUTH_REQUIRED) }
     }
 
     async fn sign_in(&mut self, password: &str) -> Result<(), End> {
-        let Role::Submission(door) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
-        let (hash, now) = (token_hash(password), door.clock.now());
-        let holder = match find_holder(door, hash).await {
+        let Role::Submission(role) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
+        let (hash, now) = (token_hash(password), role.clock.now());
+        let holder = match find_holder(role, hash).await {
             Ok(holder) => holder,
             Err(reply) => {
                 self.reply(&reply);
@@ -100,8 +100,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let Some(holder) = holder else {
             let address = address_key(self.peer.address);
-            let is_guessing = door.failures.check(&address, now).is_err();
-            door.failures.count(&address, now);
+            let is_guessing = role.failures.check(&address, now).is_err();
+            role.failures.count(&address, now);
             self.shared.metrics.add(Counter::LoginsRefused);
             if is_guessing {
                 return self.close_with(&Reply::TOO_MANY_GUESSES);
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.reply(&Reply::BAD_CREDENTIALS);
             return if self.failed_logins >= MAX_FAILED { Err(End::Closed) } else { Ok(()) };
         };
-        let (db, key) = (door.db.clone(), holder.key);
+        let (db, key) = (role.db.clone(), holder.key);
         tokio::spawn(async move {
             if let Err(error) = db.write_nosync(move |tx| keys::note_use(tx, key, now)).await {
                 tracing::debug!(%error, "the use of a key was not noted");
@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Submits a message at the end of data and returns the reply.
     pub(super) async fn submit(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
-        let Role::Submission(door) = &self.shared.role else { return Reply::STORAGE_TROUBLE };
+        let Role::Submission(role) = &self.shared.role else { return Reply::STORAGE_FAILURE };
         let reverse_path = match &envelope.reverse_path {
             ReversePath::Mailbox(mailbox) => Some(mailbox.clone()),
             _ => None,
@@ -146,8 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
-        let permit = self.shared.inbound.acquire_parse_permit(caller.account.id, data.len());
-        let Ok(_permit) = permit.await else { return Reply::STORAGE_TROUBLE };
+        let permit = self.shared.inbound.acquire_parse_permit(Some(caller.account.id), data.len());
+        let Ok(_permit) = permit.await else { return Reply::STORAGE_FAILURE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
             MailData::Spooled(mut draft) => draft.read_all(),
@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let bytes = match read.await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => return storage_failure(&error),
-            Err(_) => return Reply::STORAGE_TROUBLE,
+            Err(_) => return Reply::STORAGE_FAILURE,
         };
         let submission = smtp_submission::SmtpSubmission {
             account: caller.account,
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             recipients,
             data: bytes,
         };
-        match door.outbound.submit_smtp(submission, door.clock.now()).await {
+        match role.outbound.submit_smtp(submission, role.clock.now()).await {
             Ok(id) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);
                 Reply::accepted(id.as_str())
@@ -181,17 +181,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(SmtpSubmissionError::Sender(
                 Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
             )) => Reply::FROM_REFUSED,
-            Err(SmtpSubmissionError::Sign) => Reply::STORAGE_TROUBLE,
+            Err(SmtpSubmissionError::Sign) => Reply::STORAGE_FAILURE,
         }
     }
 }
 
 /// Returns the holder of the key with this hash.
-async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHolder>, Reply> {
-    let found = door.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
+async fn find_holder(role: &Submission, hash: [u8; 32]) -> Result<Option<KeyHolder>, Reply> {
+    let found = role.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
     found.map_err(|error| {
         tracing::warn!(%error, "a key could not be looked up");
-        Reply::STORAGE_TROUBLE
+        Reply::STORAGE_FAILURE
     })
 }
 
@@ -200,7 +200,7 @@ fn storage_failure(error: &store::Error) -> Reply {
     match error {
         store::Error::Limit { .. } => Reply::MAILBOX_FULL,
         _ if error.is_full() => Reply::STORAGE_FULL,
-        _ => Reply::STORAGE_TROUBLE,
+        _ => Reply::STORAGE_FAILURE,
     }
 }
 

@@ -5,12 +5,22 @@ use rusqlite::{Connection, params};
 use crate::clock::Timestamp;
 use crate::id::DomainRowId;
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// Algorithm of a DKIM key.
+    pub(crate) enum Algorithm in "DKIM algorithm" {
+        /// RFC 6376.
+        Rsa = "rsa",
+        /// RFC 8463.
+        Ed25519 = "ed25519",
+    }
+}
 
 /// A key to store.
 #[derive(Clone, Debug)]
 pub struct NewDkimKey {
-    /// `rsa` or `ed25519`.
-    pub(crate) algorithm: &'static str,
+    pub(crate) algorithm: Algorithm,
     /// PKCS #8, sealed.
     pub private_sealed: Vec<u8>,
     /// Base64, as in the record's `p=`.
@@ -38,7 +48,11 @@ pub(crate) fn insert(
 }
 
 /// Finds a domain's public key of this algorithm.
-pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<String>> {
+pub(crate) fn find_public(
+    connection: &Connection,
+    domain: DomainRowId,
+    algorithm: Algorithm,
+) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;
@@ -46,7 +60,11 @@ pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorith
 }
 
 /// Finds a domain's private key of this algorithm, sealed.
-pub(crate) fn find_private(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_private(
+    connection: &Connection,
+    domain: DomainRowId,
+    algorithm: Algorithm,
+) -> Result<Option<Vec<u8>>> {
     let mut statement =
         connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;

@@ -1,18 +1,52 @@
 //! Results of the last checks of a domain's DNS records.
 
 use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::DomainRowId;
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// One of the five records of a domain (contract 3.3).
+    #[derive(PartialOrd, Ord)]
+    pub enum Kind in "DNS record" {
+        /// Names the host that receives the domain's mail.
+        Mx = "mx",
+        /// Authorizes the hosts that may send it.
+        Spf = "spf",
+        /// Publishes the RSA key that signs it.
+        Dkim = "dkim",
+        /// Tells receivers how to treat forgeries.
+        Dmarc = "dmarc",
+        /// Publishes the Ed25519 key that signs it as well.
+        DkimEd25519 = "dkim_ed25519",
+    }
+}
+
+stored_enum! {
+    /// Result of looking a record up.
+    #[derive(Default, Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Status in "DNS status" {
+        /// Published as it should be.
+        Ok = "ok",
+        /// No record of the kind exists.
+        Missing = "missing",
+        /// Another value is published.
+        Mismatch = "mismatch",
+        /// Not looked up yet, or DNS gave no answer.
+        #[default]
+        Unchecked = "unchecked",
+    }
+}
 
 /// The state of one record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DnsCheck {
-    /// `mx`, `spf`, `dkim`, `dmarc` or `dkim_ed25519`.
-    pub(crate) record: String,
-    /// `ok`, `missing`, `mismatch` or `unchecked`.
-    pub(crate) status: String,
+    pub(crate) record: Kind,
+    pub(crate) status: Status,
     /// Values in the DNS.
     pub(crate) found: Vec<String>,
     /// Failed checks in a row.
@@ -59,7 +93,7 @@ pub(crate) fn put(connection: &Connection, domain: DomainRowId, check: &DnsCheck
 }
 
 /// Returns true if the last check of a record found it correct.
-pub(crate) fn is_ok(connection: &Connection, domain: DomainRowId, record: &str) -> Result<bool> {
+pub(crate) fn is_ok(connection: &Connection, domain: DomainRowId, record: Kind) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?
         .exists(params![domain, record])?;

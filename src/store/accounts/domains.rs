@@ -6,6 +6,15 @@ use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainId, DomainRowId};
 use crate::mail::address::Domain;
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// State of a domain (contract 3.2).
+    pub(crate) enum DomainStatus in "domain status" {
+        Pending = "pending",
+        Verified = "verified",
+    }
+}
 
 /// A domain as stored.
 #[derive(Clone, Debug)]
@@ -61,7 +70,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DomainRow> {
         public_id: row.get("public_id")?,
         account_id: row.get("account_id")?,
         name: row.get("name")?,
-        verified: row.get_ref("status")?.as_str()? == "verified",
+        verified: row.get::<_, DomainStatus>("status")? == DomainStatus::Verified,
         flags: Flags {
             mx: row.get("mx_verified")?,
             spf: row.get("spf_verified")?,
@@ -100,7 +109,7 @@ pub fn insert(
             public_id,
             account,
             name,
-            if verified { "verified" } else { "pending" },
+            if verified { DomainStatus::Verified } else { DomainStatus::Pending },
             verified,
             now.as_millis()
         ])?;

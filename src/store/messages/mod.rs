@@ -12,9 +12,53 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
 use super::search::DeletedMessage;
+use super::stored_enum::stored_enum;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
-pub(crate) use list::{Direction, Filter, list};
+pub(crate) use list::{Filter, list};
+
+stored_enum! {
+    /// State of a message (contract 5.2, 8.5).
+    pub(crate) enum MessageStatus in "message status" {
+        /// Inbound.
+        Received = "received",
+        /// Inbound; its content is gone on a receiver's request.
+        Dropped = "dropped",
+        Scheduled = "scheduled",
+        Canceled = "canceled",
+        Queued = "queued",
+        /// Tried, and to be tried again.
+        Deferred = "deferred",
+        /// Accepted by the remote host of every recipient.
+        Sent = "sent",
+        /// A report said so after a host had accepted it.
+        Bounced = "bounced",
+        Failed = "failed",
+    }
+}
+
+stored_enum! {
+    /// Direction of a message.
+    pub(crate) enum Direction in "message direction" {
+        Inbound = "inbound",
+        Outbound = "outbound",
+    }
+}
+
+stored_enum! {
+    /// Verdict of the spam check.
+    pub(crate) enum SpamVerdict in "spam verdict" {
+        Ham = "ham",
+        Spam = "spam",
+    }
+}
+
+impl MessageStatus {
+    /// Returns true while some recipient waits for it.
+    pub(crate) const fn is_waiting(self) -> bool {
+        matches!(self, Self::Scheduled | Self::Queued | Self::Deferred)
+    }
+}
 
 /// Data of a new inbound message.
 #[derive(Clone, Debug)]
@@ -47,8 +91,8 @@ pub(crate) struct NewMessage {
     pub(crate) dkim: Option<&'static str>,
     /// DMARC verdict.
     pub(crate) dmarc: Option<&'static str>,
-    /// `ham` or `spam`; null when not checked.
-    pub(crate) spam: Option<&'static str>,
+    /// None when not checked.
+    pub(crate) spam: Option<SpamVerdict>,
     /// Trace fields to prepend to it.
     pub(crate) trace: String,
     /// True if MIME limits cut the parsing short.
@@ -69,8 +113,8 @@ impl NewMessage {
             account_id: self.account_id,
             domain_id: self.domain_id,
             route_id: self.route_id,
-            outbound: false,
-            status: "received".to_owned(),
+            direction: Direction::Inbound,
+            status: MessageStatus::Received,
             mail_from: self.mail_from,
             from_addr: self.from_addr,
             from_name: self.from_name,
@@ -82,8 +126,8 @@ impl NewMessage {
             spf: self.spf.map(str::to_owned),
             dkim: self.dkim.map(str::to_owned),
             dmarc: self.dmarc.map(str::to_owned),
-            spam: self.spam.map(str::to_owned),
-            spam_on_arrival: self.spam.map(str::to_owned),
+            spam: self.spam,
+            spam_on_arrival: self.spam,
             trace: self.trace,
             attachment_count: self.attachment_count,
             size: self.size,
@@ -107,10 +151,8 @@ pub struct MessageRow {
     pub(crate) domain_id: Option<DomainRowId>,
     /// Public id of the route that decided.
     pub(crate) route_id: Option<String>,
-    /// True if it was sent from here.
-    pub(crate) outbound: bool,
-    /// `received` or `dropped`; outbound: contract 8.5.
-    pub(crate) status: String,
+    pub(crate) direction: Direction,
+    pub(crate) status: MessageStatus,
     /// Envelope sender.
     pub(crate) mail_from: String,
     /// Author.
@@ -134,9 +176,9 @@ pub struct MessageRow {
     /// DMARC verdict.
     pub(crate) dmarc: Option<String>,
     /// Current spam verdict.
-    pub(crate) spam: Option<String>,
+    pub(crate) spam: Option<SpamVerdict>,
     /// Spam verdict on arrival, as reported in the payload.
-    pub(crate) spam_on_arrival: Option<String>,
+    pub(crate) spam_on_arrival: Option<SpamVerdict>,
     /// Trace fields to prepend to it; empty in a list.
     pub(crate) trace: String,
     pub(crate) attachment_count: usize,
@@ -153,13 +195,13 @@ pub struct MessageRow {
 const COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
-     size, mail_data_id, body, received_at, direction = 'outbound'";
+     size, mail_data_id, body, received_at, direction";
 
 /// The same without columns that no list shows and that may be large.
 pub(super) const LIST_COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
-     size, mail_data_id, NULL, received_at, direction = 'outbound'";
+     size, mail_data_id, NULL, received_at, direction";
 
 /// Reads [`COLUMNS`] by position: finding each by its name would take as long as the query.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
@@ -189,7 +231,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         mail_data_id: row.get(22)?,
         body: row.get(23)?,
         received_at: Timestamp::from_millis(row.get(24)?),
-        outbound: row.get(25)?,
+        direction: row.get(25)?,
     })
 }
 

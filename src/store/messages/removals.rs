@@ -10,38 +10,27 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, MessageRowId, UploadRowId, ZeroRetentionRowId};
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
 
 /// Maximum number of notes, whatever their age: any outsider creates one by a mail to a `drop` route.
 const KEPT: i64 = 500_000;
 /// Number removed at a time beyond that.
 const STEP: i64 = 250;
 
-/// Reason for a removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reason {
-    /// Its owner removed it.
-    Api,
-    /// Its retention ended.
-    Retention,
-    /// A route or its domain's zero retention stores nothing, and there was nobody to deliver it to.
-    Rule,
-    /// Zero retention: its webhook accepted it.
-    Delivered,
-    /// Zero retention: its only attempt failed, or could no longer be made.
-    Undelivered,
-}
-
-impl Reason {
-    const ALL: [Self; 5] = [Self::Api, Self::Retention, Self::Rule, Self::Delivered, Self::Undelivered];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Retention => "retention",
-            Self::Rule => "rule",
-            Self::Delivered => "delivered",
-            Self::Undelivered => "undelivered",
-        }
+stored_enum! {
+    /// Reason for a removal.
+    #[derive(PartialOrd, Ord)]
+    pub(crate) enum Reason in "removal reason" {
+        /// Its owner removed it.
+        Api = "api",
+        /// Its retention ended.
+        Retention = "retention",
+        /// A route or its domain's zero retention stores nothing, and there was nobody to deliver it to.
+        Rule = "rule",
+        /// Zero retention: its webhook accepted it.
+        Delivered = "delivered",
+        /// Zero retention: its only attempt failed, or could no longer be made.
+        Undelivered = "undelivered",
     }
 }
 
@@ -85,7 +74,7 @@ fn note_named(
 /// Appends to the table whatever the id, so that the accept path touches no random page.
 fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<()> {
     tx.prepare_cached("INSERT INTO removal (name_hash, reason, removed_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![name_hash(id), reason.as_str(), now.as_millis()])?;
+        .execute(params![name_hash(id), reason, now.as_millis()])?;
     let row = tx.last_insert_rowid();
     if row % STEP == 0 {
         tx.prepare_cached("DELETE FROM removal WHERE id <= ?1")?.execute([row - KEPT])?;
@@ -105,10 +94,7 @@ pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
     let mut rows = statement.query([])?;
     let mut all = HashMap::new();
     while let Some(row) = rows.next()? {
-        let word: String = row.get(1)?;
-        if let Some(reason) = Reason::ALL.into_iter().find(|reason| reason.as_str() == word) {
-            all.insert(row.get(0)?, reason);
-        }
+        all.insert(row.get(0)?, row.get(1)?);
     }
     Ok(all)
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId, ScheduledId};
 use crate::store::blobs::objects::Objects;
-use crate::store::messages::mail_data;
+use crate::store::messages::{MessageStatus, mail_data};
 use crate::store::{Result, messages};
 
 /// Data of a new outbound message.
@@ -16,8 +16,8 @@ pub(crate) struct NewOutbound {
     pub(crate) account_id: AccountRowId,
     /// Domain of the From address.
     pub(crate) domain_id: DomainRowId,
-    /// `queued` or `scheduled`.
-    pub(crate) status: &'static str,
+    /// Queued or scheduled.
+    pub(crate) status: MessageStatus,
     /// Bounce address.
     pub(crate) mail_from: String,
     /// The From address.
@@ -75,7 +75,7 @@ pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Ti
 }
 
 /// Changes the state of an outbound message (contract 8.5).
-pub(crate) fn set_send_status(connection: &Connection, id: MessageRowId, status: &str) -> Result<()> {
+pub(crate) fn set_send_status(connection: &Connection, id: MessageRowId, status: MessageStatus) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound' AND status <> ?2")?
         .execute(params![id, status])?;

@@ -4,16 +4,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::dispatches::{self, DispatchRow};
 use super::outbound_details;
-use super::recipients::{self, RecipientRow, RecipientState};
+use super::recipients::{self, RecipientRow, RecipientState, RecipientStatus};
 use crate::clock::Timestamp;
 use crate::id::{DispatchRowId, MessageId};
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::JobSubject;
 use crate::store::jobs::lane_pauses;
 use crate::store::jobs::lane_pauses::Pause;
+use crate::store::jobs::{JobKind, JobSubject};
 use crate::store::messages;
-use crate::store::messages::MessageRow;
+use crate::store::messages::{Direction, MessageRow, MessageStatus};
 
 /// A message waiting for one destination.
 #[derive(Clone, Debug)]
@@ -127,10 +127,10 @@ fn read_entry(connection: &Connection, dispatch: DispatchRow, now: Timestamp) ->
 
 /// Counts waiting dispatches and scheduled messages.
 pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
-    let count = |kind: &str| {
+    let count = |kind: JobKind| {
         connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
     };
-    Ok(Totals { waiting: count("dispatch")?, scheduled: count("scheduled_send")? })
+    Ok(Totals { waiting: count(JobKind::Dispatch)?, scheduled: count(JobKind::ScheduledSend)? })
 }
 
 /// Makes the waiting dispatches among the selected due now; returns their number.
@@ -151,16 +151,17 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
     for waiting in find(connection, which, now)? {
         let id = waiting.dispatch.id;
         let scheduled = waiting.is_scheduled();
-        let open = waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
+        let open =
+            waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == RecipientStatus::Scheduled);
         for one in open {
-            let status = if scheduled { "canceled" } else { "failed" };
+            let status = if scheduled { RecipientStatus::Canceled } else { RecipientStatus::Failed };
             let standing = RecipientState { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
             recipients::settle(connection, id, one.idx, standing, now)?;
             dropped += 1;
         }
         jobs::delete_by_subject(connection, JobSubject::Dispatch(id))?;
         dispatches::finish(connection, &waiting.dispatch)?;
-        let Some(message) = waiting.message.filter(|row| row.outbound) else { continue };
+        let Some(message) = waiting.message.filter(|row| row.direction == Direction::Outbound) else { continue };
         if scheduled {
             jobs::delete_by_subject(connection, JobSubject::ScheduledSend(message.id))?;
         }
@@ -172,6 +173,6 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
 impl QueueEntry {
     /// Returns true if its message is scheduled for later.
     pub(crate) fn is_scheduled(&self) -> bool {
-        self.message.as_ref().is_some_and(|message| message.status == "scheduled")
+        self.message.as_ref().is_some_and(|message| message.status == MessageStatus::Scheduled)
     }
 }

@@ -5,6 +5,45 @@ use rusqlite::{Connection, Row, params};
 use crate::clock::Timestamp;
 use crate::id::{DispatchRowId, MessageRowId};
 use crate::store::Result;
+use crate::store::messages::MessageStatus;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// State of a recipient (contract 8.5).
+    pub(crate) enum RecipientStatus in "recipient status" {
+        Scheduled = "scheduled",
+        Canceled = "canceled",
+        Queued = "queued",
+        /// Tried, and to be tried again.
+        Deferred = "deferred",
+        /// A host accepted the message for it.
+        Sent = "sent",
+        /// A report said so after a host had accepted it.
+        Bounced = "bounced",
+        Failed = "failed",
+    }
+}
+
+impl RecipientStatus {
+    /// Returns true while it is still to be delivered.
+    pub(crate) const fn is_unsettled(self) -> bool {
+        matches!(self, Self::Queued | Self::Deferred)
+    }
+}
+
+impl From<RecipientStatus> for MessageStatus {
+    fn from(status: RecipientStatus) -> Self {
+        match status {
+            RecipientStatus::Scheduled => Self::Scheduled,
+            RecipientStatus::Canceled => Self::Canceled,
+            RecipientStatus::Queued => Self::Queued,
+            RecipientStatus::Deferred => Self::Deferred,
+            RecipientStatus::Sent => Self::Sent,
+            RecipientStatus::Bounced => Self::Bounced,
+            RecipientStatus::Failed => Self::Failed,
+        }
+    }
+}
 
 /// A recipient as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +53,7 @@ pub(crate) struct RecipientRow {
     pub(crate) idx: u32,
     /// As written, `local@domain`.
     pub(crate) address: String,
-    /// State (contract 8.5).
-    pub(crate) status: String,
+    pub(crate) status: RecipientStatus,
     /// Reply code that decided the state.
     pub(crate) smtp_code: Option<u16>,
     /// The reply, or our own explanation.
@@ -26,8 +64,8 @@ pub(crate) struct RecipientRow {
 
 impl RecipientRow {
     /// Returns true while it is still to be delivered.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        matches!(self.status.as_str(), "queued" | "deferred")
+    pub(crate) const fn is_unsettled(&self) -> bool {
+        self.status.is_unsettled()
     }
 }
 
@@ -51,7 +89,7 @@ pub(crate) fn insert(
     dispatch: DispatchRowId,
     idx: usize,
     address: &str,
-    status: &str,
+    status: RecipientStatus,
     now: Timestamp,
 ) -> Result<()> {
     connection
@@ -83,8 +121,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) ->
 /// New state of a recipient.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecipientState<'a> {
-    /// State (contract 8.5).
-    pub(crate) status: &'a str,
+    pub(crate) status: RecipientStatus,
     /// Reply code that decided it.
     pub(crate) smtp_code: Option<u16>,
     /// The reply, or our own explanation.
@@ -112,8 +149,8 @@ pub(crate) fn settle(
 pub(crate) fn set_status_of_message(
     connection: &Connection,
     message: MessageRowId,
-    from: &str,
-    status: &str,
+    from: RecipientStatus,
+    status: RecipientStatus,
     now: Timestamp,
 ) -> Result<()> {
     connection
@@ -126,15 +163,22 @@ pub(crate) fn set_status_of_message(
 }
 
 /// Derives a message's state from its recipients (contract 8.5).
-pub(crate) fn send_status(connection: &Connection, message: MessageRowId) -> Result<&'static str> {
-    let statuses: Vec<String> = connection
+pub(crate) fn send_status(connection: &Connection, message: MessageRowId) -> Result<MessageStatus> {
+    let statuses: Vec<RecipientStatus> = connection
         .prepare_cached(
             "SELECT DISTINCT recipient.status FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
              WHERE dispatch.message_id = ?1 AND dispatch.route_id IS NULL",
         )?
         .query_map([message], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let any = |word: &str| statuses.iter().any(|status| status == word);
-    let order = ["deferred", "queued", "scheduled", "bounced", "failed", "canceled"];
-    Ok(order.into_iter().find(|word| any(word)).unwrap_or("sent"))
+    let order = [
+        RecipientStatus::Deferred,
+        RecipientStatus::Queued,
+        RecipientStatus::Scheduled,
+        RecipientStatus::Bounced,
+        RecipientStatus::Failed,
+        RecipientStatus::Canceled,
+    ];
+    let first = order.into_iter().find(|status| statuses.contains(status));
+    Ok(first.unwrap_or(RecipientStatus::Sent).into())
 }

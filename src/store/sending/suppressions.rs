@@ -6,14 +6,27 @@ use crate::clock::Timestamp;
 use crate::id::AccountRowId;
 use crate::mail::address::canonical;
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// Reason for a suppression.
+    pub(crate) enum SuppressionReason in "suppression reason" {
+        /// Its account added it.
+        Manual = "manual",
+        Unsubscribe = "unsubscribe",
+        /// A host refused it permanently, or a report did.
+        Bounce = "bounce",
+        /// A feedback report complained.
+        Complaint = "complaint",
+    }
+}
 
 /// A suppression as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suppression {
     /// In canonical form.
     pub(crate) email: String,
-    /// `manual`, `unsubscribe`, `bounce` or `complaint`.
-    pub(crate) reason: String,
+    pub(crate) reason: SuppressionReason,
     /// Free text.
     pub(crate) note: Option<String>,
     /// Unique within the account.
@@ -51,7 +64,7 @@ pub(crate) fn put(
     connection: &Connection,
     account: AccountRowId,
     email: &str,
-    reason: &str,
+    reason: SuppressionReason,
     note: Option<&str>,
     now: Timestamp,
 ) -> Result<(Suppression, bool)> {
@@ -65,7 +78,7 @@ pub(crate) fn put(
             "INSERT INTO suppression (account_id, email, reason, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![account, email, reason, note, created_at.as_millis()])?;
-    let row = Suppression { email, reason: reason.to_owned(), note: note.map(str::to_owned), created_at };
+    let row = Suppression { email, reason, note: note.map(str::to_owned), created_at };
     Ok((row, gone == 0))
 }
 
@@ -74,7 +87,7 @@ pub(crate) fn suppress(
     connection: &Connection,
     account: AccountRowId,
     email: &str,
-    reason: &str,
+    reason: SuppressionReason,
     now: Timestamp,
 ) -> Result<bool> {
     if is_suppressed(connection, account, email)? {

@@ -5,6 +5,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
+
+stored_enum! {
+    /// State of a delivery (contract 6.1).
+    pub(crate) enum DeliveryStatus in "delivery status" {
+        /// An attempt is still to be made.
+        Pending = "pending",
+        Delivered = "delivered",
+        Failed = "failed",
+    }
+}
 
 /// Data of a new delivery of a received message.
 #[derive(Clone, Debug)]
@@ -36,8 +47,7 @@ pub(crate) struct DeliveryRow {
     pub(crate) event_type: String,
     /// URL of the latest attempt.
     pub(crate) url: String,
-    /// `pending`, `delivered` or `failed`.
-    pub(crate) status: String,
+    pub(crate) status: DeliveryStatus,
     /// Number of recorded attempts.
     pub(crate) attempts: u32,
     /// HTTP status of the last attempt that got a response.
@@ -54,8 +64,7 @@ pub(crate) struct DeliveryRow {
 /// State of a delivery after an attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress<'a> {
-    /// `pending`, `delivered` or `failed`.
-    pub(crate) status: &'static str,
+    pub(crate) status: DeliveryStatus,
     /// URL requested.
     pub(crate) url: &'a str,
     /// HTTP status, if there was a response.
@@ -118,7 +127,7 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
         event_id: new.message_id.to_string(),
         event_type: "email.received".to_owned(),
         url: new.url.to_owned(),
-        status: "pending".to_owned(),
+        status: DeliveryStatus::Pending,
         attempts: 0,
         last_status_code: None,
         last_error: None,
@@ -284,10 +293,10 @@ pub(crate) fn counts_by_message(connection: &Connection, messages: &[MessageRowI
         let mut counts = DeliveryCounts::default();
         let mut rows = statement.query([message])?;
         while let Some(row) = rows.next()? {
-            match row.get_ref(0)?.as_str().unwrap_or_default() {
-                "delivered" => counts.delivered += 1,
-                "failed" => counts.failed += 1,
-                _ => counts.pending += 1,
+            match row.get(0)? {
+                DeliveryStatus::Delivered => counts.delivered += 1,
+                DeliveryStatus::Failed => counts.failed += 1,
+                DeliveryStatus::Pending => counts.pending += 1,
             }
             counts.latest_attempts = row.get(1)?;
             counts.latest_status_code = row.get(2)?;

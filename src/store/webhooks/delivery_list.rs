@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::deliveries::{self, DeliveryRow};
+use super::deliveries::{self, DeliveryRow, DeliveryStatus};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use crate::store::Result;
@@ -14,7 +14,7 @@ const LOOKED_AT: usize = 20_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     /// Only in this state.
-    pub(crate) status: Option<&'static str>,
+    pub(crate) status: Option<DeliveryStatus>,
     /// Only of messages of this domain.
     pub(crate) domain: Option<DomainRowId>,
     /// Only of this route.
@@ -60,9 +60,9 @@ pub(crate) fn list(
 ) -> Result<(Vec<Listed>, Option<String>)> {
     // The literal term lets SQLite use the partial index.
     let state = match filter.status {
-        Some("delivered") => "AND status = 'delivered'",
-        Some("failed") => "AND status = 'failed' AND status <> 'delivered'",
-        Some(_) => "AND status = 'pending' AND status <> 'delivered'",
+        Some(DeliveryStatus::Delivered) => "AND status = 'delivered'",
+        Some(DeliveryStatus::Failed) => "AND status = 'failed' AND status <> 'delivered'",
+        Some(DeliveryStatus::Pending) => "AND status = 'pending' AND status <> 'delivered'",
         None => "",
     };
     let statement = format!(

@@ -5,71 +5,48 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, RouteId};
 use crate::store::Result;
+use crate::store::stored_enum::stored_enum;
 
 /// Sealing purpose of `secret_sealed`.
 pub const SECRET_PURPOSE: &str = "route-secret";
 
-/// Action of a route on a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Post it to a URL.
-    Webhook,
-    /// Forward it to one address.
-    Forward,
-    /// Store it.
-    Store,
-    /// Accept and discard it.
-    Drop,
-}
-
-impl Action {
-    /// Returns the contract's word.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::Forward => "forward",
-            Self::Store => "store",
-            Self::Drop => "drop",
-        }
-    }
-
-    /// Returns the action that a word of the contract names, if any.
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        [Self::Webhook, Self::Forward, Self::Store, Self::Drop].into_iter().find(|action| action.as_str() == word)
-    }
-
-    fn parse(word: &str) -> Self {
-        match word {
-            "webhook" => Self::Webhook,
-            "forward" => Self::Forward,
-            "drop" => Self::Drop,
-            _ => Self::Store,
-        }
+stored_enum! {
+    /// Action of a route on a message.
+    pub enum Action in "route action" {
+        /// Post it to a URL.
+        Webhook = "webhook",
+        /// Forward it to one address.
+        Forward = "forward",
+        /// Store it.
+        Store = "store",
+        /// Accept and discard it.
+        Drop = "drop",
     }
 }
 
-/// Handling of mail with an unauthenticated author by a forward route (contract 4.6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum OnAuthFail {
-    /// Store it, and forward nothing.
-    #[default]
-    Refuse,
-    /// Forward it with a From address of the recipient's domain.
-    Rewrite,
+stored_enum! {
+    /// Handling of mail with an unauthenticated author by a forward route (contract 4.6).
+    #[derive(Default)]
+    pub(crate) enum OnAuthFail in "route policy" {
+        /// Store it, and forward nothing.
+        #[default]
+        Refuse = "refuse",
+        /// Forward it with a From address of the recipient's domain.
+        Rewrite = "rewrite",
+    }
 }
 
-impl OnAuthFail {
-    /// Returns the contract's word.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Rewrite => "rewrite",
-        }
-    }
-
-    /// Returns the policy that a word of the contract names, if any.
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        [Self::Refuse, Self::Rewrite].into_iter().find(|policy| policy.as_str() == word)
+stored_enum! {
+    /// The proof of delivery that a webhook has to give (contract 9.4).
+    #[derive(Default)]
+    pub enum AckMode in "acknowledgement mode" {
+        /// Any 2xx.
+        #[default]
+        Lenient = "lenient",
+        /// 2xx with an explicit `ok`.
+        Ack = "ack",
+        /// Any 2xx; the body carries instructions.
+        Control = "control",
     }
 }
 
@@ -87,8 +64,8 @@ pub struct RouteRow {
     pub(crate) action: Action,
     /// URL or address, by action.
     pub(crate) destination: Option<String>,
-    /// `lenient`, `ack` or `control`; only webhooks have one.
-    pub(crate) ack_mode: Option<String>,
+    /// Only webhooks have one.
+    pub(crate) ack_mode: Option<AckMode>,
     pub(crate) active: bool,
     /// The signing secret, sealed; only webhooks have one.
     pub(crate) secret_sealed: Option<Vec<u8>>,
@@ -123,7 +100,7 @@ pub struct NewRoute {
     /// URL or address.
     pub destination: Option<String>,
     /// Acknowledgement mode of a webhook.
-    pub ack_mode: Option<String>,
+    pub ack_mode: Option<AckMode>,
     /// True for the webhook managed by `PUT webhook`.
     pub is_domain_webhook: bool,
     /// The signing secret of a webhook, sealed.
@@ -140,7 +117,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
         account_id: row.get("account_id")?,
         domain_id: row.get("domain_id")?,
         match_pattern: row.get("match_pattern")?,
-        action: Action::parse(row.get_ref("action")?.as_str()?),
+        action: row.get("action")?,
         destination: row.get("destination")?,
         ack_mode: row.get("ack_mode")?,
         active: row.get("active")?,
@@ -152,10 +129,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
         last_status_code: row.get("last_status_code")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
-        on_auth_fail: match row.get_ref("on_auth_fail")?.as_str_or_null()? {
-            Some("rewrite") => OnAuthFail::Rewrite,
-            Some(_) | None => OnAuthFail::Refuse,
-        },
+        on_auth_fail: row.get::<_, Option<OnAuthFail>>("on_auth_fail")?.unwrap_or_default(),
     })
 }
 
@@ -188,7 +162,7 @@ pub(crate) fn insert_as(
             new.account_id,
             new.domain_id,
             new.match_pattern,
-            new.action.as_str(),
+            new.action,
             new.destination,
             new.ack_mode,
             new.is_domain_webhook,
@@ -235,7 +209,7 @@ pub(crate) fn find_same(
     );
     Ok(connection
         .prepare_cached(&statement)?
-        .query_row(params![account, match_pattern, action.as_str(), destination], read)
+        .query_row(params![account, match_pattern, action, destination], read)
         .optional()?)
 }
 
@@ -248,7 +222,7 @@ pub(crate) struct Change {
     /// URL or address.
     pub(crate) destination: Option<String>,
     /// Acknowledgement mode of a webhook.
-    pub(crate) ack_mode: Option<String>,
+    pub(crate) ack_mode: Option<AckMode>,
     pub(crate) active: bool,
     /// True for the webhook managed by `PUT webhook`.
     pub(crate) is_domain_webhook: bool,
@@ -326,7 +300,7 @@ pub fn rotate_secret(
 pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
-        .execute(params![id, policy.as_str()])?;
+        .execute(params![id, policy])?;
     Ok(())
 }
 

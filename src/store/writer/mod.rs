@@ -33,7 +33,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::changes::Changes;
-use super::{Error, Result};
+use super::{Error, Result, TransactionError};
 use checkpoint::{Background, Moved, Progress};
 use counts::{Announced, Counts};
 use faults::Faults;
@@ -209,10 +209,17 @@ impl Writer {
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
-    pub(crate) async fn run<T, F>(&self, durability: Durability, urgency: Urgency, room: Room, work: F) -> Result<T>
+    pub(crate) async fn run<T, E, F>(
+        &self,
+        durability: Durability,
+        urgency: Urgency,
+        room: Room,
+        work: F,
+    ) -> std::result::Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        E: TransactionError,
+        F: FnOnce(&Connection) -> std::result::Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let ticket = self.waiting.enter();
@@ -220,23 +227,23 @@ impl Writer {
             let connection = match opened {
                 Ok(connection) => connection,
                 Err(error) => {
-                    drop(answer.send(Err(error.to_error())));
+                    drop(answer.send(Err(error.to_error().into())));
                     return None;
                 }
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or_else(|_| {
                 tracing::error!("a transaction panicked and was undone");
-                Err(Error::Corrupt("value met by a transaction"))
+                Err(Error::Corrupt("value met by a transaction").into())
             });
             let savepoint = match &outcome {
                 Ok(_) => Savepoint::Kept,
-                Err(Error::Full(_)) => Savepoint::NoRoom,
+                Err(error) if matches!(error.storage(), Some(Error::Full(_))) => Savepoint::NoRoom,
                 Err(_) => Savepoint::Undone,
             };
             let respond: Answer = Box::new(move |commit| {
                 let outcome = match commit {
                     Ok(()) => outcome,
-                    Err(error) => outcome.and(Err(error.to_error())),
+                    Err(error) => outcome.and_then(|_| Err(error.to_error().into())),
                 };
                 // A caller that stopped waiting (its connection closed) needs no answer.
                 drop(answer.send(outcome));
@@ -247,7 +254,7 @@ impl Writer {
         let request = Request { durability, urgency, room, came: Instant::now(), work };
         self.events.send(Event::Request(request)).map_err(|_| Error::Stopped)?;
         // The thread ended while it held the request.
-        answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped))))
+        answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped)).into()))
     }
 
     /// Returns the number of commits so far, and of those whose fsync is done.

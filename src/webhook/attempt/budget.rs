@@ -4,14 +4,14 @@ use super::deliver::Webhooks;
 use super::payload::{Payload, WHOLE_MAX};
 use super::request::SMALL;
 use crate::id::AccountRowId;
-use crate::memory_budget::{Door, Reservation};
+use crate::memory_budget::{Consumer, Reservation};
 
 impl Webhooks {
     /// Waits, in turn with the account's other attempts, for the share of a message of `size` octets: the mail data
     /// plus a payload of the same length while it is held whole.
     pub(crate) async fn share(&self, account: AccountRowId, size: u64) -> Reservation {
         let octets = size.saturating_add(size.min(WHOLE_MAX as u64));
-        self.memory.reserve(Door::Webhooks, account, usize::try_from(octets).unwrap_or(usize::MAX)).await
+        self.memory.reserve(Consumer::Webhooks, account, usize::try_from(octets).unwrap_or(usize::MAX)).await
     }
 }
 

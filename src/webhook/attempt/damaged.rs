@@ -15,6 +15,7 @@ use crate::jobs::{AfterCommit, AttemptResult, Health, Verdict};
 use crate::metrics::Counter;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{attempts, deliveries};
 use crate::webhook::events::delivery_updated;
@@ -48,7 +49,7 @@ impl Webhooks {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
         // The message may have been removed meanwhile, and its object with it.
-        if present.is_none_or(|row| row.message != delivery.message || row.status != "pending") {
+        if present.is_none_or(|row| row.message != delivery.message || row.status != DeliveryStatus::Pending) {
             return Ok(None);
         }
         let attempt = Attempt {
@@ -66,26 +67,31 @@ impl Webhooks {
             created_at: now,
         };
         attempts::insert(tx, delivery.id, &attempt)?;
-        let progress =
-            Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
+        let progress = Progress {
+            status: DeliveryStatus::Failed,
+            url: &url,
+            status_code: None,
+            error: Some(WORD),
+            next_attempt_at: None,
+        };
         deliveries::record_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
         Ok(Some(Box::new(move || {
             let standing = DeliveryState {
-                status: "failed",
+                status: DeliveryStatus::Failed,
                 attempts: attempt.attempt,
                 last_status_code: delivery.last_status_code,
                 paused_until: self.paused_until(&url, delivery.account_id, now),
             };
             let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
-            self.feed.realtime.publish(delivery.account_id, event);
-            self.feed.publish(|| Activity::Attempted {
+            self.publisher.realtime.publish(delivery.account_id, event);
+            self.publisher.publish(|| Activity::Attempted {
                 delivery_id: delivery.public_id.to_string(),
                 message_id: delivery.event_id,
                 url,
                 attempt: attempt.attempt,
                 status_code: None,
                 error: Some(WORD),
-                status: "failed",
+                status: DeliveryStatus::Failed.as_str(),
                 duration_ms: 0,
                 next_attempt_at: None,
             });

@@ -13,7 +13,7 @@ use super::budget;
 use super::damaged::Damaged;
 use super::first_attempt_cache::FirstAttemptCache;
 use super::in_flight::{Guard, InFlight};
-use super::outcome::{self, AckMode, AnswerView, Outcome};
+use super::outcome::{self, AnswerView, Outcome};
 use super::payload::Payload;
 use super::record::{CompletedAttempt, RequestInfo};
 use super::request::{self, RequestMeta, SMALL};
@@ -21,7 +21,7 @@ pub(crate) use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{StoredContent, Texts};
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::id::{AccountRowId, DeliveryRowId, DomainRowId, MessageRowId, RouteId};
 use crate::jobs::{
     AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Jobs, SettleFn, Settlement, Verdict,
@@ -38,7 +38,9 @@ use crate::store::blobs::objects::Objects;
 use crate::store::messages::{self, MessageRow};
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::{events, former_webhooks};
 
@@ -48,7 +50,7 @@ const EMAIL_RECEIVED: &str = "email.received";
 /// cannot run twice.
 pub(crate) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
 /// Delay before an attempt that failed for a local reason (a busy database) runs again.
-const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+const LOCAL_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Delivers webhooks; handles the jobs of that kind.
 pub struct Webhooks {
@@ -66,7 +68,7 @@ pub struct Webhooks {
     /// Limits per account.
     pub(crate) limits: Arc<limits::Limits>,
     /// Publishes the events of live streams.
-    pub(crate) feed: Feed,
+    pub(crate) publisher: Publisher,
     /// Woken for mail to account owners.
     pub jobs: Jobs,
     /// Memory budget for large mail.
@@ -74,7 +76,7 @@ pub struct Webhooks {
     /// Deliveries with an attempt in progress.
     pub(crate) in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
-    pub(crate) fresh: FirstAttemptCache,
+    pub(crate) first_attempt_cache: FirstAttemptCache,
 }
 
 /// A delivery that is ready to be attempted, with everything the attempt needs.
@@ -132,7 +134,7 @@ impl Handler for Webhooks {
             // The job waits while a user's attempt runs, and keeps its step of the retry schedule.
             let Some(guard) = self.in_flight.enter(job.subject_id.of_kind()) else { return put_off(now) };
             let waiting = Instant::now();
-            let found = match self.prepare_fresh(job.subject_id.of_kind(), now) {
+            let found = match self.prepare_cached(job.subject_id.of_kind(), now) {
                 Some(found) => found.map(|found| (found, None)),
                 None => self.prepare(job.subject_id.of_kind(), Trigger::Queue, now).await,
             };
@@ -229,7 +231,7 @@ impl Webhooks {
         largest: u64,
     ) -> store::Result<Lookup> {
         let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Lookup::Ended(None)) };
-        if asked == Trigger::Queue && delivery.status != "pending" {
+        if asked == Trigger::Queue && delivery.status != DeliveryStatus::Pending {
             return Ok(Lookup::Ended(None));
         }
         if let Some(payload) = events::payload_of(connection, id)? {
@@ -265,12 +267,12 @@ impl Webhooks {
     }
 
     /// Does the same from memory for mail that was just accepted; `None` if the database has to be read.
-    fn prepare_fresh(&self, id: DeliveryRowId, now: Timestamp) -> Option<store::Result<Lookup>> {
-        let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
+    fn prepare_cached(&self, id: DeliveryRowId, now: Timestamp) -> Option<store::Result<Lookup>> {
+        let (cached, data) = self.first_attempt_cache.take(id, |account| self.db.routes_version(account))?;
         let readable = StoredContent::Raw(data.into()).readable();
         Some(readable.and_then(|readable| {
-            let payload = request::payload_of(&fresh.message, Texts::Decoded(readable), &[], &self.links);
-            self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload, now)
+            let payload = request::payload_of(&cached.message, Texts::Decoded(readable), &[], &self.links);
+            self.ready(cached.delivery, Some(Received::new(&cached.message)), &cached.route, payload, now)
         }))
     }
 
@@ -286,15 +288,15 @@ impl Webhooks {
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
             return Ok(Lookup::Ended(Some((delivery.id, "route_gone"))));
         };
-        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
-        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        let in_overlap = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| in_overlap);
         let unseal = |sealed: &[u8]| self.unseal(routes::SECRET_PURPOSE, sealed);
         Ok(Lookup::Ready(Box::new(Prepared {
             secret: unseal(sealed)?,
             previous_secret: previous.map(unseal).transpose()?,
             received,
             route: Some(route.public_id.clone()),
-            ack_mode: ack_mode(route),
+            ack_mode: route.ack_mode.unwrap_or_default(),
             delivery,
             url,
             payload,
@@ -343,11 +345,11 @@ impl Webhooks {
 
     fn attempted(self: Arc<Self>, posted: CompletedAttempt) -> AttemptResult {
         let (verdict, health) = (posted.verdict(), posted.health());
-        let record = move |tx: &Connection, fate: Settlement| {
-            let (status, next_attempt_at) = match fate {
-                Settlement::Delivered => ("delivered", None),
-                Settlement::Retry(at) => ("pending", Some(at)),
-                Settlement::Failed => ("failed", None),
+        let record = move |tx: &Connection, settlement: Settlement| {
+            let (status, next_attempt_at) = match settlement {
+                Settlement::Delivered => (DeliveryStatus::Delivered, None),
+                Settlement::Retry(at) => (DeliveryStatus::Pending, Some(at)),
+                Settlement::Failed => (DeliveryStatus::Failed, None),
             };
             self.record(tx, posted, status, next_attempt_at)
         };
@@ -360,11 +362,6 @@ impl Webhooks {
 pub(crate) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
     let waited = waiting.elapsed();
     if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
-}
-
-/// Returns the route's ack mode.
-pub(crate) fn ack_mode(route: &RouteRow) -> AckMode {
-    route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient)
 }
 
 /// Judges an answer by the route's ack mode; `now` is the time at which it was complete.
@@ -380,8 +377,8 @@ fn view(answer: &Answer) -> AnswerView<'_> {
 /// Keeps `guard` until the attempt is settled, or is known not to be.
 fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
     let AttemptResult { verdict, record, health } = attempted;
-    let record: SettleFn = Box::new(move |tx, fate| {
-        let after = record(tx, fate)?;
+    let record: SettleFn = Box::new(move |tx, settlement| {
+        let after = record(tx, settlement)?;
         let after: AfterCommit = Box::new(move || {
             // Dropped before subscribers learn of this attempt, because they may request the next one.
             drop(guard);
@@ -405,6 +402,6 @@ fn end(ended: Option<(DeliveryRowId, &'static str)>, now: Timestamp) -> AttemptR
 
 /// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
 pub(crate) fn put_off(now: Timestamp) -> AttemptResult {
-    let verdict = Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
+    let verdict = Verdict::Postponed { until: now.plus(LOCAL_FAILURE_PAUSE) };
     AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

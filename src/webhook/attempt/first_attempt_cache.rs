@@ -31,7 +31,7 @@ pub(crate) struct CachedMessage {
 /// Cached deliveries by row id; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FirstAttemptCache {
-    kept: Arc<Mutex<CacheMap>>,
+    cached: Arc<Mutex<CacheMap>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,19 +44,19 @@ struct CacheMap {
 
 impl FirstAttemptCache {
     /// Caches a delivery and its mail data for the first attempt.
-    pub(crate) fn put(&self, fresh: CachedMessage, data: Bytes) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn put(&self, message: CachedMessage, data: Bytes) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        kept.octets += data.len();
-        kept.order.push_back(fresh.delivery.id);
-        kept.mails.insert(fresh.delivery.id, (fresh, data, now));
-        while let Some(oldest) = kept.order.front().copied() {
-            let stays = kept.mails.get(&oldest).is_some_and(|(_, _, at)| now.duration_since(*at) < MAX_AGE);
-            if stays && kept.octets <= MAX_OCTETS {
+        cached.octets += data.len();
+        cached.order.push_back(message.delivery.id);
+        cached.mails.insert(message.delivery.id, (message, data, now));
+        while let Some(oldest) = cached.order.front().copied() {
+            let stays = cached.mails.get(&oldest).is_some_and(|(_, _, at)| now.duration_since(*at) < MAX_AGE);
+            if stays && cached.octets <= MAX_OCTETS {
                 break;
             }
-            kept.order.pop_front();
-            kept.remove(oldest);
+            cached.order.pop_front();
+            cached.remove(oldest);
         }
     }
 
@@ -66,13 +66,14 @@ impl FirstAttemptCache {
         delivery: DeliveryRowId,
         version_of: impl FnOnce(AccountRowId) -> u64,
     ) -> Option<(CachedMessage, Bytes)> {
-        let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
-        (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
+        let (message, data, at) = self.cached.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
+        (message.version == version_of(message.delivery.account_id) && at.elapsed() < MAX_AGE)
+            .then_some((message, data))
     }
 
     /// Clears the cache, which is small at any time: a message was removed, or a user retried a delivery.
     pub(crate) fn clear(&self) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = CacheMap::default();
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = CacheMap::default();
     }
 }
 
@@ -93,11 +94,12 @@ mod tests {
     use crate::id::RowId;
     use crate::id::{DeliveryId, MessageId, RouteId};
     use crate::store::messages::NewMessage;
+    use crate::store::webhooks::deliveries::DeliveryStatus;
     use crate::store::webhooks::routes::Action;
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-    fn fresh(id: DeliveryRowId) -> CachedMessage {
+    fn cached_message(id: DeliveryRowId) -> CachedMessage {
         let (message_id, route_id) = (MessageId::new(NOW), RouteId::new(NOW));
         let new = NewMessage {
             public_id: message_id.clone(),
@@ -150,7 +152,7 @@ mod tests {
             event_id: message_id.to_string(),
             event_type: "email.received".to_owned(),
             url: String::new(),
-            status: "pending".to_owned(),
+            status: DeliveryStatus::Pending,
             attempts: 0,
             last_status_code: None,
             last_error: None,
@@ -170,7 +172,7 @@ mod tests {
     fn a_delivery_is_taken_once_and_only_while_its_route_is_the_present_one() {
         let mail = FirstAttemptCache::default();
         for id in 1..=4 {
-            mail.put(fresh(RowId::new(id)), Bytes::from_static(b"data"));
+            mail.put(cached_message(RowId::new(id)), Bytes::from_static(b"data"));
         }
         assert_eq!(mail.take(RowId::new(1), |_| 3).unwrap().1, "data");
         assert!(mail.take(RowId::new(1), |_| 3).is_none());
@@ -178,7 +180,7 @@ mod tests {
         assert!(mail.take(RowId::new(3), |_| 3).is_some());
         mail.clear();
         assert!(mail.take(RowId::new(4), |_| 3).is_none());
-        assert_eq!(mail.kept.lock().unwrap().octets, 0);
+        assert_eq!(mail.cached.lock().unwrap().octets, 0);
     }
 
     #[test]
@@ -186,10 +188,10 @@ mod tests {
         let mail = FirstAttemptCache::default();
         let data = Bytes::from(vec![b'x'; MAX_OCTETS / 4]);
         for id in 1..=6 {
-            mail.put(fresh(RowId::new(id)), data.clone());
+            mail.put(cached_message(RowId::new(id)), data.clone());
         }
         assert!(mail.take(RowId::new(1), |_| 3).is_none() && mail.take(RowId::new(2), |_| 3).is_none());
-        let kept = mail.kept.lock().unwrap();
-        assert!(kept.octets <= MAX_OCTETS && kept.mails.len() <= 4 && kept.order.len() == kept.mails.len());
+        let cached = mail.cached.lock().unwrap();
+        assert!(cached.octets <= MAX_OCTETS && cached.mails.len() <= 4 && cached.order.len() == cached.mails.len());
     }
 }

@@ -7,37 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::store::webhooks::routes::AckMode;
 
 /// Upper bound of the wait that Retry-After can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The proof of delivery that an endpoint has to give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AckMode {
-    /// Any 2xx.
-    #[default]
-    Lenient,
-    /// 2xx with an explicit `ok`.
-    Ack,
-    /// Any 2xx; the body carries instructions.
-    Control,
-}
-
-impl AckMode {
-    /// Parses the name used in the API and the database.
-    pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Self::Lenient, Self::Ack, Self::Control].into_iter().find(|mode| mode.as_str() == word)
-    }
-
-    /// Returns `lenient`, `ack` or `control`.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Lenient => "lenient",
-            Self::Ack => "ack",
-            Self::Control => "control",
-        }
-    }
-}
 
 /// An endpoint's answer, as far as it was read.
 #[derive(Clone, Copy, Debug)]
@@ -158,17 +131,9 @@ fn retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration>
             // A number that overflows still means a very long wait.
             return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
         }
-        http_date(value).map(|at| at.since(now))
+        httpdate::parse_http_date(value).ok().map(|at| Timestamp::from(at).since(now))
     };
     values(headers, "retry-after").find_map(wait).map(|wait| wait.min(MAX_RETRY_AFTER))
-}
-
-/// Parses the three date forms of RFC 9110 §5.6.7.
-fn http_date(text: &str) -> Option<Timestamp> {
-    const FORMS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-    let parse = |form: &&str| jiff::civil::DateTime::strptime(form, text).ok();
-    let zoned = FORMS.iter().find_map(parse)?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(Timestamp::from_millis(zoned.timestamp().as_millisecond()))
 }
 
 #[cfg(test)]
@@ -202,9 +167,9 @@ mod tests {
                 assert_eq!(outcome, rejected(Reason::HttpStatus), "{mode:?} {status}");
             }
             assert_eq!(answer(mode, 410, &[("retry-after", "5")], ""), rejected(Reason::Gone));
-            assert_eq!(AckMode::parse(mode.as_str()), Some(mode));
+            assert_eq!(AckMode::from_word(mode.as_str()), Some(mode));
         }
-        assert_eq!(AckMode::parse("Lenient"), None);
+        assert_eq!(AckMode::from_word("Lenient"), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::store::messages;
 use crate::store::messages::attachments;
 use crate::store::webhooks::attempts::Attempt as AttemptRow;
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{blocked_senders, routes};
 use crate::webhook::events::delivery_updated;
@@ -158,7 +159,7 @@ impl Webhooks {
         self: Arc<Self>,
         tx: &Connection,
         posted: CompletedAttempt,
-        status: &'static str,
+        status: DeliveryStatus,
         next_attempt_at: Option<Timestamp>,
     ) -> store::Result<Option<AfterCommit>> {
         let (delivery, row) = (&posted.prepared.delivery, &posted.row);
@@ -168,16 +169,16 @@ impl Webhooks {
         let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
         if present.status != delivery.status && !posted.is_delivered() {
-            progress.status = status_word(&present.status);
+            progress.status = present.status;
             progress.error = present.last_error.as_deref();
             progress.next_attempt_at = present.next_attempt_at;
         }
         let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
         store::webhooks::attempts::insert(tx, delivery.id, row)?;
         deliveries::record_attempt(tx, delivery.id, row.attempt, &progress, posted.finished)?;
-        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
+        let outcome = if posted.is_delivered() { DeliveryStatus::Delivered } else { DeliveryStatus::Failed };
         if let Some(route) = &posted.prepared.route {
-            routes::note_outcome(tx, route, outcome_word, row.status_code)?;
+            routes::note_outcome(tx, route, outcome.as_str(), row.status_code)?;
         }
         let mut dropped_file = None;
         let mut dropped = false;
@@ -185,7 +186,7 @@ impl Webhooks {
             dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
             dropped = control.drop;
         }
-        let told = if status == "failed" && present.status == "pending" {
+        let notified = if status == DeliveryStatus::Failed && present.status == DeliveryStatus::Pending {
             let url = posted.prepared.url.as_str();
             self.tell_owner(tx, &present, url, error, row.status_code, row.created_at)?
         } else {
@@ -204,16 +205,16 @@ impl Webhooks {
                 let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
                 let standing = DeliveryState { status, attempts: posted.row.attempt, last_status_code, paused_until };
                 let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
-                self.feed.realtime.publish(delivery.account_id, event);
+                self.publisher.realtime.publish(delivery.account_id, event);
             }
-            if let Some(flow) = told {
+            if let Some(flow) = notified {
                 self.jobs.wake(&flow, posted.row.created_at);
             }
             if dropped {
-                self.fresh.clear();
+                self.first_attempt_cache.clear();
             }
             self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
-            self.feed.publish(|| posted.activity(status, error, next_attempt_at));
+            self.publisher.publish(|| posted.activity(status, error, next_attempt_at));
         })))
     }
 }
@@ -227,20 +228,21 @@ impl Webhooks {
         now: Timestamp,
     ) -> store::Result<Option<AfterCommit>> {
         let row = deliveries::find_by_row(tx, delivery)?;
-        let Some(row) = row.filter(|row| row.status == "pending") else { return Ok(None) };
+        let Some(row) = row.filter(|row| row.status == DeliveryStatus::Pending) else { return Ok(None) };
         deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
-        let told = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
+        let notified = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
         let named = row.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
         Ok(Some(Box::new(move || {
             if let Some((message, domain)) = named {
                 let (attempts, last_status_code) = (row.attempts, row.last_status_code);
                 let paused_until = self.paused_until(&row.url, row.account_id, now);
-                let standing = DeliveryState { status: "failed", attempts, last_status_code, paused_until };
-                self.feed
+                let standing =
+                    DeliveryState { status: DeliveryStatus::Failed, attempts, last_status_code, paused_until };
+                self.publisher
                     .realtime
                     .publish(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
             }
-            told.iter().for_each(|flow| self.jobs.wake(flow, now));
+            notified.iter().for_each(|flow| self.jobs.wake(flow, now));
         })))
     }
 
@@ -253,7 +255,7 @@ impl Webhooks {
 impl CompletedAttempt {
     fn activity(
         self,
-        status: &'static str,
+        status: DeliveryStatus,
         error: Option<&'static str>,
         next_attempt_at: Option<Timestamp>,
     ) -> Activity {
@@ -264,19 +266,10 @@ impl CompletedAttempt {
             attempt: self.row.attempt,
             status_code: self.row.status_code,
             error,
-            status,
+            status: status.as_str(),
             duration_ms: self.row.duration_ms,
             next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
         }
-    }
-}
-
-/// Converts the status of a stored row to a static string.
-pub(crate) fn status_word(status: &str) -> &'static str {
-    match status {
-        "pending" => "pending",
-        "delivered" => "delivered",
-        _ => "failed",
     }
 }
 

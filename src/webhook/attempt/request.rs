@@ -15,6 +15,7 @@ use crate::secrets::signed_links::Links;
 use crate::store;
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::MessageRow;
+use crate::store::messages::SpamVerdict;
 use crate::store::messages::attachments;
 use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
@@ -135,7 +136,7 @@ pub(crate) fn payload_of(message: &MessageRow, texts: Texts, parts: &[Part], lin
             spf: message.spf.as_deref(),
             dkim: message.dkim.as_deref(),
             dmarc: message.dmarc.as_deref(),
-            spam: message.spam_on_arrival.as_deref(),
+            spam: message.spam_on_arrival.map(SpamVerdict::as_str),
         },
         attachments: &attachments,
     };

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
-use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
+use super::deliver::{ATTEMPT_TIME, Webhooks, judge, put_off};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -33,6 +33,7 @@ use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals;
 use crate::store::messages::removals::Reason;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::zero_retention;
@@ -73,7 +74,7 @@ pub(crate) struct ZeroRetentionAttempts {
 /// A message that is ready to be posted, with everything the attempt needs.
 struct Prepared {
     row: ZeroRetentionRow,
-    told: EventMetadata,
+    metadata: EventMetadata,
     route: RouteRow,
     url: String,
     secret: String,
@@ -152,17 +153,17 @@ impl ZeroRetentionAttempts {
             return Ok(Lookup::Large { account: row.account_id, size });
         }
         let Some(raw) = self.content(connection, &row)? else { return Ok(Lookup::Gone(Some(row))) };
-        let told: EventMetadata = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
-        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
-        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        let metadata: EventMetadata = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
+        let in_overlap = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| in_overlap);
         Ok(Lookup::Ready(Box::new(Prepared {
             secret: self.webhooks.unseal(routes::SECRET_PURPOSE, sealed)?,
             previous_secret: previous
                 .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
                 .transpose()?,
-            payload: payload_of(&told, raw, SMALL),
+            payload: payload_of(&metadata, raw, SMALL),
             row,
-            told,
+            metadata,
             route,
             url,
         })))
@@ -186,11 +187,11 @@ impl ZeroRetentionAttempts {
         let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let delivery = DeliveryId::new(now);
-        let event_id = prepared.told.id.as_str();
+        let event_id = prepared.metadata.id.as_str();
         let head = RequestMeta { delivery: &delivery, event_id, attempt: 1, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        let mode = ack_mode(&prepared.route);
+        let mode = prepared.route.ack_mode.unwrap_or_default();
         let answer = self.webhooks.post(&prepared.url, mode, headers, body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(mode, answer, now.plus(duration)));
@@ -217,30 +218,33 @@ impl ZeroRetentionAttempts {
     ) -> store::Result<Option<AfterCommit>> {
         let status_code = answer.as_ref().ok().map(|answer| answer.status);
         let (status, error, blocked) = match (answer, outcome) {
-            (Err(error), _) => ("failed", Some(error.as_str()), false),
-            (_, Some(Outcome::Rejected { reason, .. })) => ("failed", Some(reason.as_str()), false),
-            (_, Some(Outcome::Delivered { control })) => ("delivered", None, control.block_sender),
-            (_, None) => ("failed", None, false),
+            (Err(error), _) => (DeliveryStatus::Failed, Some(error.as_str()), false),
+            (_, Some(Outcome::Rejected { reason, .. })) => (DeliveryStatus::Failed, Some(reason.as_str()), false),
+            (_, Some(Outcome::Delivered { control })) => (DeliveryStatus::Delivered, None, control.block_sender),
+            (_, None) => (DeliveryStatus::Failed, None, false),
         };
-        routes::note_outcome(tx, &prepared.route.public_id, status, status_code)?;
+        routes::note_outcome(tx, &prepared.route.public_id, status.as_str(), status_code)?;
         if blocked {
             let now = started.plus(duration);
-            block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.told.from_addr, now)?;
+            block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.metadata.from_addr, now)?;
         }
-        let reason = if error.is_none() && status == "delivered" { Reason::Delivered } else { Reason::Undelivered };
+        let reason = match status {
+            DeliveryStatus::Delivered => Reason::Delivered,
+            DeliveryStatus::Pending | DeliveryStatus::Failed => Reason::Undelivered,
+        };
         removals::note_zero_retention(tx, prepared.row.id, reason, started.plus(duration))?;
         let file = zero_retention::finish(tx, &prepared.row)?;
-        let activity = Activity::Passed {
-            message_id: prepared.told.id.to_string(),
+        let activity = Activity::ZeroRetentionAttempted {
+            message_id: prepared.metadata.id.to_string(),
             url: prepared.url.clone(),
             status_code,
             error,
-            status,
+            status: status.as_str(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
         Ok(Some(Box::new(move || {
             self.remove(file);
-            self.webhooks.feed.publish(|| activity);
+            self.webhooks.publisher.publish(|| activity);
         })))
     }
 
@@ -269,7 +273,7 @@ impl ZeroRetentionAttempts {
 
 /// Builds the event of contract 9.6 with inline attachments; generated from the mail data if that is larger than
 /// `small`.
-pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Payload {
+pub(crate) fn payload_of(metadata: &EventMetadata, raw: Vec<u8>, small: usize) -> Payload {
     let raw = Bytes::from(raw);
     let small = raw.len() <= small;
     let (mail, texts) = if small {
@@ -277,8 +281,8 @@ pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Pa
         let readable = Bodies { text: mail.text.take(), html: mail.html.take() };
         (mail, Texts::Decoded(readable))
     } else {
-        let outline = mime::parse_streaming(&raw);
-        (outline.mail, Texts::Placed(outline.text, outline.html))
+        let parsed = mime::parse_streaming(&raw);
+        (parsed.mail, Texts::Placed(parsed.text, parsed.html))
     };
     let mut apart = payload::streamed_bodies(&texts);
     let carriers = carriers(&raw, &mail.attachments);
@@ -305,19 +309,19 @@ pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Pa
         .collect();
     let (text, html) = payload::bodies(&texts);
     let event = EmailReceived {
-        id: &told.id,
-        from: Party { address: &told.from_addr, name: told.from_name.as_deref() },
-        to: Party { address: &told.to_addr, name: told.to_name.as_deref() },
+        id: &metadata.id,
+        from: Party { address: &metadata.from_addr, name: metadata.from_name.as_deref() },
+        to: Party { address: &metadata.to_addr, name: metadata.to_name.as_deref() },
         subject: mail.subject.as_deref(),
         text,
         html,
         thread_id: mail.thread_id(),
-        received_at: told.received_at,
+        received_at: metadata.received_at,
         auth: Auth {
-            spf: told.spf.as_deref(),
-            dkim: told.dkim.as_deref(),
-            dmarc: told.dmarc.as_deref(),
-            spam: told.spam.as_deref(),
+            spf: metadata.spf.as_deref(),
+            dkim: metadata.dkim.as_deref(),
+            dmarc: metadata.dmarc.as_deref(),
+            spam: metadata.spam.as_deref(),
         },
         attachments: &attachments,
     };

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::{DomainRowId, EventId};
-use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::deliveries::{DeliveryRow, DeliveryStatus};
 
 const TYPE: &str = "delivery.updated";
 
 /// The state of a delivery.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DeliveryState<'a> {
-    pub(crate) status: &'a str,
+pub(crate) struct DeliveryState {
+    pub(crate) status: DeliveryStatus,
     pub(crate) attempts: u32,
     pub(crate) last_status_code: Option<u16>,
     /// End of the endpoint's pause; `None` if it is not paused.
@@ -50,7 +50,7 @@ pub(crate) fn event(
     delivery: &DeliveryRow,
     message: &str,
     domain: Option<DomainRowId>,
-    standing: DeliveryState<'_>,
+    standing: DeliveryState,
     now: Timestamp,
 ) -> Event {
     let id = EventId::new(now);
@@ -63,7 +63,7 @@ pub(crate) fn event(
             delivery_id: delivery.public_id.as_str(),
             message_id: message,
             route_id: delivery.route_id.as_ref().map(|route| route.as_str()),
-            status: standing.status,
+            status: standing.status.as_str(),
             attempts: standing.attempts,
             last_status_code: standing.last_status_code,
             paused_until: standing.paused_until,

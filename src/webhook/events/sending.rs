@@ -7,7 +7,7 @@ use crate::store::Connection;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::event_bus::Feed;
+use crate::event_bus::Publisher;
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::{AccountRowId, DomainRowId, EventId, MessageRowId};
 use crate::jobs::{Flow, Jobs};
@@ -18,10 +18,10 @@ use crate::store::jobs::JobSubject;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::events;
 use crate::store::webhooks::events::NewEvent;
+use crate::store::webhooks::routes::AckMode;
 use crate::store::webhooks::{former_webhooks, routes};
 use crate::store::{accounts, jobs};
 use crate::webhook::attempt::deliver::{Lookup, Prepared, Webhooks};
-use crate::webhook::attempt::outcome::AckMode;
 use crate::webhook::flow_of;
 
 /// The event of a recipient.
@@ -143,9 +143,9 @@ pub(crate) struct PendingEvent {
 
 impl PendingEvent {
     /// Wakes the flow and notifies the streams.
-    pub(crate) fn publish(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
+    pub(crate) fn publish(self, publisher: &Publisher, jobs: &Jobs, now: Timestamp) {
         if let Some(event) = self.event {
-            feed.realtime.publish(self.account, event);
+            publisher.realtime.publish(self.account, event);
         }
         if let Some(flow) = self.flow {
             jobs.wake(&flow, now);
@@ -241,8 +241,8 @@ impl Webhooks {
         let Some(url) = domain.and_then(|domain| domain.tracking_webhook_url) else { return Ok(gone) };
         let secret = accounts::find_webhook_secret(connection, delivery.account_id)?;
         let Some(current) = secret.sealed else { return Ok(gone) };
-        let both_sign = secret.previous_until.is_some_and(|until| now < until);
-        let previous = secret.previous_sealed.filter(|_| both_sign);
+        let in_overlap = secret.previous_until.is_some_and(|until| now < until);
+        let previous = secret.previous_sealed.filter(|_| in_overlap);
         let unseal = |sealed: &[u8]| self.unseal(accounts::WEBHOOK_SECRET_PURPOSE, sealed);
         Ok(Lookup::Ready(Box::new(Prepared {
             secret: unseal(&current)?,

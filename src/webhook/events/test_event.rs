@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::id::{DeliveryId, MessageId};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
-use crate::webhook::attempt::deliver::{Webhooks, ack_mode, judge};
+use crate::webhook::attempt::deliver::{Webhooks, judge};
 use crate::webhook::attempt::outcome::Outcome;
 use crate::webhook::attempt::payload::Payload;
 use crate::webhook::attempt::request;
@@ -36,7 +36,7 @@ impl Webhooks {
         };
         let (headers, body) = request::signed(head, payload, now);
         let clock = std::time::Instant::now();
-        let mode = ack_mode(route);
+        let mode = route.ack_mode.unwrap_or_default();
         let answer = self.post(url, mode, headers, body).await.map_err(Refused::DeliveryFailed)?;
         let outcome = judge(mode, &answer, now.plus(clock.elapsed()));
         Ok(Manual { ok: matches!(outcome, Outcome::Delivered { .. }), status: answer.status })

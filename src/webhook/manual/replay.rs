@@ -11,6 +11,7 @@ use super::retry_now::{Manual, Refused};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
@@ -64,13 +65,16 @@ pub enum BulkError {
     Store(#[from] store::Error),
 }
 
+store::transaction_error!(BulkError);
+
+/// Target of an id, or the code in its result (contract 6.3): one bad id does not fail the others.
+type Resolved<T> = Result<T, &'static str>;
+
 /// An id of the request with one delivery it refers to, or the reason there is none.
 struct Planned {
     id: String,
-    target: Result<DeliveryRow, &'static str>,
+    target: Resolved<DeliveryRow>,
 }
-
-type Plan = Result<Vec<Planned>, BulkError>;
 
 impl Webhooks {
     /// Retries all deliveries that the ids refer to, in parallel. Results are in the order of `items`; an id with
@@ -87,7 +91,7 @@ impl Webhooks {
         if items.is_empty() || items.len() > BULK_MAX {
             return Err(BulkError::Count);
         }
-        let plan = self.db.read(move |connection| resolve_all(connection, scope, items)).await??;
+        let plan = self.db.try_read(move |connection| resolve_all(connection, scope, items)).await?;
         self.attempt_all(plan, now).await
     }
 
@@ -143,7 +147,7 @@ impl Webhooks {
     async fn attempt_all(self: &Arc<Self>, plan: Vec<Planned>, now: Timestamp) -> Result<Vec<BulkResult>, BulkError> {
         let rows = plan.iter().filter_map(|planned| planned.target.as_ref().ok());
         let pending: Vec<DeliveryRowId> =
-            rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
+            rows.clone().filter(|row| row.status == DeliveryStatus::Pending).map(|row| row.id).collect();
         let mut waiting: HashMap<DeliveryRowId, Vec<JobRowId>> = rows.map(|row| (row.id, Vec::new())).collect();
         for (delivery, job) in self.db.read(move |connection| jobs::find_by_deliveries(connection, &pending)).await? {
             waiting.entry(delivery).or_default().push(job);
@@ -179,7 +183,7 @@ fn reason(refused: Refused) -> store::Result<&'static str> {
     }
 }
 
-fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store::Result<Plan> {
+fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> Result<Vec<Planned>, BulkError> {
     let mut plan: Vec<Planned> = Vec::new();
     for item in items {
         let (id, targets) = match item {
@@ -206,10 +210,10 @@ fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store
             Err(word) => plan.push(Planned { id, target: Err(word) }),
         }
         if attempts(&plan) > BULK_MAX {
-            return Ok(Err(BulkError::Count));
+            return Err(BulkError::Count);
         }
     }
-    Ok(Ok(plan))
+    Ok(plan)
 }
 
 /// Returns the number of attempts in a plan: one for each delivery.
@@ -222,10 +226,7 @@ fn attempts(plan: &[Planned]) -> usize {
 }
 
 /// Returns the latest delivery per route of each message; stops soon after the limit is exceeded.
-fn latest(
-    connection: &Connection,
-    messages: &[MessageRowId],
-) -> store::Result<Result<Vec<DeliveryRow>, &'static str>> {
+fn latest(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Resolved<Vec<DeliveryRow>>> {
     let mut rows = Vec::new();
     for message in messages {
         rows.extend(deliveries::list_latest(connection, *message)?);
@@ -248,7 +249,7 @@ fn resolve_target(
     route: Option<&RouteRow>,
     id: &str,
     now: Timestamp,
-) -> store::Result<Result<DeliveryRow, &'static str>> {
+) -> store::Result<Resolved<DeliveryRow>> {
     let Some(id) = MessageId::parse(id) else { return Ok(Err("not_found")) };
     let Some(message) = messages::find_in_scope(tx, &id, scope.account, scope.domain)? else {
         return Ok(Err("not_found"));

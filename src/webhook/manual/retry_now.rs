@@ -12,8 +12,8 @@ use crate::net::egress::EgressError;
 use crate::store;
 use crate::store::jobs;
 use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::webhook::attempt::deliver::{Lookup, Trigger, Webhooks, begins};
-use crate::webhook::attempt::record::status_word;
 use crate::webhook::flow_of;
 
 /// The answer of an endpoint.
@@ -60,7 +60,7 @@ impl Webhooks {
         let jobs = self.db.read(move |connection| {
             let row = deliveries::find_by_row(connection, delivery)?;
             let pending: Vec<DeliveryRowId> =
-                row.filter(|row| row.status == "pending").map(|row| row.id).into_iter().collect();
+                row.filter(|row| row.status == DeliveryStatus::Pending).map(|row| row.id).into_iter().collect();
             jobs::find_by_deliveries(connection, &pending)
         });
         let jobs = jobs.await?.into_iter().map(|(_, job)| job).collect();
@@ -87,7 +87,7 @@ impl Webhooks {
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
         let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
-        self.fresh.clear();
+        self.first_attempt_cache.clear();
         let waiting = Instant::now();
         let (found, _permit) = self.prepare(delivery, Trigger::Manual, now).await?;
         let prepared = match found {
@@ -110,7 +110,7 @@ impl Webhooks {
         let recorded = self.db.write(move |tx| {
             let before = posted.delivery();
             let (status, next_attempt_at) =
-                if delivered { ("delivered", None) } else { (status_word(&before.status), before.next_attempt_at) };
+                if delivered { (DeliveryStatus::Delivered, None) } else { (before.status, before.next_attempt_at) };
             if delivered {
                 jobs::delete_all(tx, &jobs)?;
             }

@@ -242,37 +242,37 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     let setup = server.accounts.setup_token().await.unwrap().unwrap();
     let api = server.anonymous();
     let ada = member(&server, "ada@acme.dev").await;
-    let mut told = vec![setup.clone(), ada.credential.clone().unwrap(), PASSWORD.to_owned()];
+    let mut disclosed = vec![setup.clone(), ada.credential.clone().unwrap(), PASSWORD.to_owned()];
     for path in ["/api/keys", "/api/keys/rotate"] {
         let method = if path.ends_with("rotate") { "POST" } else { "GET" };
-        told.push(text(&ada.send(method, path, &[], None).await.expect(200)["key"]));
+        disclosed.push(text(&ada.send(method, path, &[], None).await.expect(200)["key"]));
     }
-    told.push(text(&ada.get("/api/webhooks/secret").await.expect(200)["secret"]));
-    told.push(text(&ada.post_nothing("/api/webhooks/secret/rotate").await.expect(200)["secret"]));
+    disclosed.push(text(&ada.get("/api/webhooks/secret").await.expect(200)["secret"]));
+    disclosed.push(text(&ada.post_nothing("/api/webhooks/secret/rotate").await.expect(200)["secret"]));
     let account: i64 = server.query("SELECT id FROM account").await;
     server
         .write(move |tx, _, now| {
             mailkite::testing::bootstrap::verified_domain(tx, RowId::new(account), "acme.dev", now)
         })
         .await;
-    told.push(text(&scoped(&ada, "acme.dev", "blog").await["key"]));
+    disclosed.push(text(&scoped(&ada, "acme.dev", "blog").await["key"]));
     let route = json!({"match": "*@acme.dev", "action": "webhook", "destination": "https://hooks.acme.dev/in"});
-    told.push(text(&ada.post("/api/routes", route).await.expect(201)["signing_secret"]));
+    disclosed.push(text(&ada.post("/api/routes", route).await.expect(201)["signing_secret"]));
     let sealed: Vec<u8> = server.query("SELECT text_sealed FROM notice").await;
     let mail = server.secrets.open_text(mailkite::testing::store::accounts::notices::PURPOSE, &sealed).unwrap();
     let link = mail.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     assert_eq!(api.post_nothing(&format!("/api/auth/verify?token={link}")).await.status, 200);
-    told.push(link);
+    disclosed.push(link);
     let change = json!({"currentPassword": PASSWORD, "newPassword": "staple battery horse"});
-    told.push(text(&ada.post("/api/auth/password", change).await.expect(200)["token"]));
-    told.push("staple battery horse".to_owned());
+    disclosed.push(text(&ada.post("/api/auth/password", change).await.expect(200)["token"]));
+    disclosed.push("staple battery horse".to_owned());
 
     let file = server.db.path().to_owned();
     let log = std::fs::read(file.with_file_name("mailkite.db-wal")).unwrap();
     let copy = [std::fs::read(&file).unwrap(), log].concat();
     let holds = |needle: &[u8]| memchr::memmem::find(&copy, needle).is_some();
     let mut found = Vec::new();
-    for secret in &told {
+    for secret in &disclosed {
         // Without the public prefix of a key or secret; of a session token the signature alone.
         let known = ["mk_live_", "whsec_"].iter().find_map(|prefix| secret.strip_prefix(prefix));
         let bare = known.unwrap_or_else(|| secret.rsplit('.').next().unwrap());
@@ -281,7 +281,7 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
         }
     }
     assert_eq!(found, Vec::<String>::new());
-    assert_eq!(told.len(), 12);
+    assert_eq!(disclosed.len(), 12);
     assert!(holds(b"ada@acme.dev"), "this is where it would be");
     server.stop().await;
 }

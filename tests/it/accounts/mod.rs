@@ -1,7 +1,7 @@
 //! Accounts: signing up and in, credentials, Google, and what one account may have (contract 1.9, 2).
 //!
 //! Tests use the API; the helpers below sign up and log in. Google is played by `support::google`.
-//! A change of a limit goes to `limits`, of the cost of passwords to `password_hashing`.
+//! A change of a limit goes to `limits` or `storage_limits`, of the cost of passwords to `password_hashing`.
 
 mod credentials;
 mod email_verification;
@@ -12,6 +12,7 @@ mod login;
 mod password_hashing;
 mod setup_token;
 mod sign_up;
+mod storage_limits;
 
 use std::time::Duration;
 

@@ -17,15 +17,16 @@ async fn setup_token(folder: &std::path::Path) -> Output {
 async fn the_token_of_the_log_and_of_the_command_line_makes_the_owner_and_is_spent() {
     let folder = tempfile::tempdir().unwrap();
     let mut served = ServeProcess::start(folder.path()).await;
-    let told = served.wait_for_log("this server has no owner yet").await["setup_token"].as_str().unwrap().to_owned();
-    assert_eq!(told.len(), 32);
-    assert!(told.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{told}");
+    let logged =
+        served.wait_for_log("this server has no owner yet").await["setup_token"].as_str().unwrap().to_owned();
+    assert_eq!(logged.len(), 32);
+    assert!(logged.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{logged}");
     let printed = setup_token(folder.path()).await;
     assert!(printed.status.success(), "{printed:?}");
-    assert_eq!(String::from_utf8(printed.stdout).unwrap(), format!("{told}\n"));
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), format!("{logged}\n"));
     for file in ["mailkite.db", "mailkite.db-wal"] {
         let bytes = std::fs::read(folder.path().join("data").join(file)).unwrap();
-        assert!(!bytes.windows(told.len()).any(|part| part == told.as_bytes()), "{file} reveals it");
+        assert!(!bytes.windows(logged.len()).any(|part| part == logged.as_bytes()), "{file} reveals it");
     }
 
     let api = Api::anonymous(served.http);
@@ -36,7 +37,7 @@ async fn the_token_of_the_log_and_of_the_command_line_makes_the_owner_and_is_spe
     wrong["setupToken"] = json!("00000000000000000000000000000000");
     api.post("/api/auth/signup", wrong).await.expect_error(403, "setup_token");
     let mut right = account;
-    right["setupToken"] = json!(told);
+    right["setupToken"] = json!(logged);
     let made = api.post("/api/auth/signup", right.clone()).await.expect(201);
     assert_eq!((&made["user"]["isAdmin"], &made["user"]["emailVerified"]), (&json!(true), &json!(true)));
     right["email"] = json!("eve@acme.dev");

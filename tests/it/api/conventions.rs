@@ -1,23 +1,17 @@
 //! Conventions of every request and answer (contract 1), over real sockets.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use mailkite::testing::clock::{Clock, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::api::{Answer, Api};
-use crate::support::machine::own_address;
+use crate::support::api::Answer;
 use crate::support::server::{DEADLINE, Server};
 
-const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Reads until the server closes; the client's side stays open.
-async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
+pub(super) async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
     let exchange = async {
         let mut tcp = TcpStream::connect(address).await.unwrap();
         // A server that refuses may close before it has read everything.
@@ -29,12 +23,12 @@ async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
     timeout(DEADLINE, exchange).await.expect("the server keeps the connection")
 }
 
-fn answers(text: &str) -> Vec<u16> {
+pub(super) fn answers(text: &str) -> Vec<u16> {
     text.split("HTTP/1.").skip(1).map(|rest| rest[2..5].parse().unwrap()).collect()
 }
 
 /// Asserts the headers and the form that every answer of the API has.
-fn assert_conventions(what: &str, answer: &Answer) {
+pub(super) fn assert_conventions(what: &str, answer: &Answer) {
     let header = |name: &str| answer.headers.get(name).map_or("", String::as_str);
     assert_eq!(header("access-control-allow-origin"), "*", "{what}");
     assert_eq!(header("access-control-expose-headers"), "Retry-After, Idempotent-Replayed, X-Request-Id", "{what}");
@@ -449,241 +443,4 @@ async fn a_query_is_read_leniently_but_integers_are_integers() {
         assert_eq!(rows.as_array().unwrap().len(), 1, "{good}");
     }
     server.stop_with_any_jobs().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_credential_has_a_bucket_that_fills_again() {
-    let clock = Clock::manual(NOW);
-    let server = Server::start_with(clock, |config| config.http.rate_limit = 5).await;
-    let owner = server.owner().await;
-    let made = owner.post("/api/keys/scoped", json!({"domainId": "inbox.test", "name": "n"})).await.expect(201);
-    let scoped = owner.with(made["key"].as_str().unwrap());
-    for _ in 0..9 {
-        owner.get("/v1/me").await.expect(200);
-    }
-    let refused = owner.get("/v1/me").await;
-    refused.expect_error(429, "rate_limited");
-    assert_eq!(refused.headers["retry-after"], "1");
-    assert_conventions("429", &refused);
-    // The limit stands before the body and the class of the credential.
-    owner.send("POST", "/api/keys/scoped", &[], Some(b"{")).await.expect_error(429, "rate_limited");
-    owner.post_nothing("/api/auth/logout").await.expect_error(429, "rate_limited");
-    owner.get("/api/nothing").await.expect_error(404, "not_found");
-    scoped.get("/v1/me").await.expect(200);
-    server.anonymous().get("/api/health").await.expect(200);
-    server.clock.advance(SECOND);
-    for _ in 0..5 {
-        owner.get("/v1/me").await.expect(200);
-    }
-    owner.get("/v1/me").await.expect_error(429, "rate_limited");
-    server.stop().await;
-
-    let server = Server::start_with(Clock::manual(NOW), |config| config.http.rate_limit = 0).await;
-    let owner = server.owner().await;
-    for _ in 0..250 {
-        assert_eq!(owner.exchange("GET", "/v1/me", &[], None).await.status, 200);
-    }
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sixty_failed_credentials_a_minute_are_enough_and_valid_ones_still_work() {
-    let server = Server::start_with(Clock::manual(NOW), |config| {
-        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    })
-    .await;
-    let owner = server.owner().await;
-    let from =
-        async |api: &Api, address: &str| api.exchange("GET", "/v1/me", &[("X-Forwarded-For", address)], None).await;
-    let wrong = owner.with("mk_live_wrong");
-    for n in 0..60 {
-        // What a client claims to the left of what the proxy saw changes nothing.
-        let claimed = format!("192.0.2.{n}, 203.0.113.5");
-        from(&wrong, &claimed).await.expect_error(401, "bad_key");
-    }
-    for failing in [&wrong, &server.anonymous(), &owner.with("a.b.c")] {
-        from(failing, "203.0.113.5").await.expect_error(429, "rate_limited");
-    }
-    from(&owner, "203.0.113.5").await.expect(200);
-    from(&wrong, "203.0.113.6").await.expect_error(401, "bad_key");
-    from(&wrong, "203.0.113.5, 127.0.0.1").await.expect_error(429, "rate_limited");
-    from(&wrong, "203.0.113.5:8080").await.expect_error(429, "rate_limited");
-    server.clock.advance(60 * SECOND);
-    from(&wrong, "203.0.113.5").await.expect_error(401, "bad_key");
-
-    for n in 0..60 {
-        from(&wrong, &format!("2001:db8::{n:x}")).await.expect_error(401, "bad_key");
-    }
-    from(&wrong, "2001:db8::ffff:1").await.expect_error(429, "rate_limited");
-    from(&wrong, "2001:db8:0:1::1").await.expect_error(401, "bad_key");
-    server.stop().await;
-
-    // Nobody trusts this proxy: whatever it says, it is the client.
-    let server = Server::start_with(Clock::manual(NOW), |_| {}).await;
-    let wrong = server.anonymous().with("mk_live_wrong");
-    for n in 0..60 {
-        from(&wrong, &format!("192.0.2.{n}")).await.expect_error(401, "bad_key");
-    }
-    from(&wrong, "192.0.2.99").await.expect_error(429, "rate_limited");
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn plain_http_from_afar_needs_a_trusted_proxy_that_says_https() {
-    let Some(outer) = own_address() else { return };
-    for trusted in [false, true] {
-        let server = Server::start_with(Clock::System, |config| {
-            config.http.listen = vec![SocketAddr::new(outer, 0)];
-            config.http.trusted_proxies = if trusted { vec![outer.into()] } else { Vec::new() };
-        })
-        .await;
-        let (api, owner) = (server.anonymous(), server.owner().await);
-        assert!(!server.http.ip().is_loopback());
-        let proto = |value: &'static str| [("X-Forwarded-Proto", value)];
-        for path in ["/v1/me", "/api/nothing", "/api/ready", "/att/x/0", "/v1/agent", "/api/health/", "/api//health"]
-        {
-            let refused = owner.exchange("GET", path, &[], None).await;
-            refused.expect_error(403, "https_required");
-            assert_conventions(path, &refused);
-            owner.exchange("GET", path, &proto("http"), None).await.expect_error(403, "https_required");
-        }
-        for told in ["https", "HTTPS", "http, https"] {
-            let proxied = owner.exchange("GET", "/v1/me", &proto(told), None).await;
-            if trusted {
-                proxied.expect(200);
-            } else {
-                proxied.expect_error(403, "https_required");
-            }
-        }
-        owner.exchange("GET", "/v1/me", &proto("https, http"), None).await.expect_error(403, "https_required");
-        // Who asks whether the process lives may have no TLS.
-        for headers in [&[][..], &proto("http"), &proto("https")] {
-            for method in ["GET", "HEAD"] {
-                assert_eq!(api.exchange(method, "/api/health", headers, None).await.status, 200);
-            }
-        }
-        assert_eq!(api.exchange("OPTIONS", "/v1/me", &[], None).await.status, 204);
-        server.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trusted_proxy_on_this_machine_that_says_http_speaks_for_a_client_from_afar() {
-    for trusted in [false, true] {
-        let server = Server::start_with(Clock::System, |config| {
-            config.http.trusted_proxies = if trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
-        })
-        .await;
-        let owner = server.owner().await;
-        let ask = async |path: &str, told: &[&'static str]| {
-            let headers: Vec<_> = told.iter().map(|proto| ("X-Forwarded-Proto", *proto)).collect();
-            owner.exchange("GET", path, &headers, None).await
-        };
-        for told in [&[][..], &["https"], &["http", "https"], &["http,https"]] {
-            ask("/v1/me", told).await.expect(200);
-        }
-        for told in [&["http"][..], &["HTTP"], &["ws"], &[""], &["https", "http"], &["https, http"]] {
-            let answer = ask("/v1/me", told).await;
-            if trusted {
-                answer.expect_error(403, "https_required");
-            } else {
-                // Anybody on this machine may say anything.
-                answer.expect(200);
-            }
-            ask("/api/health", told).await.expect(200);
-        }
-        server.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn oversize_headers_are_refused_and_the_server_lives() {
-    let server = Server::start().await;
-    let (address, owner) = (server.http, server.owner().await);
-    let get = |rest: &str| format!("GET /api/health HTTP/1.1\r\nHost: localhost\r\n{rest}Connection: close\r\n\r\n");
-    let many: String = (0..1000).map(|n| format!("X-{n}: y\r\n")).collect();
-    for (what, request) in [
-        ("a long field", get(&format!("X: {}\r\n", "y".repeat(70_000)))),
-        ("many fields", get(&many)),
-        ("a long name", get(&format!("{}: y\r\n", "X".repeat(70_000)))),
-        ("a long path", format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "y".repeat(70_000))),
-        ("a line that never ends", "G".repeat(100_000)),
-        ("a field without colon", get("X y\r\n")),
-        ("a space before the colon", get("X : y\r\n")),
-        ("a folded field", get("X: a\r\n b\r\n")),
-        ("a control character", get("X: a\u{0}b\r\n")),
-        ("a bare CR", get("X: a\rb: c\r\n")),
-        ("no host", "GET /api/health HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned()),
-        ("two hosts", get("Host: y\r\n")),
-        ("no version", "GET /api/health\r\n\r\n".to_owned()),
-        ("another version", "GET /api/health HTTP/3.0\r\n\r\n".to_owned()),
-        ("spaces in the path", "GET /api/health x HTTP/1.1\r\n\r\n".to_owned()),
-        ("SMTP", "EHLO mx.example.com\r\n\r\n".to_owned()),
-    ] {
-        let answer = talk(address, request.as_bytes()).await;
-        let status = answers(&answer);
-        assert!(status.iter().all(|status| [400, 414, 431].contains(status)), "{what}: {answer}");
-        assert!(status.len() <= 1, "{what}: {answer}");
-    }
-    owner.get("/v1/me").await.expect(200);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_smuggles_a_request_behind_another() {
-    let server = Server::start().await;
-    let address = server.http;
-    let hidden = "GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let post = |fields: &str, body: &str| {
-        format!("POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}{hidden}").into_bytes()
-    };
-    for (what, request) in [
-        ("two lengths", post("Content-Length: 2\r\nContent-Length: 3\r\n", "{}")),
-        ("a list of lengths", post("Content-Length: 2, 3\r\n", "{}")),
-        ("a signed length", post("Content-Length: +2\r\n", "{}")),
-        ("a negative length", post("Content-Length: -2\r\n", "{}")),
-        ("a hexadecimal length", post("Content-Length: 0x2\r\n", "{}")),
-        ("length, then chunks", post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")),
-        ("chunks, then length", post("Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", "2\r\n{}\r\n0\r\n\r\n")),
-        ("another coding", post("Transfer-Encoding: identity\r\nContent-Length: 2\r\n", "{}")),
-        ("chunks not last", post("Transfer-Encoding: chunked, gzip\r\n", "2\r\n{}\r\n0\r\n\r\n")),
-        ("a coding in disguise", post("Transfer-Encoding: xchunked\r\nContent-Length: 2\r\n", "{}")),
-        ("a vertical tab", post("Transfer-Encoding: \u{b}chunked\r\nContent-Length: 2\r\n", "{}")),
-        ("a bad chunk", post("Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n")),
-        ("a huge chunk", post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n{}\r\n0\r\n\r\n")),
-    ] {
-        let answer = talk(address, &request).await;
-        assert!(!answer.contains("openapi"), "{what}: {answer}");
-        assert!(answers(&answer).iter().all(|status| *status == 400), "{what}: {answer}");
-    }
-    let old = talk(address, b"POST /api/auth/login HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await;
-    assert_eq!(answers(&old), [400]);
-    server.anonymous().get("/api/health").await.expect(200);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn old_and_pipelined_requests_are_answered_in_order() {
-    let server = Server::start().await;
-    let address = server.http;
-    let old = talk(address, b"GET /api/health HTTP/1.0\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 200") && old.ends_with("{\"ok\":true}"), "{old}");
-    let pipeline = "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}\
-        GET /api/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n\
-        HEAD /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n\
-        GET /api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    assert_eq!(answers(&talk(address, pipeline.as_bytes()).await), [400, 404, 200, 200]);
-    // A client that goes away in the middle harms nobody.
-    for cut in [10, 60, pipeline.len() - 3] {
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        tcp.write_all(&pipeline.as_bytes()[..cut]).await.unwrap();
-    }
-    for (host, status) in [("localhost", 200), ("evil.test", 403)] {
-        let absolute =
-            format!("GET http://{host}/api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        assert_eq!(answers(&talk(address, absolute.as_bytes()).await), [status], "{host}");
-    }
-    let body: Value = server.anonymous().get("/api/health").await.expect(200);
-    assert_eq!(body, json!({"ok": true}));
-    server.stop().await;
 }

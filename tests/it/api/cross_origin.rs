@@ -47,8 +47,9 @@ const FOREIGN: [(&str, &str, &str); 12] = [
 
 fn assert_closed(what: &str, answer: &Answer, code: &str) {
     assert_eq!((answer.status, answer.code()), (403, code), "{what}: {answer:?}");
-    let told: Vec<&String> = answer.headers.keys().filter(|name| name.starts_with("access-control-")).collect();
-    assert!(told.is_empty(), "{what}: {told:?}");
+    let cors_fields: Vec<&String> =
+        answer.headers.keys().filter(|name| name.starts_with("access-control-")).collect();
+    assert!(cors_fields.is_empty(), "{what}: {cors_fields:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,9 +184,9 @@ async fn the_listener_of_the_metrics_is_no_open_door_either() {
         let answer = metrics.exchange("GET", "/metrics", &[(name, value)], None).await;
         assert_closed(&format!("{name}: {value}"), &answer, code);
     }
-    let told = metrics.exchange("GET", "/metrics", &[], None).await;
-    assert_eq!(told.status, 200);
-    assert!(String::from_utf8(told.body).unwrap().contains("mailkite_"));
+    let metrics_answer = metrics.exchange("GET", "/metrics", &[], None).await;
+    assert_eq!(metrics_answer.status, 200);
+    assert!(String::from_utf8(metrics_answer.body).unwrap().contains("mailkite_"));
     server.stop().await;
 }
 
@@ -319,14 +320,14 @@ async fn answers_over_https_alone_tell_browsers_to_stay_with_it() {
     for path in ["/", "/api/health", "/v1/me", "/nothing", "/att/x/0", "/metrics"] {
         let answer = exchange(&mut https(server.http, &[]).await, &get(path)).await;
         assert!(answer.contains(hsts), "{path}: {answer}");
-        let told = |answer: &Answer| answer.headers.contains_key("strict-transport-security");
+        let has_hsts = |answer: &Answer| answer.headers.contains_key("strict-transport-security");
         let api = server.anonymous();
-        assert!(!told(&api.exchange("GET", path, &[], None).await), "{path}");
-        assert!(told(&api.exchange("GET", path, &[("X-Forwarded-Proto", "https")], None).await), "{path}");
-        assert!(!told(&api.exchange("GET", path, &[("X-Forwarded-Proto", "http")], None).await), "{path}");
+        assert!(!has_hsts(&api.exchange("GET", path, &[], None).await), "{path}");
+        assert!(has_hsts(&api.exchange("GET", path, &[("X-Forwarded-Proto", "https")], None).await), "{path}");
+        assert!(!has_hsts(&api.exchange("GET", path, &[("X-Forwarded-Proto", "http")], None).await), "{path}");
         // What the client itself claimed stands first.
         let both = [("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "http")];
-        assert!(!told(&api.exchange("GET", path, &both, None).await), "{path}");
+        assert!(!has_hsts(&api.exchange("GET", path, &both, None).await), "{path}");
     }
     server.stop().await;
     for public_url in ["https://localhost:8443", "http://mail.mailkite.test"] {

@@ -373,10 +373,10 @@ async fn a_pause_is_published_with_its_attempt_and_what_is_given_up_meanwhile_on
     for number in 1..=5 {
         server.accepted("a@inbox.test", &format!("Fails {number}")).await;
         events.event("email.received").await;
-        let told = events.event("delivery.updated").await.data["data"].clone();
-        assert_eq!((&told["status"], &told["attempts"]), (&json!("pending"), &json!(1)));
-        let until = told["pausedUntil"].as_i64();
-        assert_eq!(until.is_some_and(|until| until > NOW.as_millis()), number == 5, "{told}");
+        let update = events.event("delivery.updated").await.data["data"].clone();
+        assert_eq!((&update["status"], &update["attempts"]), (&json!("pending"), &json!(1)));
+        let until = update["pausedUntil"].as_i64();
+        assert_eq!(until.is_some_and(|until| until > NOW.as_millis()), number == 5, "{update}");
     }
     for number in 0..10 {
         server.accepted("a@inbox.test", &format!("Waits {number}")).await;
@@ -391,9 +391,9 @@ async fn a_pause_is_published_with_its_attempt_and_what_is_given_up_meanwhile_on
         server.until("SELECT count(*) FROM job WHERE lease_until IS NOT NULL AND kind = 'webhook'", 0_i64).await;
         let ended: i64 = server.query("SELECT count(*) FROM delivery WHERE status = 'failed'").await;
         while given_up.len() < usize::try_from(ended).unwrap() {
-            let told = events.event("delivery.updated").await.data["data"].clone();
-            if told["status"] == "failed" {
-                given_up.push(told["deliveryId"].to_string());
+            let update = events.event("delivery.updated").await.data["data"].clone();
+            if update["status"] == "failed" {
+                given_up.push(update["deliveryId"].to_string());
             }
         }
     }

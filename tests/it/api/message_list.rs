@@ -165,8 +165,8 @@ async fn who_sends_a_refused_body_to_its_end_reads_why() {
         let mut tcp = TcpStream::connect(server.http).await.unwrap();
         tcp.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        let told = tokio::time::timeout(Duration::from_secs(10), tcp.read_to_string(&mut answer)).await;
-        assert!(told.is_ok() && answer.contains(code), "{path}: {answer}");
+        let read = tokio::time::timeout(Duration::from_secs(10), tcp.read_to_string(&mut answer)).await;
+        assert!(read.is_ok() && answer.contains(code), "{path}: {answer}");
     }
     server.stop().await;
 }

@@ -3,8 +3,9 @@
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
+use crate::support::database::orphaned_objects;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, orphaned_objects};
+use crate::support::server::Server;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const WITH_FILE: &str = "From: Ada <ada@example.com>\r\nSubject: With a file\r\nMessage-ID: <one@example.com>\r\n\

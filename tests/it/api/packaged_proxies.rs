@@ -65,9 +65,9 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 }
 
 fn without_lines(text: &str, with: &str) -> String {
-    let kept = text.lines().filter(|line| !line.contains(with)).collect::<Vec<_>>().join("\n") + "\n";
-    assert_ne!(kept, text, "{with:?} is not in the file");
-    kept
+    let rest = text.lines().filter(|line| !line.contains(with)).collect::<Vec<_>>().join("\n") + "\n";
+    assert_ne!(rest, text, "{with:?} is not in the file");
+    rest
 }
 
 fn run(command: &mut Command) -> Output {
@@ -382,7 +382,7 @@ async fn behind_haproxy_mail_comes_from_its_senders() {
     client.expect("EHLO client.example", 250).await;
     let message = "From: ada@example.com\r\nSubject: Hi\r\n\r\nDoes it branch?\r\n";
     assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message).await.code, 250);
-    let told: String = proxied.server.query("SELECT CAST(trace AS TEXT) FROM message").await;
-    assert!(told.contains("[127.0.0.66]"), "{told}");
+    let trace: String = proxied.server.query("SELECT CAST(trace AS TEXT) FROM message").await;
+    assert!(trace.contains("[127.0.0.66]"), "{trace}");
     proxied.stop().await;
 }

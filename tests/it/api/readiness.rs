@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::database::{assert_sound, open_database};
 use crate::support::dev_process::{DevProcess, http_get};
 use crate::support::machine::preload;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{assert_sound, message, open_database};
+use crate::support::server::message;
 use crate::support::smtp::SmtpClient;
 
 /// Limit for a change to be seen.

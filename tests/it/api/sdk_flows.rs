@@ -161,8 +161,8 @@ async fn the_rust_sdk_sends_uploads_and_keeps_templates() {
             assert!(
                 !stored["url"].as_str().unwrap().is_empty() && stored["id"].as_str().unwrap().starts_with("upl_")
             );
-            let told = ["filename", "contentType", "size"].map(|name| stored[name].clone());
-            (stored["url"].as_str().unwrap().to_owned(), told)
+            let fields = ["filename", "contentType", "size"].map(|name| stored[name].clone());
+            (stored["url"].as_str().unwrap().to_owned(), fields)
         };
         let default = AttachmentUpload::default;
         let bytes = AttachmentUpload { bytes: Some(b"{}".to_vec()), filename: given("a b.json"), ..default() };
@@ -180,8 +180,8 @@ async fn the_rust_sdk_sends_uploads_and_keeps_templates() {
             retention_days: Some(365),
             ..default()
         };
-        let (link, told) = upload(content);
-        assert_eq!(told, [json!("po.pdf"), json!("application/pdf"), json!(8)]);
+        let (link, fields) = upload(content);
+        assert_eq!(fields, [json!("po.pdf"), json!("application/pdf"), json!(8)]);
         let refused = AttachmentUpload { content: given("eA=="), retention_days: Some(8), ..default() };
         assert_eq!(client.upload_attachment(refused).unwrap_err().body.unwrap()["code"], "bad_retention");
 

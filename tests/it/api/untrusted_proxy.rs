@@ -31,8 +31,9 @@ async fn log_in(api: &Api, field: (&str, &str), email: &str, password: &str) -> 
 async fn a_stranger_behind_it_shuts_out_only_itself() {
     let (server, api) = open().await;
     for field in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
-        let told = |address: &str| if field == "Forwarded" { format!("for={address}") } else { address.to_owned() };
-        let (stranger, owner) = (told("198.51.100.66"), told("203.0.113.9"));
+        let element =
+            |address: &str| if field == "Forwarded" { format!("for={address}") } else { address.to_owned() };
+        let (stranger, owner) = (element("198.51.100.66"), element("203.0.113.9"));
         for guess in 0..50 {
             let email = format!("nobody{guess}@example.com");
             log_in(&api, (field, &stranger), &email, "wrong password").await.expect_error(401, "bad_login");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::store::webhooks::routes::AckMode;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -26,8 +27,8 @@ async fn the_overview_counts_what_came_and_how_webhooks_fared() {
     let server = Server::start_with(clock.clone(), |config| config.webhook.retry = Vec::new()).await;
     let good = Receiver::start(|_| Reply::status(200)).await;
     let bad = Receiver::start(|_| Reply::status(500)).await;
-    server.route("good@inbox.test", "lenient", &good.url()).await;
-    server.route("bad@inbox.test", "lenient", &bad.url()).await;
+    server.route("good@inbox.test", AckMode::Lenient, &good.url()).await;
+    server.route("bad@inbox.test", AckMode::Lenient, &bad.url()).await;
     server
         .write(|tx, _, now| {
             let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
@@ -96,8 +97,8 @@ async fn deliveries_are_listed_by_state_domain_route_and_time() {
     let receiver =
         Receiver::start(|request| Reply::status(if request.json()["subject"] == "bad" { 500 } else { 200 })).await;
     server.add_domain("shop.test").await;
-    let first = server.route("*@inbox.test", "lenient", &receiver.url()).await;
-    server.route("*@shop.test", "lenient", &receiver.url()).await;
+    let first = server.route("*@inbox.test", AckMode::Lenient, &receiver.url()).await;
+    server.route("*@shop.test", AckMode::Lenient, &receiver.url()).await;
     let mut times = Vec::new();
     for (to, subject) in [("a@inbox.test", "1"), ("a@shop.test", "2"), ("a@inbox.test", "bad"), ("a@shop.test", "4")]
     {
@@ -190,8 +191,8 @@ async fn sessions_are_listed_and_ended_one_by_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_names_the_routes_that_it_reaches() {
     let server = Server::start().await;
-    server.route("support@inbox.test", "lenient", "https://a.test/hook").await;
-    server.route("*@inbox.test", "lenient", "https://b.test/hook").await;
+    server.route("support@inbox.test", AckMode::Lenient, "https://a.test/hook").await;
+    server.route("*@inbox.test", AckMode::Lenient, "https://b.test/hook").await;
     let owner = server.owner().await;
     owner.post("/api/routes", json!({"match": "spam@inbox.test", "action": "drop"})).await.expect(201);
     let paused = owner.post("/api/routes", json!({"match": "/^support/", "action": "store"})).await.expect(201);

@@ -1,8 +1,10 @@
 //! Domains through the API: adding, DNS checks, settings, removal (contract 3).
 //!
 //! Tests use the API, SMTP and a scripted DNS server; `lifecycle` has the set-up that all share.
-//! A change of what DNS has to say goes to `dns_checks`, of a setting of a domain to `settings`.
+//! A change of what DNS has to say goes to `dns_checks`, of a setting to `settings`, of competing
+//! proofs to `contested`.
 
+mod contested;
 mod dns_checks;
 mod lifecycle;
 mod settings;

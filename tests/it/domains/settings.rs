@@ -156,8 +156,8 @@ async fn its_secret_is_replaced_and_both_sign_for_a_day() {
     assert_eq!(rotated, json!({"secret": new, "previousValidUntil": NOW + 86_400_000}));
     assert_ne!(new, old);
     assert_eq!(bench.owner.get(SECRET).await.expect(200)["secret"], new.as_str());
-    let kept = put(&bench.owner, json!({"url": receiver.url()})).await;
-    assert_eq!(kept["signingSecret"], new.as_str());
+    let saved = put(&bench.owner, json!({"url": receiver.url()})).await;
+    assert_eq!(saved["signingSecret"], new.as_str());
     bench.server.accepted("a@inbox.test", "Both").await;
     assert_eq!(receiver.next_request().await.header("webhook-signature").split(' ').count(), 2);
     bench.owner.post_nothing(TEST).await.expect(200);

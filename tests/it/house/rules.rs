@@ -182,6 +182,15 @@ fn only_the_store_names_rusqlite() {
 }
 
 #[test]
+fn stored_states_are_enums() {
+    let words = "pending|delivered|failed|queued|deferred|sent|bounced|scheduled|canceled|received|dropped";
+    let compared = format!(r#"status\b[^"]{{0,30}}"({words})""#);
+    // Activity on the event bus carries the words as shown.
+    let strays = strays(&compared, |path| path.starts_with("store/") || path.starts_with("cli/dev/"));
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
+#[test]
 fn only_the_clock_reads_the_clock() {
     let strays = strays(r"(SystemTime|Zoned|Timestamp|Utc|Local)::now\(", |path| path == "clock.rs");
     assert!(strays.is_empty(), "{strays:#?}");
@@ -189,8 +198,13 @@ fn only_the_clock_reads_the_clock() {
 
 #[test]
 fn sockets_are_opened_only_in_the_files_that_are_named() {
-    let homes =
-        ["process/host.rs", "net/egress/mod.rs", "net/dns/mod.rs", "net/dns/dnssec.rs", "outbound/client/mod.rs"];
+    let homes = [
+        "process/host.rs",
+        "net/egress/connector.rs",
+        "net/dns/mod.rs",
+        "net/dns/dnssec.rs",
+        "outbound/client/mod.rs",
+    ];
     let opened =
         r"\b(TcpStream::connect|TcpListener::bind|TcpSocket::new|UdpSocket::bind|Unix(Stream|Listener)::\w+)";
     let strays = strays(opened, |path| homes.contains(&path) || path.starts_with("cli/"));
@@ -213,10 +227,10 @@ fn every_rfc_that_is_cited_stands_in_the_table_of_standards() {
     let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let table = map.split("# Standards").nth(1).unwrap();
     let number = Regex::new(r"RFC (\d{3,5})").unwrap();
-    let told: BTreeSet<&str> = number.captures_iter(table).map(|found| found.get(1).unwrap().as_str()).collect();
+    let listed: BTreeSet<&str> = number.captures_iter(table).map(|found| found.get(1).unwrap().as_str()).collect();
     let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for source in sources() {
-        for found in number.captures_iter(&source.text).filter(|found| !told.contains(&found[1])) {
+        for found in number.captures_iter(&source.text).filter(|found| !listed.contains(&found[1])) {
             missing.entry(format!("RFC {}", &found[1])).or_default().insert(source.path.clone());
         }
     }
@@ -289,12 +303,12 @@ fn no_file_outgrows_its_reader() {
 fn schema_sql_is_what_a_fresh_database_has() {
     let dir = tempfile::tempdir().unwrap();
     drop(mailkite::testing::store::Db::open(dir.path()).unwrap());
-    let fresh = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
-    let told = Connection::open_in_memory().unwrap();
+    let created = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
+    let from_file = Connection::open_in_memory().unwrap();
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.sql")).unwrap();
-    told.execute_batch(&text).unwrap();
-    assert_eq!(schema(&fresh), schema(&told));
-    assert!(schema(&told).len() > 20);
+    from_file.execute_batch(&text).unwrap();
+    assert_eq!(schema(&created), schema(&from_file));
+    assert!(schema(&from_file).len() > 20);
 }
 
 fn schema(connection: &Connection) -> BTreeSet<(String, String, String)> {
@@ -307,8 +321,8 @@ fn schema(connection: &Connection) -> BTreeSet<(String, String, String)> {
 fn every_column_of_the_schema_belongs_to_a_strict_table() {
     let dir = tempfile::tempdir().unwrap();
     drop(mailkite::testing::store::Db::open(dir.path()).unwrap());
-    let fresh = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
-    let lax: Vec<String> = fresh
+    let created = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
+    let lax: Vec<String> = created
         .prepare(
             "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'",
         )

@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod addresses;
+mod ambiguous_headers;
 mod authentication;
 mod authentication_records;
 mod changes;

@@ -190,8 +190,8 @@ async fn a_route_is_changed_paused_resumed_and_removed() {
     owner.delete(&path).await.expect(200);
     owner.delete(&path).await.expect_error(404, "not_found");
 
-    let kept = create(&owner, json!({"match": "s@inbox.test", "action": "store"})).await;
-    let path = format!("/api/routes/{}", text(&kept["id"]));
+    let route = create(&owner, json!({"match": "s@inbox.test", "action": "store"})).await;
+    let path = format!("/api/routes/{}", text(&route["id"]));
     owner.post_nothing(&format!("{path}/secret/rotate")).await.expect_error(400, "route_action");
     owner.get(&format!("{path}/candidates")).await.expect_error(400, "route_action");
     owner.post(&format!("{path}/deliver"), json!({"messageIds": ["msg_x"]})).await.expect_error(400, "route_action");

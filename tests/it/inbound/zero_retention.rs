@@ -9,11 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::Swept;
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 
+use crate::support::database::{open_database, orphaned_objects};
 use crate::support::dev_process::DevProcess;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, message, open_database, orphaned_objects};
+use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM delivery)
@@ -139,8 +141,8 @@ async fn every_webhook_gets_its_own_and_the_mail_goes_with_the_last() {
     let mut slow = Receiver::start(|_| Reply::hang()).await;
     let mut server = server().await;
     server.webhook(&quick.url()).await;
-    server.route("a@inbox.test", "ack", &quick.url()).await;
-    server.route("a@inbox.test", "lenient", &slow.url()).await;
+    server.route("a@inbox.test", AckMode::Ack, &quick.url()).await;
+    server.route("a@inbox.test", AckMode::Lenient, &slow.url()).await;
     assert_eq!(server.mail("a@inbox.test", &with_files(&[("a.csv", "7bit", "a,b")])).await.code, 250);
     let (first, second, third) = (quick.next_request().await, quick.next_request().await, slow.next_request().await);
     assert_eq!((&first.body, &second.body), (&second.body, &third.body));
@@ -212,7 +214,7 @@ async fn a_control_answer_can_block_the_sender_and_nothing_else() {
     let body = r#"{"status":"spam","actions":[{"type":"block-sender"}]}"#;
     let mut receiver = Receiver::start(move |_| Reply::status(200).body(body)).await;
     let mut server = server().await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
+    server.route("*@inbox.test", AckMode::Control, &receiver.url()).await;
     assert_eq!(server.mail("a@inbox.test", &message("First")).await.code, 250);
     receiver.next_request().await;
     assert_eq!(server.next_zero_retention_attempt().await.0, "delivered");

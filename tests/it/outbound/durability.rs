@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::audit::assert_audited;
+use crate::support::database::{assert_sound, open_database};
 use crate::support::dns::DnsServer;
 use crate::support::remote_host::RemoteHost;
 use crate::support::serve_process::{ServeProcess, verify_domain};
-use crate::support::server::{assert_sound, open_database};
 
 const CYCLES: usize = 20;
 const CLIENTS: usize = 6;

@@ -16,7 +16,7 @@ use crate::support::dns::DnsServer;
 use crate::support::forwarding_server::{ForwardingServer, forward};
 use crate::support::outbound::{SENT, WAITING, any_port, busy, send, sending};
 use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, Script};
-use crate::support::server::until;
+use crate::support::wait::until;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 

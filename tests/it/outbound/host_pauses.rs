@@ -2,6 +2,7 @@
 //! addresses (RFC 5321 §4.5.4.1, RFC 8305).
 
 use mailkite::testing::id::RowId;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::Outbound;
-use mailkite::testing::jobs::{Flow, Jobs};
+use mailkite::testing::jobs::Flow;
 use mailkite::testing::mail::address::{Domain, Mailbox};
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Guard, Policy};
@@ -25,7 +26,7 @@ use crate::support::dns::DnsServer;
 use crate::support::outbound::{SENT, WAITING, any_port, busy, send, sending};
 use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
 
-const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_nothing() {
@@ -204,17 +205,17 @@ async fn the_next_host_is_asked_while_one_pauses() {
 }
 
 /// Deliveries to remote.test, without a server.
-struct Rig {
-    dns: DnsServer,
-    transport: Transport,
+pub(super) struct Rig {
+    pub(super) dns: DnsServer,
+    pub(super) transport: Transport,
 }
 
 impl Rig {
-    async fn new(port: u16, adjust: impl FnOnce(&mut Outbound)) -> Self {
+    pub(super) async fn new(port: u16, adjust: impl FnOnce(&mut Outbound)) -> Self {
         Self::within(port, Timeouts::default(), adjust).await
     }
 
-    async fn within(port: u16, timeouts: Timeouts, adjust: impl FnOnce(&mut Outbound)) -> Self {
+    pub(super) async fn within(port: u16, timeouts: Timeouts, adjust: impl FnOnce(&mut Outbound)) -> Self {
         let dns = DnsServer::start().await;
         let mut config = Outbound { port, ..Outbound::default() };
         adjust(&mut config);
@@ -228,7 +229,7 @@ impl Rig {
         Self { dns, transport }
     }
 
-    async fn send(&self) -> DeliveryResult {
+    pub(super) async fn send(&self) -> DeliveryResult {
         let request = DeliveryRequest {
             reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
             recipients: vec![Mailbox::parse("ada@remote.test").unwrap()],
@@ -240,7 +241,7 @@ impl Rig {
     }
 }
 
-fn verdict(done: &DeliveryResult) -> Verdict {
+pub(super) fn verdict(done: &DeliveryResult) -> Verdict {
     done.outcomes[0].verdict
 }
 
@@ -262,7 +263,7 @@ async fn passes_by(rig: &Rig, good: &RemoteHost) {
     for _ in 0..5 {
         let done = rig.send().await;
         assert_eq!(verdict(&done), Verdict::Sent);
-        assert!(!done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+        assert!(!done.record.transcript.contains("127.0.0.2"), "{}", done.record.transcript);
     }
     assert_eq!(good.connections(), 1);
 }
@@ -275,7 +276,7 @@ async fn an_address_that_does_not_answer_is_passed_by_and_remembered() {
     let rig = Rig::new(good.address.port(), |_| {}).await;
     rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
     let done = rig.send().await;
-    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
+    assert_eq!((verdict(&done), done.record.address), (Verdict::Sent, Some(good.address)));
     good.next_mail().await;
     passes_by(&rig, &good).await;
 }
@@ -289,8 +290,8 @@ async fn a_preferred_host_that_does_not_answer_is_not_waited_for_by_every_messag
     rig.dns.mx("remote.test", 5, "first.remote.test").address("first.remote.test", "127.0.0.2");
     rig.dns.address("mx.remote.test", "127.0.0.3");
     let done = rig.send().await;
-    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
-    assert!(done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+    assert_eq!((verdict(&done), done.record.address), (Verdict::Sent, Some(good.address)));
+    assert!(done.record.transcript.contains("127.0.0.2"), "{}", done.record.transcript);
     good.next_mail().await;
     passes_by(&rig, &good).await;
 }
@@ -323,7 +324,7 @@ async fn a_refused_message_costs_no_connection() {
             rig.dns.address("mx.remote.test", "127.0.0.3");
             for _ in 0..3 {
                 let done = rig.send().await;
-                assert_eq!(verdict(&done), Verdict::Bounced, "{stage}: {}", done.receipt.transcript);
+                assert_eq!(verdict(&done), Verdict::Bounced, "{stage}: {}", done.record.transcript);
             }
             assert_eq!(remote.connections(), 1, "{stage}");
         }
@@ -341,98 +342,6 @@ async fn a_session_that_waits_is_used_before_another_address_is_tried() {
         assert_eq!(verdict(&rig.send().await), Verdict::Sent);
     }
     assert_eq!((good.connections(), late.connections()), (1, 0));
-}
-
-#[tokio::test]
-async fn a_host_that_wants_a_name_for_our_ipv6_address_gets_the_mail_over_ipv4() {
-    for (stage, reply) in [
-        ("GREETING", "554 5.7.25 no PTR for your address"),
-        ("MAIL", "550 5.7.25 The IP address sending this message does not have a PTR record"),
-        ("RCPT", "450 4.7.25 cannot find your reverse hostname"),
-        ("END", "550 5.7.1 this message does not meet IPv6 sending guidelines regarding PTR records"),
-    ] {
-        let mut four = RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig::default()).await;
-        let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
-        let (six, _) = busy(six, stage, reply).await;
-        let rig = Rig::new(four.address.port(), |_| {}).await;
-        rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
-        let done = rig.send().await;
-        assert_eq!(verdict(&done), Verdict::Sent, "{stage}: {}", done.receipt.transcript);
-        assert!(done.receipt.transcript.contains(reply), "{}", done.receipt.transcript);
-        assert_eq!(four.next_mail().await.recipients(), ["ada@remote.test"]);
-        assert_eq!(verdict(&rig.send().await), Verdict::Sent);
-        assert_eq!(six.connections(), 1, "{stage}: it is not asked again at once");
-    }
-}
-
-#[tokio::test]
-async fn a_name_is_no_reason_where_there_is_no_ipv4() {
-    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0));
-    let (six, _) = busy(six, "MAIL", "550 5.7.25 no PTR record").await;
-    let rig = Rig::new(six.address.port(), |_| {}).await;
-    rig.dns.address("mx.remote.test", "::1");
-    let done = rig.send().await;
-    assert_eq!(done.outcomes[0].diagnostic, "550 5.7.25 no PTR record");
-}
-
-#[tokio::test]
-async fn without_ipv6_only_ipv4_is_tried() {
-    let four = RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig::default()).await;
-    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
-    let six = RemoteHost::at(six, HostConfig::default()).await;
-    let rig = Rig::new(four.address.port(), |config| config.ipv6 = false).await;
-    rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
-    assert_eq!(verdict(&rig.send().await), Verdict::Sent);
-    assert_eq!((six.connections(), four.connections()), (0, 1));
-    let rig = Rig::new(four.address.port(), |config| config.ipv6 = false).await;
-    rig.dns.address("mx.remote.test", "::1");
-    let done = rig.send().await;
-    assert_eq!(verdict(&done), Verdict::Deferred);
-    assert!(done.outcomes[0].diagnostic.contains("ipv6 is off"), "{}", done.outcomes[0].diagnostic);
-}
-
-#[tokio::test]
-async fn mail_leaves_from_the_address_of_its_family_that_is_configured() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let sources = vec!["127.0.0.9".parse().unwrap(), "::1".parse().unwrap()];
-    let rig = Rig::new(port, |config| config.source_addresses = sources).await;
-    rig.dns.address("mx.remote.test", "127.0.0.1");
-    let peer = async {
-        let (stream, peer) = listener.accept().await.unwrap();
-        drop(stream);
-        peer.ip().to_string()
-    };
-    let (_, peer) = tokio::join!(rig.send(), peer);
-    assert_eq!(peer, "127.0.0.9");
-}
-
-#[tokio::test]
-async fn a_refusal_for_want_of_a_name_is_held_against_the_address_that_gave_it() {
-    // Its sessions end with each message, so that addresses are chosen anew.
-    let once = |command: &str, _: usize| {
-        (command == "END").then(|| HostAction::SendAndClose("250 2.0.0 taken, and bye\r\n".to_owned()))
-    };
-    let four =
-        RemoteHost::at(any_port([127, 0, 0, 1]), HostConfig { script: Arc::new(once), ..HostConfig::default() })
-            .await;
-    let port = four.address.port();
-    let other = RemoteHost::at(SocketAddr::from(([127, 0, 0, 2], port)), HostConfig::default()).await;
-    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port));
-    let (six, _busy) = busy(six, "MAIL", "550 5.7.25 no PTR record").await;
-    let clock = Clock::manual(NOW);
-    let Rig { dns, transport } = Rig::new(port, |_| {}).await;
-    let rig = Rig { dns, transport: transport.waking(Jobs::default(), clock.clone()) };
-    for address in ["::1", "127.0.0.1", "127.0.0.2"] {
-        rig.dns.address("mx.remote.test", address);
-    }
-    for (asked, passed) in [(1, 61), (2, 61), (2, 61), (3, 0)] {
-        let done = rig.send().await;
-        assert_eq!(verdict(&done), Verdict::Sent, "{}", done.receipt.transcript);
-        assert_eq!(six.connections(), asked, "for longer each time");
-        clock.advance(Duration::from_secs(passed));
-    }
-    assert_eq!((four.connections(), other.connections()), (4, 0), "the address that takes mail is as good as ever");
 }
 
 #[tokio::test]

@@ -272,8 +272,8 @@ async fn an_international_address_is_in_nobody_elses_way() {
     assert!(mime::field_values(text.as_bytes(), "Reply-To").concat().contains("ö@inbox.test:;"), "{text}");
     // Bob's copy is the same; the host knows no address such as the third.
     assert_eq!(mime::field_values(setup.received().await.as_bytes(), "Cc").concat(), cc);
-    let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
-    setup.server.until(told, 1_i64).await;
+    let bounces = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
+    setup.server.until(bounces, 1_i64).await;
     setup.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 2_i64).await;
     let mail = "From: hi@inbox.test\r\nTo: ada@remote.test, jörg@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
     let text = setup.handed_in(mail).await;
@@ -283,18 +283,18 @@ async fn an_international_address_is_in_nobody_elses_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_author_with_an_international_address_stays_or_the_message_does_not_leave() {
     let mut setup = start().await;
-    let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
+    let bounces = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
     for (count, fields) in
         [(1, json!({"from": "Jörg <jörg@inbox.test>"})), (2, json!({"headers": {"Sender": "jörg@inbox.test"}}))]
     {
         let mut body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x"});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         setup.owner.post("/v1/send", body).await.expect(202);
-        setup.server.until(told, count).await;
+        setup.server.until(bounces, count).await;
     }
     let mail = "From: jörg@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
     assert_eq!(setup.submission_session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await.code, 250);
-    setup.server.until(told, 3_i64).await;
+    setup.server.until(bounces, 3_i64).await;
     // A name is no address.
     let text = setup.sent_by_api(json!({"from": "Jörg <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].address, "hi@inbox.test");

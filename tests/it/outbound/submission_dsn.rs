@@ -80,8 +80,8 @@ async fn nobody_else_gets_a_report() {
     setup.server.until("SELECT count(*) FROM recipient WHERE status = 'bounced'", 2_i64).await;
     setup.submit("victim@elsewhere.test", &["gone3@remote.test"], &MAIL.replace("own.1", "own.3")).await;
     setup.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
-    let told = setup.inbound().await;
-    assert_eq!(told[0]["to"], json!([{"address": "hi@inbox.test"}]), "the author, whose domain it is");
+    let received = setup.inbound().await;
+    assert_eq!(received[0]["to"], json!([{"address": "hi@inbox.test"}]), "the author, whose domain it is");
     setup.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
     assert_eq!(setup.inbound().await.len(), 1);
 }
@@ -99,11 +99,11 @@ async fn who_is_suppressed_is_reported_and_the_others_get_the_message() {
     let id = setup.inbound().await[0]["id"].as_str().unwrap().to_owned();
     let raw = setup.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
-    let told: Vec<_> = statuses
+    let failed: Vec<_> = statuses
         .iter()
         .map(|one| (one.recipient.as_deref(), one.status.map(|code| code.to_string()).unwrap_or_default()))
         .collect();
-    assert_eq!(told, [(Some(to[1]), "5.7.1".to_owned()), (Some(to[2]), "5.7.1".to_owned())]);
+    assert_eq!(failed, [(Some(to[1]), "5.7.1".to_owned()), (Some(to[2]), "5.7.1".to_owned())]);
     setup.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
 }
 

@@ -1,6 +1,7 @@
 //! Delivery to scripted remote hosts: the dialog octet for octet, and the verdict for each recipient.
 
 use mailkite::testing::id::RowId;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +12,19 @@ use mailkite::testing::jobs::Flow;
 use mailkite::testing::mail::address::Mailbox;
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Guard, Policy};
-use mailkite::testing::outbound::client::Timeouts;
+use mailkite::testing::outbound::client::{MAX_TRANSCRIPT, Timeouts};
+use mailkite::testing::outbound::transport::Transport;
 use mailkite::testing::outbound::transport::mx::MxResolver;
 use mailkite::testing::outbound::transport::tls::ClientTls;
-use mailkite::testing::outbound::transport::{MAX_TRANSCRIPT, Transport};
 use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, Verdict};
 
 use crate::support::dns::DnsServer;
-use crate::support::remote_host::{HostAction, HostConfig, RemoteHost, self_signed, self_signed_with};
+use crate::support::remote_host::{HostAction, HostConfig, RemoteHost};
 
-const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
 /// Deadlines short enough for a test to wait for, and long enough that a busy machine does not reach them by chance.
-fn patient() -> Timeouts {
+pub(super) fn patient() -> Timeouts {
     Timeouts { total: Duration::from_secs(60), ..Timeouts::default() }
 }
 
@@ -39,21 +40,21 @@ fn hasty() -> Timeouts {
     }
 }
 
-struct Rig {
-    dns: DnsServer,
-    transport: Transport,
+pub(super) struct Rig {
+    pub(super) dns: DnsServer,
+    pub(super) transport: Transport,
 }
 
 impl Rig {
     /// Mail for remote.test goes to `remote`, found through DNS.
-    async fn to(remote: &RemoteHost, timeouts: Timeouts) -> Self {
+    pub(super) async fn to(remote: &RemoteHost, timeouts: Timeouts) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let config = Outbound { port: remote.address.port(), ..Outbound::default() };
         Self::with(dns, config, timeouts)
     }
 
-    fn with(dns: DnsServer, config: Outbound, timeouts: Timeouts) -> Self {
+    pub(super) fn with(dns: DnsServer, config: Outbound, timeouts: Timeouts) -> Self {
         let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
         let policy = Policy { allow_localhost: false, allow_networks: vec!["127.0.0.0/8".parse().unwrap()] };
         let guard = Guard { policy, own_listeners: Vec::new() };
@@ -62,18 +63,18 @@ impl Rig {
         Self { dns, transport: Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts) }
     }
 
-    async fn send(&self, recipients: &[&str], data: &[u8]) -> DeliveryResult {
+    pub(super) async fn send(&self, recipients: &[&str], data: &[u8]) -> DeliveryResult {
         let destination = Destination::Domain("remote.test".parse_domain());
         self.transport.transmit(&flow(), &destination, request(recipients, data), NOW).await
     }
 }
 
 /// The flow of the sending account.
-fn flow() -> Flow {
+pub(super) fn flow() -> Flow {
     Flow::new("smtp:remote.test", RowId::new(1))
 }
 
-trait ParseDomain {
+pub(super) trait ParseDomain {
     fn parse_domain(&self) -> mailkite::testing::mail::address::Domain;
 }
 
@@ -83,7 +84,7 @@ impl ParseDomain for str {
     }
 }
 
-fn request(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
+pub(super) fn request(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
     DeliveryRequest {
         reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
         recipients: recipients.iter().map(|one| Mailbox::parse(one).unwrap()).collect(),
@@ -92,15 +93,15 @@ fn request(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
     }
 }
 
-const MAIL: &[u8] = b"Subject: Hi\r\n\r\nHi.\r\n";
-const ADA: &[&str] = &["ada@remote.test"];
+pub(super) const MAIL: &[u8] = b"Subject: Hi\r\n\r\nHi.\r\n";
+pub(super) const ADA: &[&str] = &["ada@remote.test"];
 
-fn verdicts(done: &DeliveryResult) -> Vec<Verdict> {
+pub(super) fn verdicts(done: &DeliveryResult) -> Vec<Verdict> {
     done.outcomes.iter().map(|outcome| outcome.verdict).collect()
 }
 
 /// The only outcome: verdict, code, diagnostic.
-fn only(done: &DeliveryResult) -> (Verdict, Option<u16>, &str) {
+pub(super) fn only(done: &DeliveryResult) -> (Verdict, Option<u16>, &str) {
     assert_eq!(done.outcomes.len(), 1);
     (done.outcomes[0].verdict, done.outcomes[0].code, &done.outcomes[0].diagnostic)
 }
@@ -118,7 +119,7 @@ async fn dots_are_stuffed_and_nothing_else_is_changed() {
         [b"Subject: long\r\n\r\n".to_vec(), long.repeat(3), b".end\r\n".to_vec()].concat(),
     ] {
         let done = rig.send(ADA, &data).await;
-        assert_eq!(only(&done), (Verdict::Sent, Some(250), "250 2.0.0 taken"), "{}", done.receipt.transcript);
+        assert_eq!(only(&done), (Verdict::Sent, Some(250), "250 2.0.0 taken"), "{}", done.record.transcript);
         let taken = remote.next_mail().await;
         let mut wanted = data.clone();
         if !wanted.is_empty() && !wanted.ends_with(b"\r\n") {
@@ -137,10 +138,10 @@ async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
     let rig = Rig::to(&remote, patient()).await;
     let done = rig.send(ADA, b"Subject: secret words\r\n\r\n").await;
     remote.next_mail().await;
-    assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
-    assert_eq!(done.receipt.address, Some(remote.address));
-    assert_eq!(done.receipt.tls, None);
-    let text = done.receipt.transcript;
+    assert_eq!(done.record.host.as_deref(), Some("mx.remote.test"));
+    assert_eq!(done.record.address, Some(remote.address));
+    assert_eq!(done.record.tls, None);
+    let text = done.record.transcript;
     for line in [
         "S: 220 mx.remote.test ESMTP\n",
         "C: EHLO mail.acme.test\n",
@@ -155,7 +156,7 @@ async fn the_dialog_is_kept_with_its_host_and_without_the_mail() {
     }
     assert!(!text.contains("secret"), "{text}");
     let done = rig.send(ADA, MAIL).await;
-    assert!(done.receipt.transcript.contains("a session that was kept"), "{}", done.receipt.transcript);
+    assert!(done.record.transcript.contains("a session that was kept"), "{}", done.record.transcript);
 }
 
 #[tokio::test]
@@ -176,7 +177,7 @@ async fn each_recipient_has_a_verdict_of_its_own() {
         let all = ["ada@remote.test", "gone@remote.test", "later@remote.test", "bob@remote.test", "many@remote.test"];
         let done = rig.send(&all, MAIL).await;
         let [sent, bounced, deferred] = [Verdict::Sent, Verdict::Bounced, Verdict::Deferred];
-        assert_eq!(verdicts(&done), [sent, bounced, deferred, sent, deferred], "{}", done.receipt.transcript);
+        assert_eq!(verdicts(&done), [sent, bounced, deferred, sent, deferred], "{}", done.record.transcript);
         assert_eq!(done.outcomes[1].diagnostic, "550 5.1.1 no such user");
         assert_eq!(remote.next_mail().await.recipients(), ["ada@remote.test", "bob@remote.test"]);
         // Nobody left: no data goes out.
@@ -192,7 +193,7 @@ async fn many_recipients_go_by_the_hundred_over_one_session() {
     let rig = Rig::to(&remote, patient()).await;
     let all: Vec<String> = (0..250).map(|number| format!("ada{number}@remote.test")).collect();
     let done = rig.send(&all.iter().map(String::as_str).collect::<Vec<_>>(), MAIL).await;
-    assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.receipt.transcript);
+    assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.record.transcript);
     let mut taken = Vec::new();
     for count in [100, 100, 50] {
         let one = remote.next_mail().await;
@@ -271,7 +272,7 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
             let rig = Rig::to(&remote, patient()).await;
             let done = rig.send(ADA, MAIL).await;
             let (found, _, said) = only(&done);
-            assert_eq!((found, said), (verdict, diagnostic), "{at}: {}", done.receipt.transcript);
+            assert_eq!((found, said), (verdict, diagnostic), "{at}: {}", done.record.transcript);
         }
     }
 }
@@ -314,8 +315,8 @@ async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() 
         let rig = Rig::to(&remote, hasty()).await;
         let done = rig.send(ADA, MAIL).await;
         let (verdict, _, said) = only(&done);
-        assert_eq!((verdict, said), (Verdict::Deferred, diagnostic), "{at}: {}", done.receipt.transcript);
-        assert!(done.receipt.transcript.len() <= MAX_TRANSCRIPT);
+        assert_eq!((verdict, said), (Verdict::Deferred, diagnostic), "{at}: {}", done.record.transcript);
+        assert!(done.record.transcript.len() <= MAX_TRANSCRIPT);
     }
 }
 
@@ -329,123 +330,8 @@ async fn when_the_time_of_a_delivery_is_over_its_dialog_is_kept() {
         let (verdict, _, said) = only(&done);
         assert_eq!(verdict, Verdict::Deferred);
         assert!(said.starts_with("4.4.2 mx.remote.test: timed out waiting for "), "{said}");
-        assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
-        assert!(done.receipt.transcript.contains("-- mx.remote.test ["), "{}", done.receipt.transcript);
-    }
-}
-
-#[tokio::test]
-async fn what_a_host_cannot_take_is_not_tried() {
-    let limited = |extensions| HostConfig { extensions, ..HostConfig::default() };
-    let small = RemoteHost::with(limited(vec!["PIPELINING", "SIZE 10"])).await;
-    let done = Rig::to(&small, patient()).await.send(ADA, MAIL).await;
-    assert_eq!(only(&done), (Verdict::Bounced, None, "5.3.4 the message is larger than the remote host takes"));
-    let mut plain = RemoteHost::with(limited(vec!["PIPELINING"])).await;
-    let rig = Rig::to(&plain, patient()).await;
-    let done = rig.send(&["jörg@remote.test"], MAIL).await;
-    assert_eq!(only(&done).2, "5.6.7 the remote host takes no international addresses");
-    let done = rig.send(ADA, "Subject: ü\r\n\r\n".as_bytes()).await;
-    let helpless = "5.6.3 the remote host takes no 8-bit mail, and this cannot be written in 7 bits";
-    assert_eq!(only(&done).2, helpless);
-    let done = rig.send(&["jörg@remote.test", "ada@remote.test"], MAIL).await;
-    assert_eq!(verdicts(&done), [Verdict::Bounced, Verdict::Sent], "the others get it");
-    assert_eq!(plain.next_mail().await.recipients(), ADA);
-    let mut able = RemoteHost::start().await;
-    let rig = Rig::to(&able, patient()).await;
-    let done = rig.send(&["jörg@remote.test"], "Subject: ü\r\n\r\n".as_bytes()).await;
-    assert_eq!(only(&done).0, Verdict::Sent);
-    assert_eq!(able.next_mail().await.mail, "MAIL FROM:<bounce@acme.test> SIZE=15 BODY=8BITMIME SMTPUTF8");
-}
-
-#[tokio::test]
-async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
-    let mut plain = RemoteHost::with(HostConfig { extensions: vec!["PIPELINING"], ..HostConfig::default() }).await;
-    let rig = Rig::to(&plain, patient()).await;
-    let mail = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nüber\r\n";
-    let done = rig.send(ADA, mail.as_bytes()).await;
-    assert_eq!(only(&done).0, Verdict::Sent);
-    let taken = plain.next_mail().await;
-    assert_eq!(taken.mail, "MAIL FROM:<bounce@acme.test>");
-    let recoded = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXINCg==\r\n";
-    assert_eq!(String::from_utf8(taken.data()).unwrap(), recoded);
-}
-
-#[tokio::test]
-async fn the_null_reverse_path_goes_out_as_it_is() {
-    let mut remote = RemoteHost::with(HostConfig { extensions: vec![], ..HostConfig::default() }).await;
-    let rig = Rig::to(&remote, patient()).await;
-    let null_sender = DeliveryRequest { reverse_path: None, ..request(ADA, MAIL) };
-    let done =
-        rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), null_sender, NOW).await;
-    assert_eq!(only(&done).0, Verdict::Sent);
-    assert_eq!(remote.next_mail().await.mail, "MAIL FROM:<>");
-}
-
-#[tokio::test]
-async fn an_old_host_is_greeted_with_helo() {
-    let script = |command: &str, _: usize| {
-        command.starts_with("EHLO").then(|| HostAction::Send("500 5.5.1 what\r\n".to_owned()))
-    };
-    let mut remote = RemoteHost::scripted(script).await;
-    let rig = Rig::to(&remote, patient()).await;
-    assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
-    assert_eq!(remote.next_mail().await.mail, "MAIL FROM:<bounce@acme.test>");
-}
-
-#[tokio::test]
-async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
-    let (acceptor, _) = self_signed("another.name.test");
-    let mut remote = RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), ..HostConfig::default() }).await;
-    let rig = Rig::to(&remote, patient()).await;
-    let done = rig.send(ADA, MAIL).await;
-    assert_eq!(only(&done).0, Verdict::Sent);
-    assert!(remote.next_mail().await.tls);
-    assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3"));
-    // Refused, and answered with rubbish: in plain text then.
-    for said in ["454 4.7.0 not now\r\n", "220 go\r\nrubbish instead of TLS\r\n"] {
-        let script =
-            move |command: &str, _: usize| (command == "STARTTLS").then(|| HostAction::SendAndClose(said.to_owned()));
-        let refuse = move |command: &str, _: usize| {
-            (command == "STARTTLS" && said.starts_with("454")).then(|| HostAction::Send(said.to_owned()))
-        };
-        let script: crate::support::remote_host::Script =
-            if said.starts_with("454") { Arc::new(refuse) } else { Arc::new(script) };
-        let mut remote =
-            RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), script, ..HostConfig::default() }).await;
-        let rig = Rig::to(&remote, patient()).await;
-        let done = rig.send(ADA, MAIL).await;
-        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-        assert!(!remote.next_mail().await.tls);
-        assert_eq!(done.receipt.tls, None);
-    }
-}
-
-#[tokio::test]
-async fn tls_that_hangs_or_is_lost_at_once_is_done_without() {
-    let (acceptor, _) = self_signed("mx.remote.test");
-    let stalls = |command: &str, connection: usize| {
-        (command == "STARTTLS" && connection == 1).then(|| HostAction::SendAndHang("220 go\r\n".to_owned()))
-    };
-    let greetings = std::sync::atomic::AtomicUsize::new(0);
-    let lost = move |command: &str, connection: usize| {
-        let second = connection == 1
-            && command.starts_with("EHLO")
-            && greetings.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= 2;
-        (second || (connection == 2 && command == "STARTTLS")).then(|| match command {
-            "STARTTLS" => HostAction::Send("454 4.7.0 not again\r\n".to_owned()),
-            _ => HostAction::SendAndClose(String::new()),
-        })
-    };
-    let scripts: [crate::support::remote_host::Script; 2] = [Arc::new(stalls), Arc::new(lost)];
-    for script in scripts {
-        let mut remote =
-            RemoteHost::with(HostConfig { tls: Some(acceptor.clone()), script, ..HostConfig::default() }).await;
-        let timeouts = Timeouts { command: Duration::from_secs(1), ..patient() };
-        let rig = Rig::to(&remote, timeouts).await;
-        let done = rig.send(ADA, MAIL).await;
-        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-        let taken = remote.next_mail().await;
-        assert!(!taken.tls && taken.connection == 2);
+        assert_eq!(done.record.host.as_deref(), Some("mx.remote.test"));
+        assert!(done.record.transcript.contains("-- mx.remote.test ["), "{}", done.record.transcript);
     }
 }
 
@@ -466,11 +352,11 @@ async fn the_next_host_is_asked_when_one_cannot_be_reached() {
     let config = Outbound { port: remote.address.port(), ..Outbound::default() };
     let rig = Rig::with(dns, config, patient());
     let done = rig.send(ADA, MAIL).await;
-    assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
-    assert_eq!(done.receipt.host.as_deref(), Some("b.remote.test"));
+    assert_eq!(only(&done).0, Verdict::Sent, "{}", done.record.transcript);
+    assert_eq!(done.record.host.as_deref(), Some("b.remote.test"));
     remote.next_mail().await;
     assert_eq!(first.connections(), 1);
-    assert!(done.receipt.transcript.contains("S: 421 4.3.2 busy"), "{}", done.receipt.transcript);
+    assert!(done.record.transcript.contains("S: 421 4.3.2 busy"), "{}", done.record.transcript);
 }
 
 #[tokio::test]
@@ -485,102 +371,6 @@ async fn a_session_that_the_host_closed_meanwhile_costs_no_verdict() {
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
     assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
     assert_eq!(remote.next_mail().await.connection, 2);
-}
-
-#[tokio::test]
-async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
-    let (acceptor, certificate) = self_signed("127.0.0.1");
-    let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, pem(&certificate)).unwrap();
-    for (mechanism, said) in [("AUTH PLAIN LOGIN", "235 2.7.0 ok\r\n"), ("AUTH LOGIN", "334 VXNlcm5hbWU6\r\n")] {
-        let script = move |command: &str, _: usize| {
-            let auth = command.starts_with("AUTH").then(|| HostAction::Send(said.to_owned()));
-            auth.or((command == "dXNlcg==").then(|| HostAction::Send("334 UGFzc3dvcmQ6\r\n".to_owned())))
-                .or((command == "c2VjcmV0").then(|| HostAction::Send("235 2.7.0 ok\r\n".to_owned())))
-        };
-        let manner = HostConfig {
-            extensions: vec!["PIPELINING", mechanism],
-            tls: Some(acceptor.clone()),
-            script: Arc::new(script),
-            ..HostConfig::default()
-        };
-        for implicit_tls in [false, true] {
-            let mut remote = RemoteHost::with(HostConfig { implicit_tls, ..manner.clone() }).await;
-            let relay = Arc::new(Smarthost {
-                host: "127.0.0.1".to_owned(),
-                port: remote.address.port(),
-                security: if implicit_tls { SmarthostSecurity::Tls } else { SmarthostSecurity::StartTls },
-                username: Some("user".to_owned()),
-                password: Some("secret".to_owned()),
-                fallback: false,
-            });
-            let dns = DnsServer::start().await;
-            let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
-            let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
-            for (ca_file, verdict) in [(Some(ca.as_path()), Verdict::Sent), (None, Verdict::Deferred)] {
-                let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(ca_file).unwrap());
-                let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts.clone());
-                let everywhere = request(&["a@one.test", "b@two.test"], MAIL);
-                let done =
-                    transport.transmit(&flow(), &Destination::Smarthost(Arc::clone(&relay)), everywhere, NOW).await;
-                assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.receipt.transcript);
-                assert!(!done.receipt.transcript.contains("c2VjcmV0") && !done.receipt.transcript.contains("secret"));
-                if verdict == Verdict::Sent {
-                    let taken = remote.next_mail().await;
-                    assert_eq!((taken.tls, taken.recipients().len()), (true, 2));
-                    assert_eq!(done.receipt.tls.as_deref(), Some("TLSv1.3 (verified)"));
-                }
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_certificate_that_does_not_do_is_reported_by_its_name_date_or_issuer() {
-    let named = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-    let mut expired = named("127.0.0.1");
-    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    let mut early = named("127.0.0.1");
-    early.not_before = rcgen::date_time_ymd(2200, 1, 1);
-    early.not_after = rcgen::date_time_ymd(2201, 1, 1);
-    for (params, trusted, why) in [
-        (named("mx.other.test"), true, "the certificate is for mx.other.test, not for 127.0.0.1"),
-        (expired, true, "the certificate expired at 2020-01-01T00:00:00.000Z"),
-        (early, true, "the certificate is not valid before 2200-01-01T00:00:00.000Z"),
-        (named("127.0.0.1"), false, "the certificate is self-signed"),
-    ] {
-        let (acceptor, certificate) = self_signed_with(params);
-        let remote = RemoteHost::with(HostConfig { tls: Some(acceptor), ..HostConfig::default() }).await;
-        let relay = Smarthost {
-            host: "127.0.0.1".to_owned(),
-            port: remote.address.port(),
-            security: SmarthostSecurity::StartTls,
-            username: None,
-            password: None,
-            fallback: false,
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let ca = dir.path().join("ca.pem");
-        std::fs::write(&ca, pem(&certificate)).unwrap();
-        let tls =
-            ClientTls::new(&mailkite::testing::net::tls::client_config(trusted.then_some(ca.as_path())).unwrap());
-        let dns = DnsServer::start().await;
-        let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
-        let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
-        let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts);
-        let smarthost = Destination::Smarthost(Arc::new(relay));
-        let done = transport.transmit(&flow(), &smarthost, request(&["a@one.test"], MAIL), NOW).await;
-        let said = format!("4.7.5 127.0.0.1: TLS failed: {why} (the smarthost has to show a valid certificate)");
-        assert_eq!(only(&done), (Verdict::Deferred, None, said.as_str()));
-        assert!(done.receipt.transcript.contains(why), "{}", done.receipt.transcript);
-    }
-}
-
-fn pem(certificate: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 #[tokio::test]
@@ -599,7 +389,7 @@ async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
     };
     let both = || request(&["ada@remote.test", "bob@other.test"], MAIL);
     let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
-    assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.receipt.transcript);
+    assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.record.transcript);
     let mut taken = [remote.next_mail().await.recipients(), remote.next_mail().await.recipients()];
     taken.sort();
     assert_eq!(taken, [["ada@remote.test"], ["bob@other.test"]]);

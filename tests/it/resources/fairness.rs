@@ -4,7 +4,7 @@ use mailkite::testing::id::RowId;
 use std::time::Duration;
 
 use mailkite::testing::clock::Clock;
-use mailkite::testing::memory_budget::Door;
+use mailkite::testing::memory_budget::Consumer;
 use mailkite::testing::store;
 use mailkite::testing::store::jobs::JobSubject;
 use serde_json::json;
@@ -13,8 +13,9 @@ use crate::support::dns::DnsServer;
 use crate::support::outbound::deliver_to_loopback;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote_host::RemoteHost;
-use crate::support::server::{Server, until};
+use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
+use crate::support::wait::until;
 
 /// Inserts due deliveries of the owner to `url` with their jobs.
 async fn backlog(server: &Server, url: &str, count: i64) {
@@ -133,7 +134,7 @@ async fn large_mail_of_one_account_is_nobody_elses_wait() {
     server.other_account("victim.test", "https://hooks.example/").await;
     let line = format!("{}\r\n", "x".repeat(76));
     let mail = format!("From: a@example.com\r\nSubject: Large\r\n\r\n{}", line.repeat(3 * (1 << 20) / line.len()));
-    let parsing = server.webhooks.memory.reserve(Door::Parsing, RowId::new(0), usize::MAX).await;
+    let parsing = server.webhooks.memory.reserve(Consumer::Parsing, RowId::new(0), usize::MAX).await;
     let mut sent = Vec::new();
     for (number, to) in
         [("a@inbox.test", PILE), ("a@victim.test", 1)].iter().flat_map(|(to, n)| vec![*to; *n]).enumerate()

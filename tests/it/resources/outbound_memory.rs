@@ -94,12 +94,12 @@ async fn a_mail_of_the_largest_size_costs_at_most_three_times_its_size() {
         assert!(peak - idle <= MOST, "{kind}: {idle} MiB idle, {peak} MiB at most");
     }
     let content = BASE64.encode(vec![0; SIZE / 78 * 57]);
-    let letter = json!({
+    let body = json!({
         "from": "hi@inbox.test", "to": "ada@remote.test", "subject": "Large", "text": "See there.",
         "attachments": [{"filename": "a.bin", "content": content}],
     });
     setup.served.reset_peak_memory();
-    Api::anonymous(setup.served.http).with(setup.key.clone()).post("/v1/send", letter).await.expect(202);
+    Api::anonymous(setup.served.http).with(setup.key.clone()).post("/v1/send", body).await.expect(202);
     setup.next_data().await;
     let peak = setup.memory("VmHWM");
     assert!(peak - idle <= MOST, "sent: {idle} MiB idle, {peak} MiB at most");

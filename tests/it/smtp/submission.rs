@@ -200,11 +200,11 @@ async fn recipients_are_told_apart_ignoring_case() {
 fn greeting_behind_a_proxy(address: SocketAddr, header: &[u8]) -> String {
     let name = ServerName::try_from("mx.mailkite.test").unwrap();
     let mut tls = rustls::ClientConnection::new(Arc::new(any_certificate()), name).unwrap();
-    let mut opening = header.to_vec();
-    tls.write_tls(&mut opening).unwrap();
+    let mut first_flight = header.to_vec();
+    tls.write_tls(&mut first_flight).unwrap();
     let mut wire = std::net::TcpStream::connect(address).unwrap();
     wire.set_read_timeout(Some(DEADLINE)).unwrap();
-    wire.write_all(&opening).unwrap();
+    wire.write_all(&first_flight).unwrap();
     let mut greeting = String::new();
     BufReader::new(rustls::Stream::new(&mut tls, &mut wire)).read_line(&mut greeting).unwrap();
     greeting

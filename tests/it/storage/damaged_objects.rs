@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::audit::{assert_audited, audit};
+use crate::support::database::open_database;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, open_database, until};
+use crate::support::server::Server;
+use crate::support::wait::until;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -251,7 +254,7 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     let owner = server.owner().await;
     server.plain_route("stored@inbox.test", Action::Store).await;
     server.plain_route("nothing@inbox.test", Action::Drop).await;
-    server.route("hook@inbox.test", "control", &receiver.url()).await;
+    server.route("hook@inbox.test", AckMode::Control, &receiver.url()).await;
     let expired = server.accepted("stored@inbox.test", "Old").await;
     server.clock.advance(31 * 24 * HOUR);
     assert_eq!(server.sweep().await.messages, 1);
@@ -288,10 +291,10 @@ async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
     fs::write(&ledger, lines.join("\n")).unwrap();
     let arguments = ["--json", "--ledger", ledger.to_str().unwrap()];
     let (good, said) = audit(server.data_dir(), &arguments);
-    let told: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let report: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
     let wanted = json!({"past retention": 1, "stored": 2, "removed by API": 1, "dropped by rule": 1, "delivered": 1,
         "dropped by the receiver": 1, "pending": 1});
-    assert!(good && told["checks"]["ledger"]["counts"] == wanted, "{told}");
+    assert!(good && report["checks"]["ledger"]["counts"] == wanted, "{report}");
 
     // What nobody removed and nobody has is lost.
     server.write(move |tx, _, _| Ok(tx.execute("DELETE FROM message WHERE public_id = ?1", [stored])?)).await;

@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::audit::{assert_audited, assert_ledger};
+use crate::support::database::{assert_sound, open_database};
 use crate::support::dev_process::{DevProcess, failed_start, http_get};
 use crate::support::machine::skip;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{assert_sound, message, open_database};
+use crate::support::server::message;
 use crate::support::smtp::SmtpClient;
 
 const CYCLES: usize = 20;
@@ -205,8 +206,8 @@ async fn everything_is_synced_before_250_is_said() {
     };
     let said = |id: &str| {
         let text = format!("\"250 2.0.0 Ok: {}", &id[..id.len().min(20)]);
-        let told = calls.iter().find(|call| call.text.contains(&text));
-        told.unwrap_or_else(|| panic!("the trace does not show {text}")).began
+        let found = calls.iter().find(|call| call.text.contains(&text));
+        found.unwrap_or_else(|| panic!("the trace does not show {text}")).began
     };
     let (large_said, small_said) = (said(&large_id), said(&small_id));
 

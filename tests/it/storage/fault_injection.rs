@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::api::Api;
 use crate::support::audit::assert_ledger;
+use crate::support::database::assert_sound;
 use crate::support::machine::skip;
 use crate::support::promises::{Kind, Listeners, Promises};
 use crate::support::serve_process::{ServeProcess, configure};
-use crate::support::server::{DEADLINE, assert_sound};
+use crate::support::server::DEADLINE;
 use crate::support::smtp::SmtpClient;
 
 /// A server in this process.
@@ -391,8 +392,8 @@ async fn every_call_that_fails_loses_nothing_that_is_promised() {
     let runs = calls.flat_map(|call| {
         ERRNOS.into_iter().flat_map(move |errno| {
             // A call that is interrupted for ever is made again for ever.
-            let ways = [false, true].into_iter().filter(move |stays| !stays || errno != EINTR);
-            ways.flat_map(move |stays| {
+            let cases = [false, true].into_iter().filter(move |stays| !stays || errno != EINTR);
+            cases.flat_map(move |stays| {
                 let places = (1..=40).chain((45..=400).step_by(7));
                 places.map(move |nth| Failing { call, errno, nth, stays })
             })

@@ -15,11 +15,12 @@ use serde_json::json;
 
 use crate::support::api::Api;
 use crate::support::audit::assert_audited;
+use crate::support::database::{assert_sound, open_database, orphaned_objects};
 use crate::support::dev_process::{DevProcess, http_get};
 use crate::support::machine::skip;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::serve_process::ServeProcess;
-use crate::support::server::{Server, assert_sound, message, open_database, orphaned_objects};
+use crate::support::server::{Server, message};
 use crate::support::smtp::{SmtpClient, SmtpReply};
 
 /// Limit for mail to be accepted again once there is room.
@@ -244,8 +245,8 @@ async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
         number += 1;
         assert!(number < 300, "{} octets", in_use().await);
     }
-    let told = served.wait_for_log("the database's log is large").await;
-    let named = told["others"].as_str().unwrap().to_owned();
+    let logged = served.wait_for_log("the database's log is large").await;
+    let named = logged["others"].as_str().unwrap().to_owned();
     assert!(named.contains(&format!("({})", reader.id())), "{named}");
 
     drop(reader.stdin.take());

@@ -10,9 +10,10 @@ use mailkite::testing::retention::Retention;
 use mailkite::testing::store::blobs::objects::Objects;
 
 use crate::support::audit::{assert_audited, audit};
+use crate::support::database::open_database;
 use crate::support::dev_process::{DevProcess, failed_start};
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, open_database};
+use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
 
 const DATABASE: &str = "mailkite.db";

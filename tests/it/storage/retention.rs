@@ -5,9 +5,10 @@ use std::time::Duration;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::Swept;
 
+use crate::support::database::orphaned_objects;
 use crate::support::dev_process::http_get;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::server::{Server, orphaned_objects};
+use crate::support::server::Server;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MAIL: &str = "From: Ada <ada@example.com>\r\nSubject: With a file\r\nMessage-ID: <one@example.com>\r\n\

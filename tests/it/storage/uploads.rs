@@ -15,8 +15,9 @@ use mailkite::testing::secrets::signed_links::Links;
 use mailkite::testing::store::blobs::objects::Objects;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::support::database::orphaned_objects;
 use crate::support::dev_process::{http_get, http_get_with};
-use crate::support::server::{Server, orphaned_objects};
+use crate::support::server::Server;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_123);
 const DAY: Duration = Duration::from_secs(86_400);

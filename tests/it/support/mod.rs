@@ -4,6 +4,7 @@
 
 pub(crate) mod api;
 pub(crate) mod audit;
+pub(crate) mod database;
 pub(crate) mod dev_process;
 pub(crate) mod dialog;
 pub(crate) mod dns;
@@ -18,3 +19,4 @@ pub(crate) mod sending_server;
 pub(crate) mod serve_process;
 pub(crate) mod server;
 pub(crate) mod smtp;
+pub(crate) mod wait;

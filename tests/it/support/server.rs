@@ -15,16 +15,16 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
 use mailkite::testing::domain::Domains;
 use mailkite::testing::event_bus::Activity;
-use mailkite::testing::id::{RouteId, RowId};
+use mailkite::testing::id::RouteId;
 use mailkite::testing::jobs::Jobs;
 use mailkite::testing::retention::{Retention, Swept};
 use mailkite::testing::secrets::Secrets;
 use mailkite::testing::store::accounts::domains::DomainRow;
 use mailkite::testing::store::blobs::objects::Objects;
-use mailkite::testing::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
+use mailkite::testing::store::webhooks::routes::{AckMode, Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
 use mailkite::testing::webhook::attempt::deliver::Webhooks;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -32,6 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
+use super::database::{assert_sound, open_database, seed, unowned_domain};
 use super::smtp::{SmtpClient, SmtpReply};
 
 /// Limit for anything that a test waits for.
@@ -121,7 +122,7 @@ impl Server {
             jobs: bound.jobs().clone(),
             accounts: Arc::clone(bound.accounts()),
             secrets,
-            activity: bound.feed().listen(),
+            activity: bound.publisher().listen(),
             running: tokio::spawn(bound.run(stop.clone())),
             stop,
         }
@@ -151,18 +152,18 @@ impl Server {
 
     /// The lenient webhook of all of inbox.test.
     pub(crate) async fn webhook(&self, url: &str) -> Webhook {
-        self.route("*@inbox.test", "lenient", url).await
+        self.route("*@inbox.test", AckMode::Lenient, url).await
     }
 
     /// A webhook route of the owner.
-    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Webhook {
+    pub(crate) async fn route(&self, matching: &str, ack_mode: AckMode, url: &str) -> Webhook {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
             match_pattern: matching.to_owned(),
             action: Action::Webhook,
             destination: Some(url.to_owned()),
-            ack_mode: Some(ack_mode.to_owned()),
+            ack_mode: Some(ack_mode),
             is_domain_webhook: false,
             secret_sealed: None,
         };
@@ -344,7 +345,7 @@ impl Server {
     /// The outcome of the next zero-retention mail, once it is removed: status, code, error.
     pub(crate) async fn next_zero_retention_attempt(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
         self.next_activity("zero-retention mail was removed", |activity| match activity {
-            Activity::Passed { status, status_code, error, .. } => Some((status, status_code, error)),
+            Activity::ZeroRetentionAttempted { status, status_code, error, .. } => Some((status, status_code, error)),
             _ => None,
         })
         .await
@@ -404,16 +405,6 @@ impl Server {
     }
 }
 
-/// Repeats a check until it holds, with a deadline: for a state that no event reports.
-pub(crate) async fn until(mut asked: impl AsyncFnMut() -> bool) {
-    let reached = async {
-        while !asked().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(timeout(DEADLINE, reached).await.is_ok(), "still not reached after {DEADLINE:?}");
-}
-
 /// The configuration of the tests: every port free, webhooks to this machine, as in production otherwise.
 pub(crate) fn config(data_dir: &Path) -> Config {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -441,36 +432,6 @@ pub(crate) fn config(data_dir: &Path) -> Config {
     config
 }
 
-/// Stands in for the owner's domain on a server without owner.
-fn unowned_domain(now: Timestamp) -> DomainRow {
-    let name = "nobody.invalid".to_owned();
-    DomainRow {
-        id: RowId::new(0),
-        public_id: mailkite::testing::id::DomainId::new(now),
-        account_id: RowId::new(0),
-        name,
-        verified: false,
-        flags: store::accounts::domains::Flags::default(),
-        zero_retention: false,
-        retention_days: None,
-        tracking_webhook_url: None,
-        webhook_events: None,
-        created_at: now,
-        checked_at: None,
-        verified_at: None,
-    }
-}
-
-async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
-    let secrets = Arc::clone(secrets);
-    let seeded = db.write(move |tx| {
-        let (owner, _key) = bootstrap::owner(tx, &secrets, "owner@inbox.invalid", now)?;
-        store::accounts::domains::insert(tx, owner.id, "pending.test", false, now)?;
-        bootstrap::verified_domain(tx, owner.id, "inbox.test", now)
-    });
-    seeded.await.unwrap()
-}
-
 /// A small mail with this subject.
 pub(crate) fn message(subject: &str) -> String {
     format!(
@@ -478,43 +439,4 @@ pub(crate) fn message(subject: &str) -> String {
          Message-ID: <{}@example.com>\r\n\r\nDoes it branch?\r\n",
         subject.replace(' ', ".")
     )
-}
-
-/// The database of a data directory that no server uses.
-pub(crate) fn open_database(data_dir: &Path) -> Connection {
-    let path = data_dir.join(store::FILE_NAME);
-    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
-}
-
-/// Checks that a data directory is in order: integrity, and an object for every row that names one.
-pub(crate) fn assert_sound(data_dir: &Path) {
-    let connection = open_database(data_dir);
-    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(verdict, "ok");
-    let mut statement = connection
-        .prepare("SELECT file, size FROM mail_data WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
-        .unwrap();
-    let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
-    for (name, size) in files.map(Result::unwrap) {
-        let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
-        assert_eq!(found, Some(size), "the object {name}");
-    }
-}
-
-/// Lists objects without a row, which a refused mail must not leave.
-pub(crate) fn orphaned_objects(data_dir: &Path) -> Vec<String> {
-    let connection = open_database(data_dir);
-    let mut left = Vec::new();
-    for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
-        let day = folder.file_name().into_string().unwrap();
-        let named = "SELECT 1 FROM mail_data WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
-        for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
-            let name = format!("{day}/{}", file.file_name().to_str().unwrap());
-            let named = connection.prepare(named).unwrap().exists([&name]).unwrap();
-            if !named {
-                left.push(name);
-            }
-        }
-    }
-    left
 }

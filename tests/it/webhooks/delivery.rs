@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::store;
+use mailkite::testing::store::webhooks::routes::AckMode;
 use mailkite::testing::store::webhooks::routes::Action;
 use ring::hmac;
 
@@ -14,27 +15,24 @@ use crate::support::dev_process::http_get;
 use crate::support::machine::skip;
 use crate::support::receiver::{Received, Receiver, Reply};
 use crate::support::server::{Server, message};
-use crate::support::smtp::SmtpClient;
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// A manual clock in 2026.
-fn standing() -> Clock {
+pub(super) fn standing() -> Clock {
     Clock::manual(Timestamp::from_millis(1_785_196_800_000))
 }
 
-async fn receiver(status: u16) -> Receiver {
+pub(super) async fn receiver(status: u16) -> Receiver {
     Receiver::start(move |_| Reply::status(status)).await
 }
 
 /// Checks the signature of the official clients with the official client.
-fn is_signed_with(request: &Received, secret: &str) -> bool {
+pub(super) fn is_signed_with(request: &Received, secret: &str) -> bool {
     let body = std::str::from_utf8(&request.body).unwrap();
     mailkite_sdk::verify_webhook_with_tolerance(request.header("x-mailkite-signature"), body, secret, 0)
 }
 
 /// Checks the Standard Webhooks signature as its specification says.
-fn is_standard_signed_with(request: &Received, secret: &str) -> bool {
+pub(super) fn is_standard_signed_with(request: &Received, secret: &str) -> bool {
     let key = BASE64.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let mut signed =
         format!("{}.{}.", request.header("webhook-id"), request.header("webhook-timestamp")).into_bytes();
@@ -222,7 +220,7 @@ async fn an_endpoint_that_hangs_is_given_up_after_fifteen_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_closes_instead_of_answering_has_failed() {
     // A body that breaks off is a failure where it has to prove something.
-    for (mode, reply) in [("lenient", Reply::close_before_headers()), ("ack", Reply::close_in_body())] {
+    for (mode, reply) in [(AckMode::Lenient, Reply::close_before_headers()), (AckMode::Ack, Reply::close_in_body())] {
         let receiver = Receiver::start(move |_| reply.clone()).await;
         let mut server = Server::start().await;
         server.route("*@inbox.test", mode, &receiver.url()).await;
@@ -245,203 +243,6 @@ async fn an_endpoint_that_nobody_serves_has_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ack_mode_wants_its_proof() {
-    for (reply, delivered) in [
-        (Reply::status(200), false),
-        (Reply::status(200).body("ok"), false),
-        (Reply::status(200).body(mailkite_sdk::reply_ok()), true),
-        (Reply::status(204).header("x-mailkite-ack", "ok"), true),
-        (Reply::status(500).body(mailkite_sdk::reply_ok()), false),
-    ] {
-        let said = format!("{reply:?}");
-        let receiver = Receiver::start(move |_| reply.clone()).await;
-        let mut server = Server::start().await;
-        server.route("*@inbox.test", "ack", &receiver.url()).await;
-        server.accepted("a@inbox.test", "Proof").await;
-        let attempted = server.next_attempt().await;
-        assert_eq!(attempted.status == "delivered", delivered, "{said}");
-        if !delivered && attempted.status_code == Some(200) {
-            assert_eq!(attempted.error, Some("no_ack"), "{said}");
-        }
-        server.stop_with_jobs(i64::from(!delivered)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_control_answer_marks_the_message_as_spam_and_the_payload_does_not_change() {
-    let receiver = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_spam())).await;
-    let mut server = Server::start().await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
-    server.accepted("a@inbox.test", "Cheap").await;
-    assert_eq!(server.next_attempt().await.status, "delivered");
-    let verdicts: String =
-        server.query("SELECT coalesce(spam, '-') || ' ' || coalesce(spam_on_arrival, '-') FROM message").await;
-    assert_eq!(verdicts, "spam -");
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
-    let failing = Receiver::start(|_| Reply::status(429).header("retry-after", "3600")).await;
-    let answers = AtomicU32::new(0);
-    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::status(500),
-        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
-    })
-    .await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    server.webhook(&failing.url()).await;
-    server.route("b@inbox.test", "control", &dropping.url()).await;
-    let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
-    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-    for to in ["a@inbox.test", "b@inbox.test"] {
-        assert_eq!(client.mail("ada@example.com", &[to], &big).await.code, 250);
-    }
-    for _ in 0..3 {
-        assert_eq!(server.next_attempt().await.status, "pending");
-    }
-    server.advance(Duration::from_secs(6), &dropping.url());
-    let dropped = server.next_attempt().await;
-    assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
-    let rows: String = server
-        .query(
-            "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (mail_data_id IS NULL) AS row
-             FROM message ORDER BY id)",
-        )
-        .await;
-    assert_eq!(rows, "a@inbox.test=received:0 b@inbox.test=dropped:1");
-    let ended: String = server
-        .query(
-            "SELECT group_concat(row, ' ') FROM
-               (SELECT to_addr || '=' || delivery.status || ':' || coalesce(last_error, '-') AS row
-                FROM delivery JOIN message ON message.id = message_id ORDER BY delivery.id)",
-        )
-        .await;
-    assert_eq!(ended, "a@inbox.test=pending:http_status b@inbox.test=failed:message_gone b@inbox.test=delivered:-");
-    // The job of the ended delivery finds nothing to do when its time comes; the other message's goes on.
-    server.advance(HOUR, &failing.url());
-    assert_eq!(server.next_attempt().await.attempt, 2);
-    server.until("SELECT count(*) FROM job", 1_i64).await;
-    server.stop_with_jobs(1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_delivery_back() {
-    let mut slow = Receiver::start(|_| Reply::status(500).after(Duration::from_millis(700))).await;
-    let answers = AtomicU32::new(0);
-    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::status(500),
-        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
-    })
-    .await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    let hook = server.webhook(&slow.url()).await;
-    server.route("a@inbox.test", "control", &dropping.url()).await;
-    server.accepted("a@inbox.test", "Dropped").await;
-    slow.next_request().await;
-    assert_eq!(server.next_attempt().await.url, dropping.url());
-    server.advance(Duration::from_secs(6), &dropping.url());
-    assert_eq!(server.next_attempt().await.status, "delivered");
-    assert_eq!(server.next_attempt().await.url, hook.url);
-    let row = "SELECT status || ' ' || last_error || ' ' || attempts FROM delivery ORDER BY id LIMIT 1";
-    assert_eq!(server.query::<String>(row).await, "failed message_gone 1");
-    server.advance(Duration::from_secs(12), &hook.url);
-    server.until("SELECT count(*) FROM job", 0_i64).await;
-    assert_eq!(slow.requests().len(), 1);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_blocked_sender_is_stored_as_spam_and_nobody_is_called() {
-    let receiver = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_block_sender())).await;
-    let mut server = Server::start().await;
-    server.route("*@inbox.test", "control", &receiver.url()).await;
-    server.accepted("a@inbox.test", "One").await;
-    assert_eq!(server.next_attempt().await.status, "delivered");
-    server.accepted("a@inbox.test", "Two").await;
-    let rows: String = server
-        .query(
-            "SELECT group_concat(row, ' ') FROM
-               (SELECT subject || ':' || coalesce(spam, '-') || ':' ||
-                       (SELECT count(*) FROM delivery WHERE message_id = message.id) AS row FROM message ORDER BY id)",
-        )
-        .await;
-    assert_eq!(rows, "One:-:1 Two:spam:0");
-    assert_eq!(receiver.requests().len(), 1);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_is_retried_through_the_whole_schedule_and_then_fails() {
-    let mut receiver = receiver(503).await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    let hook = server.webhook(&receiver.url()).await;
-    server.accepted("a@inbox.test", "Persistent").await;
-    let rungs = [5, 300, 1_800, 7_200, 18_000, 36_000, 36_000, 86_400, 86_400];
-    let mut first = None;
-    for (index, secs) in rungs.into_iter().enumerate() {
-        let request = receiver.next_request().await;
-        let attempted = server.next_attempt().await;
-        assert_eq!((attempted.attempt as usize, attempted.status), (index + 1, "pending"));
-        let wait = attempted.next_attempt_at.unwrap().since(server.clock.now()).as_secs_f64();
-        assert!((secs as f64..=secs as f64 * 1.1 + 1.0).contains(&wait), "retry {index}: {wait} s");
-        assert_eq!(first.get_or_insert(request.body.clone()), &request.body);
-        server.advance(Duration::from_secs_f64(wait + 0.001), &hook.url);
-    }
-    let last = server.next_attempt().await;
-    assert_eq!((last.attempt, last.status, last.next_attempt_at), (10, "failed", None));
-    let row: String = server.query("SELECT status || ' ' || attempts || ' ' || last_error FROM delivery").await;
-    assert_eq!(row, "failed 10 http_status");
-    server.stop().await;
-}
-
-/// Makes a first attempt that fails with the clock ten days ahead; returns the delay of the retry in milliseconds.
-async fn failed_in_the_future(server: &mut Server) -> i64 {
-    assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
-    let first = server.next_attempt().await;
-    assert_eq!((first.attempt, first.status), (1, "pending"));
-    first.next_attempt_at.unwrap().as_millis() - server.clock.now().as_millis()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_set_back_delays_no_retry() {
-    let now = standing().now();
-    let clock = Clock::manual(now.plus(10 * 24 * HOUR));
-    let mut server = Server::start_with(clock.clone(), |_| {}).await;
-    let tries = AtomicU32::new(0);
-    let answer = move |_: &Received| Reply::status(if tries.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 });
-    let receiver = Receiver::start(answer).await;
-    server.webhook(&receiver.url()).await;
-    let wait = failed_in_the_future(&mut server).await;
-    clock.set(now);
-    server.advance(Duration::ZERO, &receiver.url());
-    server.until("SELECT run_at < 1785196800000 + 6000 FROM job", true).await;
-    let planned: i64 = server.query("SELECT next_attempt_at FROM delivery").await;
-    // What passed meanwhile counts too.
-    assert!(planned - now.as_millis() <= wait, "{}", planned - now.as_millis());
-    server.advance(Duration::from_secs(6), &receiver.url());
-    let second = server.next_attempt().await;
-    assert_eq!((second.attempt, second.status), (2, "delivered"));
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_was_set_back_before_the_start_delays_no_retry() {
-    let dir = tempfile::tempdir().unwrap();
-    let data_dir = dir.path().join("data");
-    let now = standing().now();
-    let receiver = receiver(500).await;
-    let ahead = Clock::manual(now.plus(10 * 24 * HOUR));
-    let mut server = Server::start_with(ahead, |config| config.data_dir.clone_from(&data_dir)).await;
-    server.webhook(&receiver.url()).await;
-    failed_in_the_future(&mut server).await;
-    server.stop_with_jobs(1).await;
-    let mut server = Server::start_unowned(Clock::manual(now), |config| config.data_dir.clone_from(&data_dir)).await;
-    assert_eq!(server.next_attempt().await.attempt, 2);
-    server.stop_with_jobs(1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn our_own_metrics_are_no_endpoint() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut server = Server::start_with(Clock::System, |config| config.metrics.listen = Some(free)).await;
@@ -449,220 +250,6 @@ async fn our_own_metrics_are_no_endpoint() {
     assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
     assert_eq!(server.next_attempt().await.error, Some("blocked_address"));
     server.stop_with_jobs(1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_is_switched_off_ends_its_waiting_deliveries() {
-    let receiver = receiver(500).await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    let hook = server.webhook(&receiver.url()).await;
-    server.accepted("a@inbox.test", "Stopped").await;
-    server.next_attempt().await;
-    let route = hook.route.clone();
-    server.write(move |tx, _, now| store::webhooks::routes::set_active(tx, &route, false, now)).await;
-    server.advance(HOUR, &hook.url);
-    server.until("SELECT last_error FROM delivery", "route_gone".to_owned()).await;
-    assert_eq!(receiver.requests().len(), 1);
-    server.accepted("a@inbox.test", "Stored only").await;
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM delivery").await, 1);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
-    let old = receiver(500).await;
-    let answers = AtomicU32::new(0);
-    let mut new =
-        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 }))
-            .await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    let hook = server.webhook(&old.url()).await;
-    server.accepted("a@inbox.test", "Moving").await;
-    assert_eq!(server.next_attempt().await.url, old.url());
-
-    let new_secret = server.rotate(&hook).await;
-    let (route, url) = (hook.route.clone(), new.url());
-    server.write(move |tx, _, now| store::webhooks::routes::set_destination(tx, &route, &url, now)).await;
-    server.advance(Duration::from_secs(6), &hook.url);
-    let second = new.next_request().await;
-    assert_eq!(server.next_attempt().await.url, new.url());
-    // Even attempts carry the old secret in the one-signature header, odd ones the new (contract 9.3).
-    assert!(is_signed_with(&second, &hook.secret) && !is_signed_with(&second, &new_secret));
-    assert!(is_standard_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &new_secret));
-    assert_eq!(second.header("webhook-signature").split(' ').count(), 2);
-
-    server.advance(Duration::from_secs(400), &hook.url);
-    server.advance(Duration::ZERO, &new.url());
-    let third = new.next_request().await;
-    assert_eq!(server.next_attempt().await.status, "delivered");
-    assert!(is_signed_with(&third, &new_secret) && !is_signed_with(&third, &hook.secret));
-    assert!(is_standard_signed_with(&third, &hook.secret) && is_standard_signed_with(&third, &new_secret));
-    assert_eq!(old.requests().len(), 1);
-
-    // A day later the old secret is dead.
-    server.clock.advance(25 * HOUR);
-    server.accepted("a@inbox.test", "Settled").await;
-    let fourth = new.next_request().await;
-    server.next_attempt().await;
-    assert!(is_signed_with(&fourth, &new_secret) && is_standard_signed_with(&fourth, &new_secret));
-    assert!(!is_standard_signed_with(&fourth, &hook.secret));
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_matching_route_runs_and_each_signs_with_its_own_secret() {
-    let mut receiver = receiver(200).await;
-    let server = Server::start().await;
-    let mut secrets = Vec::new();
-    for (matching, path) in [
-        ("*@inbox.test", "all"),
-        ("ticket+*@inbox.test", "plus"),
-        ("/^ticket\\+[0-9]+@INBOX/", "regex"),
-        ("ticket+7@inbox.test", "exact"),
-        ("ticket@inbox.test", "other"),
-        ("*-bot@inbox.test", "bot"),
-    ] {
-        let hook = server.route(matching, "lenient", &format!("{}?{path}", receiver.url())).await;
-        secrets.push((path, hook.secret));
-    }
-    server.accepted("Ticket+7@inbox.test", "Fan out").await;
-    let mut called = Vec::new();
-    for _ in 0..4 {
-        let request = receiver.next_request().await;
-        let path = request.path.strip_prefix("/hook?").unwrap().to_owned();
-        let secret = &secrets.iter().find(|(name, _)| *name == path).unwrap().1;
-        assert!(is_signed_with(&request, secret), "{path}");
-        called.push(path);
-    }
-    called.sort();
-    assert_eq!(called, ["all", "exact", "plus", "regex"]);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drop_route_discards_the_mail_for_that_recipient_alone() {
-    let mut receiver = receiver(200).await;
-    let server = Server::start().await;
-    server.webhook(&receiver.url()).await;
-    server.plain_route("noise@inbox.test", Action::Drop).await;
-    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-    let reply = client.mail("ada@example.com", &["noise@inbox.test", "a@inbox.test"], message("Half")).await;
-    assert_eq!(reply.code, 250);
-    let reply = client.mail("ada@example.com", &["noise@inbox.test"], message("Nothing")).await;
-    assert_eq!(reply.code, 250);
-    assert_eq!(receiver.next_request().await.json()["to"][0]["address"], "a@inbox.test");
-    let stored: String = server.query("SELECT group_concat(to_addr || ':' || subject, ' ') FROM message").await;
-    assert_eq!(stored, "a@inbox.test:Half");
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeat_within_a_day_is_acknowledged_and_not_stored_again() {
-    let mut receiver = receiver(200).await;
-    let mut server = Server::start_with(standing(), |_| {}).await;
-    server.webhook(&receiver.url()).await;
-    let first = server.accepted("a@inbox.test", "Once").await;
-    receiver.next_request().await;
-    server.next_attempt().await;
-    server.clock.advance(23 * HOUR);
-    assert_eq!(server.accepted("a@inbox.test", "Once").await, first);
-    // Another recipient, another sender or another byte is another mail.
-    server.accepted("b@inbox.test", "Once").await;
-    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-    assert_eq!(client.mail("eve@example.com", &["a@inbox.test"], message("Once")).await.code, 250);
-    server.accepted("a@inbox.test", "Once.").await;
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 4);
-    // The clock is moved when nothing is under way: a lease would end with it.
-    for _ in 0..3 {
-        server.next_attempt().await;
-    }
-    server.clock.advance(2 * HOUR);
-    assert_ne!(server.accepted("a@inbox.test", "Once").await, first);
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 5);
-    server.next_attempt().await;
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_transaction_for_two_accounts_is_stored_for_each_alone() {
-    let (mut ours, mut theirs) = (receiver(200).await, receiver(200).await);
-    let server = Server::start().await;
-    let hook = server.webhook(&ours.url()).await;
-    let other = server.other_account("other.test", &theirs.url()).await;
-    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-    let to = ["a@inbox.test", "b@other.test", "c@inbox.test", "A@INBOX.test"];
-    let reply = client.mail("ada@example.com", &to, message("Both")).await;
-    assert_eq!(reply.code, 250);
-    let theirs_got = theirs.next_request().await;
-    assert!(is_signed_with(&theirs_got, &other.secret));
-    assert_eq!(theirs_got.json()["to"], serde_json::json!([{"address": "b@other.test"}]));
-    assert!(!String::from_utf8_lossy(&theirs_got.body).contains("a@inbox.test"), "who else got it stays secret");
-    let mut to = Vec::new();
-    for _ in 0..2 {
-        let request = ours.next_request().await;
-        assert!(is_signed_with(&request, &hook.secret));
-        to.push(request.json()["to"][0]["address"].as_str().unwrap().to_owned());
-    }
-    to.sort();
-    assert_eq!(to, ["a@inbox.test", "c@inbox.test"]);
-    let stored: String = server
-        .query(
-            "SELECT group_concat(row, ' ') FROM (SELECT account.email || ':' || count(*) AS row FROM message
-             JOIN account ON account.id = account_id GROUP BY account.id ORDER BY account.id)",
-        )
-        .await;
-    assert_eq!(stored, "owner@inbox.invalid:2 owner@other.test:1");
-    assert_eq!(server.query::<i64>("SELECT count(*) FROM mail_data").await, 1, "its bytes are kept once");
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bounce_without_sender_and_mail_for_the_postmaster_are_taken() {
-    let mut receiver = receiver(200).await;
-    let server = Server::start().await;
-    server.webhook(&receiver.url()).await;
-    let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-    let bounce = "Subject: Undelivered\r\n\r\nSorry.\r\n";
-    assert_eq!(client.mail("", &["a@inbox.test"], bounce).await.code, 250);
-    let event = receiver.next_request().await.json();
-    assert_eq!(event["from"], serde_json::json!({"address": "MAILER-DAEMON@mx.mailkite.test"}));
-    assert_eq!(event["threadId"], serde_json::Value::Null);
-    for postmaster in ["postmaster", "Postmaster@mx.mailkite.test", "abuse@mx.mailkite.test"] {
-        let reply = client.mail("eve@example.com", &[postmaster], message(postmaster)).await;
-        assert_eq!(reply.code, 250, "{postmaster}");
-    }
-    let stored: i64 = server.query("SELECT count(*) FROM message WHERE domain_id IS NULL AND route_id IS NULL").await;
-    assert_eq!(stored, 3, "stored for the operator; no route reaches them");
-    assert_eq!(receiver.requests().len(), 1);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_verified_domains_receive_and_the_operator_may_refuse_unknown_recipients() {
-    let receiver = receiver(200).await;
-    for (unknown, code) in [("accept", 250), ("reject", 550)] {
-        let server = Server::start_with(Clock::System, |config| {
-            if unknown == "reject" {
-                config.smtp.unknown_recipients = mailkite::testing::config::UnknownRecipients::Reject;
-            }
-        })
-        .await;
-        server.route("known@inbox.test", "lenient", &receiver.url()).await;
-        let mut client = SmtpClient::connect_and_greet(server.smtp).await;
-        client.expect("MAIL FROM:<ada@example.com>", 250).await;
-        client.expect("RCPT TO:<known@inbox.test>", 250).await;
-        let reply = client.expect("RCPT TO:<nobody@inbox.test>", code).await;
-        if code == 550 {
-            assert!(reply.lines[0].starts_with("5.1.1 "), "{reply:?}");
-        }
-        let reply = client.expect("RCPT TO:<a@pending.test>", 450).await;
-        assert!(reply.lines[0].starts_with("4."), "{reply:?}");
-        for foreign in ["a@example.com", "a%inbox.test@example.com", "@inbox.test:a@example.com", "a@[127.0.0.1]"] {
-            let reply = client.expect(&format!("RCPT TO:<{foreign}>"), 550).await;
-            assert!(reply.lines[0].starts_with("5.7.1 "), "{foreign}: {reply:?}");
-        }
-        server.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -756,7 +343,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
                     match_pattern: "hang@inbox.test".to_owned(),
                     action: Action::Webhook,
                     destination: Some(format!("http://127.1.{}.{}:{port}/", endpoint / 250, endpoint % 250 + 1)),
-                    ack_mode: Some("lenient".to_owned()),
+                    ack_mode: Some(store::webhooks::routes::AckMode::Lenient),
                     is_domain_webhook: false,
                     secret_sealed: None,
                 };
@@ -765,7 +352,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
             Ok(())
         })
         .await;
-    server.route("a@inbox.test", "lenient", &healthy.url()).await;
+    server.route("a@inbox.test", AckMode::Lenient, &healthy.url()).await;
     for mail in 0..MAILS {
         server.accepted("hang@inbox.test", &format!("hang {mail}")).await;
     }

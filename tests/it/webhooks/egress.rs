@@ -2,40 +2,35 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::Version;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use mailkite::testing::net::dns::Resolver;
-use mailkite::testing::net::egress::{
-    Answer, BadUrl, Body, Egress, EgressError, FILE_LIMITS, FetchError, Fetched, Guard, Limits, Policy, Target,
-    fetch_file,
-};
+use mailkite::testing::net::egress::{Answer, Egress, EgressError, Guard, Limits, Policy, Target};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::support::machine::skip;
 use crate::support::receiver::{Received, Receiver, Reply, TestCertificate, client_config, raw_peer};
 
-const BRIEF: Limits = Limits { timeout: Duration::from_millis(400), max_answer_bytes: 64 * 1024 };
+pub(super) const BRIEF: Limits = Limits { timeout: Duration::from_millis(400), max_answer_bytes: 64 * 1024 };
 
 fn resolver() -> Arc<Resolver> {
     Arc::new(Resolver::new(&[]).unwrap())
 }
 
-fn localhost() -> Policy {
+pub(super) fn localhost() -> Policy {
     Policy { allow_localhost: true, ..Policy::default() }
 }
 
-fn egress_with(tls: &ClientConfig) -> Egress {
+pub(super) fn egress_with(tls: &ClientConfig) -> Egress {
     Egress::new(Guard { policy: localhost(), ..Guard::default() }, tls, resolver())
 }
 
-fn egress() -> Egress {
+pub(super) fn egress() -> Egress {
     egress_with(&client_config(RootCertStore::empty()))
 }
 
@@ -45,11 +40,11 @@ async fn post_within(egress: &Egress, url: &str, limits: Limits) -> Result<Answe
     egress.post(&target, headers, Bytes::from_static(b"{\"a\":1}"), limits).await
 }
 
-async fn post(egress: &Egress, url: &str) -> Result<Answer, EgressError> {
+pub(super) async fn post(egress: &Egress, url: &str) -> Result<Answer, EgressError> {
     post_within(egress, url, Limits::default()).await
 }
 
-fn ok(_: &Received) -> Reply {
+pub(super) fn ok(_: &Received) -> Reply {
     Reply::status(200).header("x-mailkite-ack", "ok").body("fine")
 }
 
@@ -265,121 +260,6 @@ async fn a_large_body_is_posted_whole() {
     assert!(receiver.next_request().await.body == body);
 }
 
-const PIECE: usize = 64 * 1024;
-
-/// Pieces of a body, each filled with its number, that signal when they are dropped.
-struct Pieces {
-    count: usize,
-    made: Arc<AtomicUsize>,
-    _given_up: oneshot::Sender<()>,
-}
-
-impl Pieces {
-    /// Returns the pieces, the count of those produced, and a channel that closes when they are dropped.
-    fn new(count: usize) -> (Self, Arc<AtomicUsize>, oneshot::Receiver<()>) {
-        let (sender, given_up) = oneshot::channel();
-        let made = Arc::new(AtomicUsize::new(0));
-        (Self { count, made: Arc::clone(&made), _given_up: sender }, made, given_up)
-    }
-}
-
-impl Iterator for Pieces {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let number = self.made.load(Ordering::SeqCst);
-        (number < self.count).then(|| {
-            self.made.store(number + 1, Ordering::SeqCst);
-            vec![number.to_le_bytes()[0]; PIECE].into()
-        })
-    }
-}
-
-async fn post_pieces(
-    egress: &Egress,
-    url: &str,
-    length: usize,
-    pieces: Pieces,
-    limits: Limits,
-) -> Result<u16, EgressError> {
-    let target = Target::parse(url, &localhost()).unwrap();
-    let body = Body::pieces(length as u64, pieces);
-    egress.post(&target, HeaderMap::new(), body, limits).await.map(|answer| answer.status)
-}
-
-#[tokio::test]
-async fn a_body_made_in_pieces_arrives_with_its_length_in_both_versions() {
-    let certificate = TestCertificate::for_names(&["localhost"]);
-    let mut plain = Receiver::start(ok).await;
-    let mut tls = Receiver::start_tls(&certificate, ok).await;
-    let egress = egress_with(&certificate.client_config());
-    let urls = [plain.url(), tls.url_with_host("localhost")];
-    for (receiver, url) in [&mut plain, &mut tls].into_iter().zip(urls) {
-        let posted = post_pieces(&egress, &url, 40 * PIECE, Pieces::new(40).0, Limits::default()).await;
-        assert_eq!(posted, Ok(200));
-        let request = receiver.next_request().await;
-        assert_eq!(request.header("content-length"), (40 * PIECE).to_string());
-        assert_eq!(request.header("transfer-encoding"), "");
-        let wanted: Vec<u8> = (0..40).flat_map(|number| [number; PIECE]).collect();
-        assert!(request.body == wanted);
-    }
-    assert_eq!(tls.requests()[0].version, Version::HTTP_2);
-}
-
-#[tokio::test]
-async fn a_peer_that_reads_nothing_costs_few_pieces_and_none_after_the_deadline() {
-    let certificate = TestCertificate::for_names(&["localhost"]);
-    let egress = egress_with(&certificate.client_config());
-    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = deaf.local_addr().unwrap().port();
-    let acceptor = certificate.acceptor(&[b"h2"]);
-    tokio::spawn(async move {
-        let (plain, _) = deaf.accept().await.unwrap();
-        let (tls, _) = deaf.accept().await.unwrap();
-        let tls = acceptor.accept(tls).await.unwrap();
-        std::future::pending::<()>().await;
-        drop((plain, tls));
-    });
-    for scheme in ["http", "https"] {
-        let (pieces, made, given_up) = Pieces::new(16 * 1024);
-        let url = format!("{scheme}://localhost:{port}/");
-        let limits = Limits { timeout: Duration::from_secs(1), ..BRIEF };
-        assert_eq!(post_pieces(&egress, &url, 16 * 1024 * PIECE, pieces, limits).await, Err(EgressError::Timeout));
-        let ended = tokio::time::timeout(Duration::from_secs(5), given_up).await;
-        assert!(ended.is_ok(), "{scheme}: the pieces are still held");
-        let made = made.load(Ordering::SeqCst);
-        assert!((1..500).contains(&made), "{scheme}: {made} pieces were made for a peer that reads none");
-    }
-}
-
-#[tokio::test]
-async fn an_answer_that_comes_before_the_whole_body_was_read_counts() {
-    let peer = raw_peer(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n").await;
-    let (url, pieces) = (format!("http://{peer}/"), Pieces::new(400).0);
-    let posted = post_pieces(&egress(), &url, 400 * PIECE, pieces, Limits::default()).await;
-    assert_eq!(posted, Ok(413));
-}
-
-#[tokio::test]
-async fn a_body_in_pieces_goes_to_another_connection_when_the_kept_one_was_closed() {
-    let egress = egress();
-    let peer = raw_peer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    for _ in 0..20 {
-        let (url, pieces) = (format!("http://{peer}/"), Pieces::new(1).0);
-        assert_eq!(post_pieces(&egress, &url, PIECE, pieces, Limits::default()).await, Ok(200));
-    }
-}
-
-#[tokio::test]
-async fn pieces_of_another_length_than_was_said_are_never_a_whole_request() {
-    let receiver = Receiver::start(ok).await;
-    for (length, count) in [(2 * PIECE, 1), (PIECE / 2, 1)] {
-        let posted = post_pieces(&egress(), &receiver.url(), length, Pieces::new(count).0, Limits::default()).await;
-        assert_eq!(posted, Err(EgressError::BadResponse));
-    }
-    assert!(receiver.requests().is_empty());
-}
-
 #[tokio::test]
 async fn only_64_kib_of_an_answer_are_read() {
     let receiver = Receiver::start(|_| Reply::endless()).await;
@@ -453,124 +333,4 @@ async fn our_own_listeners_are_refused_under_every_address_of_this_machine() {
         assert_eq!(post(&egress, &receiver.url()).await, Err(EgressError::BlockedAddress), "{listener}");
     }
     assert_eq!(receiver.requests().len(), 0);
-}
-
-async fn fetch(url: &str) -> Result<Fetched, FetchError> {
-    fetch_file(&egress(), &localhost(), url, FILE_LIMITS).await
-}
-
-/// Redirects `/hook?n` to `?n-1`, and answers `?0` with a file.
-fn countdown(request: &Received) -> Reply {
-    let left: u32 = request.path.rsplit('?').next().unwrap().parse().unwrap();
-    let status = [301, 302, 303, 307, 308][left as usize % 5];
-    if left == 0 { ok(request) } else { Reply::redirect(status, &format!("?{}", left - 1)) }
-}
-
-#[tokio::test]
-async fn a_get_sends_its_headers_and_no_body() {
-    let mut receiver = Receiver::start(ok).await;
-    let target = Target::parse(&receiver.url(), &localhost()).unwrap();
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("a/b"))]);
-    let answer = egress().get(&target, headers, Limits::default()).await.unwrap();
-    assert_eq!((answer.status, answer.body.as_slice()), (200, b"fine".as_slice()));
-    let request = receiver.next_request().await;
-    assert_eq!((request.method.as_str(), request.header("content-type"), request.body.len()), ("GET", "a/b", 0));
-}
-
-#[tokio::test]
-async fn a_file_comes_whole_with_its_type_and_the_name_in_its_url() {
-    let body: Vec<u8> = (0..3_000_000_u32).map(|at| at as u8).collect();
-    let sent = body.clone();
-    let script = move |_: &Received| Reply::status(200).header("content-type", "application/pdf").body(sent.clone());
-    let mut receiver = Receiver::start(script).await;
-    let fetched =
-        fetch(&format!("http://{}/a/purchase%20order%C3%A4.pdf?x=1#top", receiver.address())).await.unwrap();
-    assert!(fetched.bytes == body, "as sent");
-    assert_eq!(fetched.content_type.as_deref(), Some("application/pdf"));
-    assert_eq!(fetched.filename.as_deref(), Some("purchase orderä.pdf"));
-    let request = receiver.next_request().await;
-    assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/a/purchase%20order%C3%A4.pdf?x=1"));
-    let mut names: Vec<_> = request.headers.keys().map(|name| name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["accept-encoding", "host", "user-agent"]);
-    assert_eq!(request.header("accept-encoding"), "identity");
-}
-
-#[tokio::test]
-async fn three_redirects_are_followed_and_a_fourth_is_not() {
-    let receiver = Receiver::start(countdown).await;
-    assert_eq!(fetch(&format!("{}?3", receiver.url())).await.unwrap().bytes, b"fine");
-    assert_eq!(receiver.requests().len(), 4);
-    assert_eq!(fetch(&format!("{}?4", receiver.url())).await, Err(FetchError::TooManyRedirects));
-    assert_eq!(receiver.requests().len(), 8);
-}
-
-#[tokio::test]
-async fn a_redirect_is_judged_as_its_url_would_have_been() {
-    let secret = Receiver::start(ok).await;
-    let port = secret.address().port();
-    let blocked = FetchError::Egress(EgressError::BlockedAddress);
-    for (location, refusal) in [
-        (format!("https://127.0.0.2:{port}/"), blocked),
-        (format!("https://2130706434:{port}/"), blocked),
-        ("https://169.254.169.254/latest/meta-data/".to_owned(), blocked),
-        ("https://10.0.0.1/".to_owned(), blocked),
-        (format!("http://127.0.0.2:{port}/"), FetchError::Redirect(BadUrl::Scheme)),
-        ("http://example.com/".to_owned(), FetchError::Redirect(BadUrl::Scheme)),
-        ("file:///etc/passwd".to_owned(), FetchError::Redirect(BadUrl::Scheme)),
-        (format!("http://me:secret@127.0.0.1:{port}/"), FetchError::Redirect(BadUrl::UserInfo)),
-        ("http://127.0.0.1:25/".to_owned(), FetchError::Redirect(BadUrl::Port)),
-        ("https://[/".to_owned(), FetchError::Redirect(BadUrl::Malformed)),
-    ] {
-        let to = location.clone();
-        let receiver = Receiver::start(move |_| Reply::redirect(302, &to)).await;
-        assert_eq!(fetch(&receiver.url()).await, Err(refusal), "{location}");
-    }
-    assert_eq!(secret.connections(), 0);
-    let policy = Policy { allow_localhost: false, ..Policy::default() };
-    let refused = fetch_file(&egress(), &policy, &secret.url(), FILE_LIMITS).await;
-    assert_eq!(refused, Err(FetchError::Url(BadUrl::Scheme)));
-}
-
-#[tokio::test]
-async fn a_file_over_the_limit_is_an_error_and_not_a_cut_file() {
-    let limits = Limits { max_answer_bytes: 100_000, ..FILE_LIMITS };
-    for (length, fits) in [(100_000, true), (100_001, false)] {
-        let receiver = Receiver::start(move |_| Reply::status(200).body(vec![b'x'; length])).await;
-        let fetched = fetch_file(&egress(), &localhost(), &receiver.url(), limits).await;
-        assert_eq!(fetched.map(|file| file.bytes.len()), if fits { Ok(length) } else { Err(FetchError::TooLarge) });
-    }
-    let endless = Receiver::start(|_| Reply::endless()).await;
-    assert_eq!(fetch(&endless.url()).await, Err(FetchError::TooLarge));
-    // What is announced as too long is not even waited for.
-    let address = raw_peer(b"HTTP/1.1 200 OK\r\ncontent-length: 26214401\r\n\r\n").await;
-    assert_eq!(fetch(&format!("http://{address}/")).await, Err(FetchError::TooLarge));
-}
-
-#[tokio::test]
-async fn a_slow_file_ends_at_the_deadline_however_its_time_is_spent() {
-    let limits = Limits { timeout: BRIEF.timeout, ..FILE_LIMITS };
-    let slow_redirect = |request: &Received| {
-        let reply = countdown(request);
-        if request.path.ends_with("?0") { reply } else { reply.after(BRIEF.timeout / 2) }
-    };
-    let chain = Receiver::start(slow_redirect).await;
-    let timeout = Err(FetchError::Egress(EgressError::Timeout));
-    assert_eq!(fetch_file(&egress(), &localhost(), &format!("{}?3", chain.url()), limits).await, timeout);
-    for reply in [Reply::hang(), Reply::dribble(Duration::from_millis(20))] {
-        let receiver = Receiver::start(move |_| reply.clone()).await;
-        let started = Instant::now();
-        assert_eq!(fetch_file(&egress(), &localhost(), &receiver.url(), limits).await, timeout);
-        assert!(started.elapsed() >= BRIEF.timeout && started.elapsed() < 5 * BRIEF.timeout);
-    }
-}
-
-#[tokio::test]
-async fn only_status_200_is_a_file_and_only_whole() {
-    for status in [201, 204, 206, 300, 302, 304, 401, 404, 500] {
-        let receiver = Receiver::start(move |_| Reply::status(status)).await;
-        assert_eq!(fetch(&receiver.url()).await, Err(FetchError::Status(status)));
-    }
-    let broken = Receiver::start(|_| Reply::close_in_body()).await;
-    assert_eq!(fetch(&broken.url()).await, Err(FetchError::Egress(EgressError::BadResponse)));
 }

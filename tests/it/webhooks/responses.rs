@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Body, Egress, EgressError, Guard, Limits, Policy, Target};
+use mailkite::testing::store::webhooks::routes::AckMode;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,15 +44,15 @@ async fn a_2xx_counts_whatever_becomes_of_its_body_unless_the_mode_needs_it() {
     let failed = b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nno".as_slice();
     let gone = b"HTTP/1.1 410 Gone\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nno".as_slice();
     for (mode, answer, status, code, error) in [
-        ("lenient", short, "delivered", Some(200), None),
-        ("lenient", cut, "delivered", Some(202), None),
-        ("lenient", broken, "delivered", Some(200), None),
-        ("control", drop, "delivered", Some(200), None),
-        ("ack", proof, "delivered", Some(200), None),
-        ("ack", ack, "pending", None, Some("bad_response")),
-        ("ack", cut, "pending", None, Some("bad_response")),
-        ("lenient", failed, "pending", Some(503), Some("http_status")),
-        ("ack", gone, "failed", Some(410), Some("gone")),
+        (AckMode::Lenient, short, "delivered", Some(200), None),
+        (AckMode::Lenient, cut, "delivered", Some(202), None),
+        (AckMode::Lenient, broken, "delivered", Some(200), None),
+        (AckMode::Control, drop, "delivered", Some(200), None),
+        (AckMode::Ack, proof, "delivered", Some(200), None),
+        (AckMode::Ack, ack, "pending", None, Some("bad_response")),
+        (AckMode::Ack, cut, "pending", None, Some("bad_response")),
+        (AckMode::Lenient, failed, "pending", Some(503), Some("http_status")),
+        (AckMode::Ack, gone, "failed", Some(410), Some("gone")),
     ] {
         let peer = raw_peer(answer).await;
         let mut server = Server::start_with(Clock::manual(NOW), |_| {}).await;
@@ -62,7 +63,7 @@ async fn a_2xx_counts_whatever_becomes_of_its_body_unless_the_mode_needs_it() {
         assert_eq!(
             (attempted.status, attempted.status_code, attempted.error),
             (status, code, error),
-            "{mode}: {shown}"
+            "{mode:?}: {shown}"
         );
         let owner = server.owner().await;
         let detail = owner.get(&format!("/api/messages/{message}")).await.expect(200);
@@ -95,7 +96,7 @@ async fn a_2xx_counts_though_its_head_is_odd_but_not_where_its_length_is_none() 
         let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\nX-Mailkite-Ack: ok\r\n\r\nok");
         let peer = raw_peer(answer.into_bytes()).await;
         let mut server = Server::start_with(Clock::manual(NOW), |_| {}).await;
-        server.route("*@inbox.test", "ack", &format!("http://{peer}/hook")).await;
+        server.route("*@inbox.test", AckMode::Ack, &format!("http://{peer}/hook")).await;
         server.accepted("a@inbox.test", "Odd").await;
         let attempted = server.next_attempt().await;
         let status = if error.is_none() { "delivered" } else { "pending" };

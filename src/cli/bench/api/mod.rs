@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::client::Api;
 use super::load::{self, Load};
-use super::peers::{self, Arrivals};
+use super::remotes::{self, Arrivals};
 use super::server::Child;
 use super::{library, report as machine};
 use report::{Accepting, Measured, Report};
@@ -73,7 +73,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     std::fs::create_dir_all(dir)?;
     let disk = machine::Disk::measure(dir)?;
     let arrivals = Arc::new(Arrivals::new(options.mails * ACCEPT_ROUNDS * 2));
-    let receivers = peers::receivers(usize::try_from(library::DOMAINS)?, 0, &arrivals).await?;
+    let receivers = remotes::receivers(usize::try_from(library::DOMAINS)?, 0, &arrivals).await?;
     eprintln!("storing {} messages first", options.messages);
     let started = Instant::now();
     let mut child = Child::start(dir, &receivers, &["--library", &options.messages.to_string()]).await?;

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::client::Api;
 use super::load::{self, Load};
-use super::peers::{self, Arrivals, Sink};
+use super::remotes::{self, Arrivals, Sink};
 use super::report as machine;
 use super::server::Child;
 use report::Report;
@@ -90,7 +90,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     let arrivals = Arc::new(Arrivals::new(options.messages));
     let remote = Sink::start(Arc::clone(&arrivals)).await?;
     let port = remote.address.port();
-    peers::tarpit(SocketAddr::new(IpAddr::V4(dns::TARPIT), port)).await?;
+    remotes::tarpit(SocketAddr::new(IpAddr::V4(dns::TARPIT), port)).await?;
     let dns = dns::start().await?;
     let (dns, port) = (dns.to_string(), port.to_string());
     // Its webhooks go nowhere: the one domain exists to send from.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Options;
-use crate::cli::bench::peers::Arrivals;
+use crate::cli::bench::remotes::Arrivals;
 use crate::cli::bench::report::{Disk, Machine, Percentiles, percentiles};
 use crate::cli::bench::server::Figures;
 

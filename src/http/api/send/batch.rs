@@ -22,6 +22,7 @@ use crate::outbound::message::compose::Attachment;
 use crate::outbound::submit::SignedMessage;
 use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::Sender;
+use crate::store::messages::MessageStatus;
 
 const MAX_ENTRIES: usize = 50;
 
@@ -203,7 +204,7 @@ pub(crate) async fn send_batch(
     let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let held = memory.held().await;
     let batch = Batch { shared, attachments, sender, suppressed, held, now };
-    let mut staged = Vec::with_capacity(entries.len());
+    let mut persisted = Vec::with_capacity(entries.len());
     let mut results = Vec::with_capacity(entries.len());
     for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
@@ -213,14 +214,15 @@ pub(crate) async fn send_batch(
         };
         results.push(BatchResultView::new(to, &composed));
         // One after another: fifty messages with large files would not fit in memory.
-        if let Ok(outgoing) = composed {
-            staged.push(app.outbound.persist(outgoing, now).await?);
+        if let Ok(signed) = composed {
+            persisted.push(app.outbound.persist(signed, now).await?);
         }
     }
-    let count = |status| results.iter().filter(|result| result.status == status).count();
-    let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
+    let count = |status: MessageStatus| results.iter().filter(|result| result.status == status.as_str()).count();
+    let (sent, scheduled) = (count(MessageStatus::Sent), count(MessageStatus::Scheduled));
+    let view = BatchView { sent, scheduled, failed: count(MessageStatus::Failed), results };
     let (body, remember) = serialize_answer(StatusCode::OK, &view, running.as_ref());
-    app.outbound.submit_persisted(staged, remember, now).await?;
+    app.outbound.submit_persisted(persisted, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
 }
 
@@ -263,7 +265,7 @@ impl Batch {
         let filled = self.shared.content.fill(own.as_ref())?;
         let content = self.shared.message(vec![to], Vec::new(), filled, headers, self.attachments.clone());
         let draft = Submission {
-            letter: content,
+            content,
             bcc: Vec::new(),
             suppressed: self.suppressed.clone(),
             metadata: None,
@@ -284,20 +286,23 @@ impl Batch {
 impl BatchResultView {
     fn new(to: String, composed: &Result<SignedMessage, Failure>) -> Self {
         match composed {
-            Ok(outgoing) => Self {
+            Ok(signed) => Self {
                 to,
-                id: Some(match &outgoing.scheduled {
+                id: Some(match &signed.scheduled {
                     Some((id, _)) => id.to_string(),
-                    None => outgoing.id.to_string(),
+                    None => signed.id.to_string(),
                 }),
-                status: if outgoing.scheduled.is_some() { "scheduled" } else { "sent" },
+                status: match signed.scheduled {
+                    Some(_) => MessageStatus::Scheduled.as_str(),
+                    None => MessageStatus::Sent.as_str(),
+                },
                 error: None,
                 code: None,
             },
             Err(failure) => Self {
                 to,
                 id: None,
-                status: "failed",
+                status: MessageStatus::Failed.as_str(),
                 error: Some(failure.message.clone()),
                 code: Some(failure.code.as_str()),
             },

@@ -28,6 +28,7 @@ use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::{Refusal, Sender};
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
+use crate::store::messages::MessageStatus;
 use attachments::AttachmentFields;
 use content::{ContentFields, SharedFields};
 use fields::{Mailboxes, SendTime};
@@ -133,10 +134,16 @@ pub(crate) struct SentView {
 impl SentView {
     pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
-            None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
+            None => Self {
+                id: id.to_string(),
+                status: MessageStatus::Queued.as_str(),
+                scheduled_at: None,
+                message_id: None,
+                suppressed,
+            },
             Some((scheduled, at)) => Self {
                 id: scheduled.to_string(),
-                status: "scheduled",
+                status: MessageStatus::Scheduled.as_str(),
                 scheduled_at: Some(*at),
                 message_id: Some(id.to_string()),
                 suppressed,
@@ -252,14 +259,14 @@ pub(crate) async fn send(
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let message = shared.message(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Submission { letter: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let mut draft = Submission { content: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let skipped = draft.skipped();
-    let outgoing = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&outgoing.id, outgoing.scheduled.as_ref(), skipped);
+    let signed = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&signed.id, signed.scheduled.as_ref(), skipped);
     let (body, remember) = serialize_answer(StatusCode::ACCEPTED, &view, running.as_ref());
-    app.outbound.submit(vec![outgoing], remember, now).await?;
+    app.outbound.submit(vec![signed], remember, now).await?;
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
 

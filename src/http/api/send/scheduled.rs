@@ -11,6 +11,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::ScheduledId;
 use crate::outbound::submit::scheduled::CancelError;
+use crate::store::messages::MessageStatus;
 
 /// `DELETE /v1/scheduled/:id`
 #[derive(Serialize, ToSchema)]
@@ -43,5 +44,5 @@ pub(crate) async fn cancel(
 ) -> Result<Json<CanceledView>, ApiError> {
     let id = ScheduledId::parse(&id).ok_or_else(ApiError::not_found)?;
     app.outbound.cancel(caller.id(), caller.scope(), id.clone(), app.clock.now()).await?;
-    Ok(Json(CanceledView { ok: true, id: id.to_string(), status: "canceled" }))
+    Ok(Json(CanceledView { ok: true, id: id.to_string(), status: MessageStatus::Canceled.as_str() }))
 }

@@ -70,12 +70,12 @@ pub(crate) async fn send_test(
     };
     let content = shared.message(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
     let mut draft =
-        Submission { letter: content, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
+        Submission { content, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let outgoing = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&outgoing.id, None, Vec::new());
-    app.outbound.submit(vec![outgoing], None, now).await?;
+    let signed = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&signed.id, None, Vec::new());
+    app.outbound.submit(vec![signed], None, now).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use self::cursor::Cursor;
 use self::properties::{Properties, Property};
-use super::params::safe_filename;
+use super::params::{is_type, safe_filename};
 
 /// The first octets of a stream.
 const SIGNATURE: u32 = 0x223e_9f78;
@@ -280,7 +280,7 @@ impl Attachment<'_> {
         }
         Some(File {
             filename,
-            content_type: content_type.filter(|word| word.len() <= MAX_TYPE && super::body::is_type(word)),
+            content_type: content_type.filter(|word| word.len() <= MAX_TYPE && is_type(word)),
             charset: None,
             inline: content_id.is_some() && is_shown,
             content_id,

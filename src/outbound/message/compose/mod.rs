@@ -15,7 +15,7 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
-use crate::mail::{message_id, mime};
+use crate::mail::{date, message_id, mime};
 
 /// Fields that are written here (contract 8.1), and those that [`is_of_hosts`] lists.
 const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
@@ -146,13 +146,13 @@ pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
 ///
 /// # Errors
 /// A custom field is not allowed in a message.
-pub fn compose(letter: &Content) -> Result<Vec<u8>, ComposeError> {
+pub fn compose(content: &Content) -> Result<Vec<u8>, ComposeError> {
     let bodies = Bodies {
-        text: letter.text.as_deref().map(|text| lines(text.into())),
-        html: letter.html.as_deref().map(|html| lines(html.into())),
-        files: letter.attachments.iter().map(|file| mime::base64_lines(&file.content)).collect(),
+        text: content.text.as_deref().map(|text| lines(text.into())),
+        html: content.html.as_deref().map(|html| lines(html.into())),
+        files: content.attachments.iter().map(|file| mime::base64_lines(&file.content)).collect(),
     };
-    write(letter, bodies)
+    write(content, bodies)
 }
 
 /// Does the same as [`compose`] for a content whose texts and files are not needed afterwards: each is taken out, and
@@ -160,14 +160,14 @@ pub fn compose(letter: &Content) -> Result<Vec<u8>, ComposeError> {
 ///
 /// # Errors
 /// A custom field is not allowed in a message.
-pub(crate) fn compose_last(letter: &mut Content) -> Result<Vec<u8>, ComposeError> {
-    let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
+pub(crate) fn compose_last(content: &mut Content) -> Result<Vec<u8>, ComposeError> {
+    let contents = content.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
     let bodies = Bodies {
-        text: letter.text.take().map(|text| lines(text.into())),
-        html: letter.html.take().map(|html| lines(html.into())),
+        text: content.text.take().map(|text| lines(text.into())),
+        html: content.html.take().map(|html| lines(html.into())),
         files: contents.map(|content| mime::base64_lines(&content)).collect(),
     };
-    write(letter, bodies)
+    write(content, bodies)
 }
 
 /// A content's encoded bodies: texts with each line break as CRLF, files in base64.
@@ -187,30 +187,30 @@ impl Bodies<'_> {
 }
 
 /// Writes the mail data of a content.
-fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
-    let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
+fn write<'l>(content: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
+    let sender = content.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
-    let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
-    let date = own_date.map_or_else(|| letter.date.rfc5322(), |(_, date)| date.clone());
-    let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let own_date = content.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
+    let date = own_date.map_or_else(|| date::format(content.date), |(_, date)| date.clone());
+    let own = |name: &str| content.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut mail = Vec::with_capacity(bodies.length());
     let mut add = |field: String| mail.extend_from_slice(field.as_bytes());
-    add(header_value::mailboxes_field("From", [&letter.from])?);
-    add(header_value::mailboxes_field("To", &letter.to)?);
-    if !letter.cc.is_empty() {
-        add(header_value::mailboxes_field("Cc", &letter.cc)?);
+    add(header_value::mailboxes_field("From", [&content.from])?);
+    add(header_value::mailboxes_field("To", &content.to)?);
+    if !content.cc.is_empty() {
+        add(header_value::mailboxes_field("Cc", &content.cc)?);
     }
-    if !letter.reply_to.is_empty() && !own("Reply-To") {
-        add(header_value::mailboxes_field("Reply-To", &letter.reply_to)?);
+    if !content.reply_to.is_empty() && !own("Reply-To") {
+        add(header_value::mailboxes_field("Reply-To", &content.reply_to)?);
     }
-    add(header_value::text_field("Subject", &letter.subject)?);
-    add(format!("Date: {date}\r\nMessage-ID: {}\r\n", letter.message_id));
-    if let Some(answered) = &letter.in_reply_to {
+    add(header_value::text_field("Subject", &content.subject)?);
+    add(format!("Date: {date}\r\nMessage-ID: {}\r\n", content.message_id));
+    if let Some(answered) = &content.in_reply_to {
         for name in ["In-Reply-To", "References"].into_iter().filter(|name| !own(name)) {
             add(header_value::fold(name, answered)?);
         }
     }
-    for (name, value) in letter.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {
+    for (name, value) in content.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {
         check_header(name, value)?;
         if !name.eq_ignore_ascii_case("Sender") {
             add(header_value::field(name, value)?);
@@ -220,12 +220,12 @@ fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, Compose
         add(header_value::mailboxes_field("Sender", [sender])?);
     }
     add("MIME-Version: 1.0\r\n".to_owned());
-    body(letter, bodies).write_part(&mut mail);
+    body(content, bodies).write_part(&mut mail);
     Ok(mail)
 }
 
 /// Builds the body: text, HTML, or both as alternatives; with files, all of it in a multipart/mixed.
-fn body<'l>(letter: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
+fn body<'l>(content: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
     let text = bodies.text.map(|text| shown_part("text/plain", text));
     let html = bodies.html.map(|html| shown_part("text/html", html));
     let shown = match (text, html) {
@@ -233,10 +233,10 @@ fn body<'l>(letter: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => MimePart::new("text/plain", ""),
     };
-    if letter.attachments.is_empty() {
+    if content.attachments.is_empty() {
         return shown;
     }
-    let files = letter.attachments.iter().zip(bodies.files).map(|(file, lines)| file::part(file, lines));
+    let files = content.attachments.iter().zip(bodies.files).map(|(file, lines)| file::part(file, lines));
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
 

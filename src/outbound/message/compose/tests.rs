@@ -11,7 +11,7 @@ use crate::mail::mime;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-fn letter() -> Content {
+fn sample() -> Content {
     Content {
         from: parse_one("Acme <hi@acme.dev>").unwrap(),
         to: parse_list("Ada Lovelace <ada@example.com>").unwrap(),
@@ -29,8 +29,8 @@ fn letter() -> Content {
 }
 
 /// Composes the mail data and asserts that any host can take it.
-fn wire(letter: &Content) -> String {
-    let data = compose(letter).unwrap();
+fn wire(content: &Content) -> String {
+    let data = compose(content).unwrap();
     assert!(data.iter().all(|byte| byte.is_ascii() && *byte != 0), "7 bit, no NUL");
     let text = String::from_utf8(data).unwrap();
     let bare = text.replace("\r\n", "");
@@ -56,11 +56,11 @@ fn wire(letter: &Content) -> String {
 #[test]
 fn a_plain_message() {
     assert_eq!(
-        wire(&letter()),
+        wire(&sample()),
         "From: \"Acme\" <hi@acme.dev>\r\nTo: \"Ada Lovelace\" <ada@example.com>\r\nSubject: Hi\r\n\
          Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <2Hk9QpVn4tLdA1B2@acme.dev>\r\nMIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\nDoes it branch?"
-            .replace("\"Acme\"", wire(&letter()).split(['"', '<']).nth(1).map_or("Acme", |_| "\"Acme\""))
+            .replace("\"Acme\"", wire(&sample()).split(['"', '<']).nth(1).map_or("Acme", |_| "\"Acme\""))
     );
 }
 
@@ -82,8 +82,8 @@ fn any_text_comes_back_as_it_was() {
         long.as_str(),
         many.as_str(),
     ] {
-        let letter = Content { text: Some(text.to_owned()), html: Some(format!("<p>{text}</p>")), ..letter() };
-        let mail = mime::parse(wire(&letter).as_bytes());
+        let content = Content { text: Some(text.to_owned()), html: Some(format!("<p>{text}</p>")), ..sample() };
+        let mail = mime::parse(wire(&content).as_bytes());
         let wanted = text.replace("\r\n", "\n").replace('\r', "\n");
         assert_eq!(mail.text.unwrap().trim_end(), wanted.trim_end(), "{text:.40}");
         assert_eq!(mail.html.unwrap().trim_end(), format!("<p>{wanted}</p>"), "{text:.40}");
@@ -93,7 +93,7 @@ fn any_text_comes_back_as_it_was() {
 #[test]
 fn base64_hides_no_line_break_that_is_not_canonical() {
     for text in ["日本語\nテキスト\n", "one\rtwo\r\nthree\n\u{7}"] {
-        let text = wire(&Content { text: Some(text.to_owned()), ..letter() });
+        let text = wire(&Content { text: Some(text.to_owned()), ..sample() });
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("Content-Transfer-Encoding: base64"), "{head}");
         let decoded = String::from_utf8(BASE64.decode(body.replace("\r\n", "")).unwrap()).unwrap();
@@ -113,11 +113,11 @@ fn subjects_and_names_come_back_as_they_were() {
         "a \"quoted\" \\ name, with <all>",
         "x".repeat(998).as_str(),
     ] {
-        let mut letter = Content { subject: text.to_owned(), ..letter() };
+        let mut content = Content { subject: text.to_owned(), ..sample() };
         // Readers decode encoded words in a quoted name too, although they should not.
-        letter.from.name = Some(text.replace("=?", "= ?").chars().take(200).collect());
-        letter.to = vec![letter.from.clone(); 50];
-        let mail = mime::parse(wire(&letter).as_bytes());
+        content.from.name = Some(text.replace("=?", "= ?").chars().take(200).collect());
+        content.to = vec![content.from.clone(); 50];
+        let mail = mime::parse(wire(&content).as_bytes());
         assert_eq!(mail.subject.as_deref(), Some(text));
         let text: String = text.replace("=?", "= ?").chars().take(200).collect();
         assert_eq!(mail.header_from.first().unwrap().name.as_deref(), Some(text.as_str()));
@@ -143,7 +143,7 @@ fn files_arrive_octet_for_octet_under_their_names() {
             content: content.clone().into(),
         })
         .collect();
-    let text = wire(&Content { attachments, html: Some("<b>x</b>".to_owned()), ..letter() });
+    let text = wire(&Content { attachments, html: Some("<b>x</b>".to_owned()), ..sample() });
     let mail = mime::parse(text.as_bytes());
     assert_eq!(mail.text.as_deref(), Some("Does it branch?"));
     assert_eq!(mail.attachments.len(), files.len());
@@ -180,7 +180,7 @@ fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
             content_type: kind.map(str::to_owned),
             content: b"x".as_slice().into(),
         };
-        let text = wire(&Content { attachments: vec![file], ..letter() });
+        let text = wire(&Content { attachments: vec![file], ..sample() });
         assert!(!text.contains(" name*"), "{text}");
         assert!(text.lines().filter(|line| line.contains("=?")).all(|line| line.len() <= 76), "{text}");
         let start = text.rfind("Content-Type: ").unwrap() + "Content-Type: ".len();
@@ -200,16 +200,16 @@ fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
 
 #[test]
 fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
-    let letter = Content {
+    let content = Content {
         in_reply_to: Some("<a@b.test>".to_owned()),
         headers: vec![
             ("X-Order".to_owned(), "1017 Grüße".to_owned()),
             ("references".to_owned(), "<c@d.test> <a@b.test>".to_owned()),
             ("List-Unsubscribe".to_owned(), format!("<https://acme.dev/{}>, <mailto:u@acme.dev>", "u".repeat(800))),
         ],
-        ..letter()
+        ..sample()
     };
-    let text = wire(&letter);
+    let text = wire(&content);
     let unfolded = text.replace("\r\n ", " ");
     assert!(
         unfolded
@@ -278,13 +278,13 @@ fn every_line_break_becomes_a_crlf() {
 #[test]
 fn a_letter_that_is_used_up_becomes_the_same_mail() {
     let file = Attachment { filename: "a.bin".to_owned(), content_type: None, content: vec![7; 100].into() };
-    let mut letter = Content { attachments: vec![file], text: Some("a\nb".to_owned()), ..letter() };
+    let mut content = Content { attachments: vec![file], text: Some("a\nb".to_owned()), ..sample() };
     let boundary = |mail: Vec<u8>| {
         let mail = String::from_utf8(mail).unwrap();
         let boundary = mail.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
         mail.replace(&boundary, "b")
     };
-    let whole = compose(&letter).unwrap();
-    assert_eq!(boundary(compose_last(&mut letter).unwrap()), boundary(whole));
-    assert!(letter.text.is_none() && letter.attachments.iter().all(|file| file.content.is_empty()));
+    let whole = compose(&content).unwrap();
+    assert_eq!(boundary(compose_last(&mut content).unwrap()), boundary(whole));
+    assert!(content.text.is_none() && content.attachments.iter().all(|file| file.content.is_empty()));
 }

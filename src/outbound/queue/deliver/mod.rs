@@ -39,7 +39,7 @@ use crate::store::webhooks::routes;
 use prepare::{Lookup, Prepared};
 
 /// Delay before an attempt that failed for a local reason (a busy database) runs again.
-const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+const LOCAL_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// Time that an attempt to forward waits for its account's rate before its job goes back into the queue.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Interval at which a waiting attempt checks the rate.
@@ -118,8 +118,9 @@ impl Dispatcher {
     async fn end_unattempted(self: Arc<Self>, id: DispatchRowId, now: Timestamp) -> AttemptResult {
         match self.prepare(id).await {
             Ok((Lookup::Ready(prepared), _permit)) => {
-                let trouble = Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
-                let transmitted = all(&prepared, &trouble);
+                let unanswered =
+                    Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
+                let transmitted = all(&prepared, &unanswered);
                 self.attempted(*prepared, transmitted)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
@@ -130,7 +131,7 @@ impl Dispatcher {
 
     /// Waits for the rate limit of a dispatch, before its mail data takes up memory.
     async fn wait_for_turn(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
-        if !self.pace.is_kept() {
+        if !self.pace.is_limited() {
             return None;
         }
         let this = Arc::clone(self);
@@ -208,7 +209,7 @@ impl Dispatcher {
             let host = Some(self.outbound.parts.config.hostname.clone());
             return DeliveryResult {
                 outcomes,
-                receipt: SessionRecord { host, ..SessionRecord::default() },
+                record: SessionRecord { host, ..SessionRecord::default() },
                 wait: None,
             };
         }
@@ -276,7 +277,7 @@ impl Dispatcher {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
-        let DeliveryResult { outcomes, receipt, .. } = transmitted;
+        let DeliveryResult { outcomes, record: session, .. } = transmitted;
         let health = match health(&outcomes) {
             // A failed local delivery is a local problem.
             Health::Unreachable if local => Health::Reluctant,
@@ -293,9 +294,9 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let record = move |tx: &Connection, fate: Settlement| {
+        let record = move |tx: &Connection, settlement: Settlement| {
             let route = dispatch.route_id.clone();
-            let after = self.record(tx, dispatch, settled, &receipt, fate, now)?;
+            let after = self.record(tx, dispatch, settled, &session, settlement, now)?;
             if let (Some(gate), Some(route)) = (closed, route) {
                 routes::note_outcome(tx, &route, gate.word(), None)?;
             }
@@ -309,8 +310,8 @@ impl Dispatcher {
         tx: &Connection,
         dispatch: DispatchRow,
         settled: Vec<Settled>,
-        receipt: &SessionRecord,
-        fate: Settlement,
+        session: &SessionRecord,
+        settlement: Settlement,
         now: Timestamp,
     ) -> store::Result<Option<AfterCommit>> {
         // The dispatch may have been removed or finished meanwhile.
@@ -318,9 +319,9 @@ impl Dispatcher {
             return Ok(None);
         }
         let made = dispatches::DispatchAttempt {
-            host: receipt.host.as_deref(),
-            tls: receipt.tls.as_deref(),
-            transcript: &receipt.transcript,
+            host: session.host.as_deref(),
+            tls: session.tls.as_deref(),
+            transcript: &session.transcript,
         };
         dispatches::record_attempt(tx, dispatch.id, made, now)?;
         if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
@@ -339,8 +340,8 @@ impl Dispatcher {
                 .collect();
             left.report = self.outbound.report_failures(tx, message, &failures, now)?;
         }
-        let host = receipt.host.clone();
-        let next_attempt_at = match fate {
+        let host = session.host.clone();
+        let next_attempt_at = match settlement {
             Settlement::Retry(at) => Some(at.as_millis()),
             Settlement::Delivered | Settlement::Failed => None,
         };
@@ -358,7 +359,7 @@ impl Dispatcher {
         now: Timestamp,
     ) {
         let parts = &self.outbound.parts;
-        left.raised.into_iter().for_each(|one| one.publish(&parts.feed, &parts.jobs, now));
+        left.raised.into_iter().for_each(|one| one.publish(&parts.publisher, &parts.jobs, now));
         left.report.into_iter().for_each(jobs::EnqueuedJob::notify_committed);
         parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
         for one in settled {
@@ -368,12 +369,12 @@ impl Dispatcher {
                 Verdict::Bounced => Counter::RecipientsBounced,
             });
             let deferred = one.outcome.verdict == Verdict::Deferred;
-            parts.feed.publish(|| Activity::Sent {
+            parts.publisher.publish(|| Activity::Sent {
                 message_id: left.message.as_ref().map(|row| row.public_id.to_string()),
                 from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
                 to: one.recipient.address.clone(),
                 subject: left.message.as_ref().and_then(|row| row.subject.clone()),
-                status: one.outcome.verdict.status(),
+                status: one.outcome.verdict.status().as_str(),
                 captured: one.outcome.is_captured(),
                 diagnostic: one.outcome.diagnostic.clone(),
                 host: host.map(str::to_owned),
@@ -399,14 +400,14 @@ impl Dispatcher {
             keys: None,
             closed: None,
         };
-        self.attempted(prepared, DeliveryResult { outcomes, receipt: SessionRecord::default(), wait: None })
+        self.attempted(prepared, DeliveryResult { outcomes, record: SessionRecord::default(), wait: None })
     }
 }
 
 /// Returns the same outcome for every recipient, without a host.
 fn all(prepared: &Prepared, outcome: &Outcome) -> DeliveryResult {
     let outcomes = vec![outcome.clone(); prepared.recipients.len()];
-    DeliveryResult { outcomes, receipt: SessionRecord::default(), wait: None }
+    DeliveryResult { outcomes, record: SessionRecord::default(), wait: None }
 }
 
 /// Puts a job back whose flow waits for its hosts. It keeps its place and its step of the retry schedule.
@@ -429,6 +430,6 @@ fn ended() -> AttemptResult {
 
 /// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
 pub(crate) fn postponed(now: Timestamp) -> AttemptResult {
-    let verdict = jobs::Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
+    let verdict = jobs::Verdict::Postponed { until: now.plus(LOCAL_FAILURE_PAUSE) };
     AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

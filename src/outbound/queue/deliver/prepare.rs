@@ -7,7 +7,7 @@ use crate::store::Connection;
 use bytes::Bytes;
 
 use super::Dispatcher;
-use crate::memory_budget::{Door, Reservation};
+use crate::memory_budget::{Consumer, Reservation};
 use crate::outbound::forward::{Forwarding, Gate};
 use crate::outbound::message::ascii_form::AsciiForm;
 use crate::outbound::message::dkim::DomainKeys;
@@ -82,7 +82,7 @@ impl Dispatcher {
         account: AccountRowId,
         octets: usize,
     ) -> store::Result<(Lookup, Option<Reservation>)> {
-        let share = self.memory.reserve(Door::Sending, account, octets).await;
+        let share = self.memory.reserve(Consumer::Sending, account, octets).await;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
         Ok((found, Some(share)))

@@ -27,7 +27,7 @@ const REMEMBERED: usize = 10_000;
 /// Connection limit of a host that has not accepted anything yet.
 const FIRST_WIDTH: usize = 5;
 /// Time that a freed connection slot is reserved for the flow whose turn it is.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+const RESERVED_FOR: Duration = Duration::from_secs(10);
 /// Time after which a waiting flow retries without a wake-up.
 const LOOKS_AGAIN: Duration = Duration::from_secs(60);
 /// Time that a probe is waited for: one that takes longer means that the host still accepts nothing.
@@ -49,7 +49,7 @@ pub(crate) struct RemoteHosts {
 
 #[derive(Debug, Default)]
 struct Table {
-    peers: HashMap<SocketAddr, RemoteHost>,
+    hosts: HashMap<SocketAddr, RemoteHost>,
     /// Total backward clock adjustment already applied to the times in the table.
     set_back: Duration,
 }
@@ -77,7 +77,7 @@ struct RemoteHost {
     /// Start of the running probe.
     probed_since: Option<Timestamp>,
     /// Connection slots reserved for flows whose turn it is, each with its expiry.
-    kept: Vec<(Flow, Timestamp)>,
+    reserved: Vec<(Flow, Timestamp)>,
     waiting: FairQueue,
     /// End of the period in which other addresses are tried first; `demotions` counts such periods in a row.
     last_until: Option<Timestamp>,
@@ -98,7 +98,7 @@ impl Default for RemoteHost {
             reason: String::new(),
             prober: None,
             probed_since: None,
-            kept: Vec::new(),
+            reserved: Vec::new(),
             waiting: FairQueue::default(),
             last_until: None,
             demotions: 0,
@@ -109,17 +109,17 @@ impl Default for RemoteHost {
 /// A connection slot of a host, held while an attempt uses it.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    peers: Arc<RemoteHosts>,
+    hosts: Arc<RemoteHosts>,
     address: SocketAddr,
     limit: usize,
     /// True once the attempt's result was reported to the host's state.
-    told: bool,
+    reported: bool,
 }
 
 /// The connection slot of a session that waits for the next message.
 #[derive(Debug)]
 pub(crate) struct IdlePermit {
-    peers: Arc<RemoteHosts>,
+    hosts: Arc<RemoteHosts>,
     address: SocketAddr,
 }
 
@@ -160,7 +160,7 @@ impl RemoteHosts {
         let by = set_back.saturating_sub(table.set_back);
         if !by.is_zero() {
             table.set_back = set_back;
-            table.peers.values_mut().for_each(|peer| peer.shift_back(by));
+            table.hosts.values_mut().for_each(|host| host.shift_back(by));
         }
         table
     }
@@ -171,14 +171,14 @@ impl RemoteHosts {
         let mut resumed = Vec::new();
         let done = {
             let mut table = self.table();
-            let peers = &mut table.peers;
-            if peers.len() >= REMEMBERED && !peers.contains_key(&address) {
-                peers.retain(|_, peer| peer.matters(now));
-                if peers.len() >= REMEMBERED {
-                    peers.retain(|_, peer| peer.is_used());
+            let hosts = &mut table.hosts;
+            if hosts.len() >= REMEMBERED && !hosts.contains_key(&address) {
+                hosts.retain(|_, host| host.matters(now));
+                if hosts.len() >= REMEMBERED {
+                    hosts.retain(|_, host| host.is_used());
                 }
             }
-            act(peers.entry(address).or_default(), now, &mut resumed)
+            act(hosts.entry(address).or_default(), now, &mut resumed)
         };
         for (flow, at) in resumed {
             self.jobs.resume(&flow, at);
@@ -192,25 +192,25 @@ impl RemoteHosts {
     /// The host is paused or full.
     pub(crate) fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Result<Permit, Denied> {
         let nudges = self.jobs.nudges();
-        self.with(address, |peer, now, resumed| {
-            peer.width = peer.width.min(limit).max(1);
-            if !peer.breaker.is_open() {
-                peer.promote(now, resumed);
+        self.with(address, |host, now, resumed| {
+            host.width = host.width.min(limit).max(1);
+            if !host.breaker.is_open() {
+                host.promote(now, resumed);
             }
-            if !peer.admits(flow, nudges, now) {
-                return Err(peer.denied(now));
+            if !host.admits(flow, nudges, now) {
+                return Err(host.denied(now));
             }
-            peer.probed_since = peer.breaker.is_open().then_some(now);
-            peer.kept.retain(|(kept, _)| kept != flow);
-            peer.waiting.remove(flow);
-            peer.busy += 1;
-            Ok(Permit { peers: Arc::clone(self), address, limit, told: false })
+            host.probed_since = host.breaker.is_open().then_some(now);
+            host.reserved.retain(|(owner, _)| owner != flow);
+            host.waiting.remove(flow);
+            host.busy += 1;
+            Ok(Permit { hosts: Arc::clone(self), address, limit, reported: false })
         })
     }
 
     /// Returns true if a host has more connections than it may have, idle ones included.
     pub(crate) fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
-        self.with(address, |peer, _, _| peer.busy + peer.idle > limit)
+        self.with(address, |host, _, _| host.busy + host.idle > limit)
     }
 
     /// Resolves when an idle session of any host has ended since this call.
@@ -225,28 +225,28 @@ impl RemoteHosts {
         let since = self.jobs.resumed();
         // The address that is free soonest: a full one, else one being probed, else the one with the shortest pause.
         let pause = |address: &&SocketAddr| {
-            self.with(**address, |peer, now, _| (peer.breaker.is_open(), peer.paused_until(now)))
+            self.with(**address, |host, now, _| (host.breaker.is_open(), host.paused_until(now)))
         };
         let Some(address) = addresses.iter().min_by_key(pause) else {
             return Wait { until: now.plus(LOOKS_AGAIN), since, pause: None };
         };
-        self.with(*address, |peer, now, resumed| {
-            let Some(until) = peer.paused_until(now) else {
-                peer.waiting.push(flow);
+        self.with(*address, |host, now, resumed| {
+            let Some(until) = host.paused_until(now) else {
+                host.waiting.push(flow);
                 // A slot may have become free since it was requested, and nothing else would report it.
-                peer.promote(now, resumed);
-                let probed_until = peer.probed_since.map(|since| since.plus(PROBE_PATIENCE));
+                host.promote(now, resumed);
+                let probed_until = host.probed_since.map(|since| since.plus(PROBE_PATIENCE));
                 let later = now.plus(LOOKS_AGAIN);
                 let until = probed_until.filter(|at| now < *at).map_or(later, |at| at.min(later));
-                let pause = peer.breaker.is_open().then(|| Pause { until, reason: peer.reason.clone() });
+                let pause = host.breaker.is_open().then(|| Pause { until, reason: host.reason.clone() });
                 return Wait { until, since, pause };
             };
-            let pause = Some(Pause { until, reason: peer.reason.clone() });
-            if peer.prober.get_or_insert_with(|| flow.clone()) != flow {
-                peer.waiting.push(flow);
+            let pause = Some(Pause { until, reason: host.reason.clone() });
+            if host.prober.get_or_insert_with(|| flow.clone()) != flow {
+                host.waiting.push(flow);
                 return Wait { until: until.plus(LOOKS_AGAIN), since, pause };
             }
-            peer.waiting.remove(flow);
+            host.waiting.remove(flow);
             Wait { until, since, pause }
         })
     }
@@ -254,17 +254,17 @@ impl RemoteHosts {
     /// Moves an address behind the others for a while: it did not answer while another did, or it refused us because
     /// our IPv6 address has no reverse DNS name.
     pub(crate) fn demote(&self, address: SocketAddr) {
-        self.with(address, |peer, now, _| {
-            let time = FIRST_DEMOTION.saturating_mul(1 << peer.demotions.min(16)).min(LONGEST_DEMOTION);
-            peer.demotions = peer.demotions.saturating_add(1);
-            peer.last_until = Some(now.plus(time));
+        self.with(address, |host, now, _| {
+            let time = FIRST_DEMOTION.saturating_mul(1 << host.demotions.min(16)).min(LONGEST_DEMOTION);
+            host.demotions = host.demotions.saturating_add(1);
+            host.last_until = Some(now.plus(time));
         });
     }
 
     /// Returns true if an address is to be tried after the others.
     pub(crate) fn is_demoted(&self, address: SocketAddr) -> bool {
         let table = self.table();
-        let until = table.peers.get(&address).and_then(|peer| peer.last_until);
+        let until = table.hosts.get(&address).and_then(|host| host.last_until);
         until.is_some_and(|until| self.clock.now() < until)
     }
 }
@@ -272,81 +272,81 @@ impl RemoteHosts {
 impl Permit {
     /// Records that the host accepted a session and answered in it, whatever its verdict on the message.
     pub(crate) fn succeeded(&mut self) {
-        self.told = true;
-        self.peers.with(self.address, |peer, now, resumed| {
-            if peer.breaker.is_open() {
+        self.reported = true;
+        self.hosts.with(self.address, |host, now, resumed| {
+            if host.breaker.is_open() {
                 tracing::info!(address = %self.address, "a mail host takes mail again");
-                peer.breaker.succeeded();
-                peer.prober = None;
-                peer.probed_since = None;
+                host.breaker.succeeded();
+                host.prober = None;
+                host.probed_since = None;
             }
-            peer.last_until = None;
-            peer.demotions = 0;
-            peer.successes += 1;
-            if peer.width < peer.threshold || peer.successes >= peer.width {
-                peer.successes = 0;
-                peer.width = peer.width.saturating_add(1).min(self.limit);
+            host.last_until = None;
+            host.demotions = 0;
+            host.successes += 1;
+            if host.width < host.threshold || host.successes >= host.width {
+                host.successes = 0;
+                host.width = host.width.saturating_add(1).min(self.limit);
             }
-            peer.promote(now, resumed);
+            host.promote(now, resumed);
         });
     }
 
     /// Records that the host refused or broke off a session, with `reason` as a sentence.
     pub(crate) fn failed(&mut self, reason: &str) {
-        self.told = true;
-        let nudges = self.peers.jobs.nudges();
-        self.peers.with(self.address, |peer, now, resumed| {
-            let others = peer.busy.saturating_sub(1);
-            peer.probed_since = None;
-            let was_open = peer.breaker.is_open();
-            if !peer.breaker.failed(now, None, others, chance()) {
+        self.reported = true;
+        let nudges = self.hosts.jobs.nudges();
+        self.hosts.with(self.address, |host, now, resumed| {
+            let others = host.busy.saturating_sub(1);
+            host.probed_since = None;
+            let was_open = host.breaker.is_open();
+            if !host.breaker.failed(now, None, others, chance()) {
                 return;
             }
             // The host may allow just this many connections.
-            peer.threshold = others.min(peer.width).max(1);
-            peer.width = 1;
-            peer.successes = 0;
-            peer.nudges = nudges;
-            reason.clone_into(&mut peer.reason);
-            let until = peer.breaker.until().unwrap_or(now);
+            host.threshold = others.min(host.width).max(1);
+            host.width = 1;
+            host.successes = 0;
+            host.nudges = nudges;
+            reason.clone_into(&mut host.reason);
+            let until = host.breaker.until().unwrap_or(now);
             if !was_open {
                 let pause = until.since(now);
                 tracing::warn!(address = %self.address, reason, ?pause, "a mail host pauses; one message at a time tries it");
             }
-            peer.prober = peer.waiting.pop();
-            resumed.extend(peer.prober.clone().map(|flow| (flow, until)));
+            host.prober = host.waiting.pop();
+            resumed.extend(host.prober.clone().map(|flow| (flow, until)));
         });
     }
 
     /// Converts the slot for an idle connection, which stays open while the attempt's slot goes to another.
     pub(crate) fn idle(self) -> IdlePermit {
-        let (peers, address) = (Arc::clone(&self.peers), self.address);
-        peers.with(address, |peer, _, _| peer.idle += 1);
+        let (hosts, address) = (Arc::clone(&self.hosts), self.address);
+        hosts.with(address, |host, _, _| host.idle += 1);
         // Dropping the permit frees its slot.
         drop(self);
-        IdlePermit { peers, address }
+        IdlePermit { hosts, address }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.peers.with(self.address, |peer, now, resumed| {
-            peer.busy = peer.busy.saturating_sub(1);
-            if !self.told {
-                peer.breaker.said_nothing();
+        self.hosts.with(self.address, |host, now, resumed| {
+            host.busy = host.busy.saturating_sub(1);
+            if !self.reported {
+                host.breaker.said_nothing();
             }
-            if peer.busy == 0 {
-                peer.probed_since = None;
+            if host.busy == 0 {
+                host.probed_since = None;
             }
-            peer.promote(now, resumed);
+            host.promote(now, resumed);
         });
     }
 }
 
 impl Drop for IdlePermit {
     fn drop(&mut self) {
-        self.peers.with(self.address, |peer, _, _| peer.idle = peer.idle.saturating_sub(1));
-        self.peers.ended.notify_waiters();
+        self.hosts.with(self.address, |host, _, _| host.idle = host.idle.saturating_sub(1));
+        self.hosts.ended.notify_waiters();
     }
 }
 
@@ -365,7 +365,7 @@ impl RemoteHost {
             }
             return !self.breaker.pauses(now) && self.busy == 0;
         }
-        self.kept.iter().any(|(kept, _)| kept == flow) || self.busy + self.kept.len() < self.width
+        self.reserved.iter().any(|(owner, _)| owner == flow) || self.busy + self.reserved.len() < self.width
     }
 
     /// Returns the reason there is no slot.
@@ -377,7 +377,7 @@ impl RemoteHost {
     /// Adjusts its times after the clock was set back.
     fn shift_back(&mut self, by: Duration) {
         self.breaker.shift_back(by);
-        let times = self.kept.iter_mut().map(|(_, until)| until);
+        let times = self.reserved.iter_mut().map(|(_, until)| until);
         times.chain(&mut self.last_until).chain(&mut self.probed_since).for_each(|at| *at = at.minus(by));
     }
 
@@ -390,18 +390,18 @@ impl RemoteHost {
             }
             return;
         }
-        self.kept.retain(|(_, until)| now < *until);
-        while self.busy + self.kept.len() < self.width
+        self.reserved.retain(|(_, until)| now < *until);
+        while self.busy + self.reserved.len() < self.width
             && let Some(flow) = self.waiting.pop()
         {
-            self.kept.push((flow.clone(), now.plus(KEPT_FOR)));
+            self.reserved.push((flow.clone(), now.plus(RESERVED_FOR)));
             resumed.push((flow, now));
         }
     }
 
     /// Returns true if the host has connections or waiting flows.
     fn is_used(&self) -> bool {
-        self.busy + self.idle > 0 || !self.kept.is_empty() || !self.waiting.is_empty()
+        self.busy + self.idle > 0 || !self.reserved.is_empty() || !self.waiting.is_empty()
     }
 
     /// Returns true if evicting it would lose information.

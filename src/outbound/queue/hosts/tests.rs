@@ -8,18 +8,18 @@ use crate::id::{AccountRowId, RowId};
 const LIMIT: usize = 20;
 
 struct Rig {
-    peers: Arc<RemoteHosts>,
+    hosts: Arc<RemoteHosts>,
     clock: Clock,
 }
 
 impl Rig {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
-        Self { peers: Arc::new(RemoteHosts::new(Jobs::default(), clock.clone())), clock }
+        Self { hosts: Arc::new(RemoteHosts::new(Jobs::default(), clock.clone())), clock }
     }
 
     fn admit(&self, flow: &Flow) -> Option<Permit> {
-        self.peers.admit(host(1), flow, LIMIT).ok()
+        self.hosts.admit(host(1), flow, LIMIT).ok()
     }
 
     /// Takes all free connection slots.
@@ -28,7 +28,7 @@ impl Rig {
     }
 
     fn wait(&self, flow: &Flow) -> Wait {
-        self.peers.wait(&[host(1)], flow)
+        self.hosts.wait(&[host(1)], flow)
     }
 
     fn seconds_until(&self, at: Timestamp) -> u64 {
@@ -56,7 +56,7 @@ fn a_host_gets_few_connections_at_first_and_more_with_each_success() {
     }
     all.first_mut().unwrap().succeeded();
     assert!(rig.admit(&flow("a", RowId::new(2))).is_none(), "no more than the limit");
-    assert!(rig.peers.admit(host(2), &flow("a", RowId::new(2)), LIMIT).is_ok(), "another host has places of its own");
+    assert!(rig.hosts.admit(host(2), &flow("a", RowId::new(2)), LIMIT).is_ok(), "another host has places of its own");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn freed_places_go_to_those_who_wait_account_by_account() {
 fn a_host_that_is_full_or_probed_takes_mail_and_one_that_pauses_does_not() {
     let rig = Rig::new();
     let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
-    let denied = |rig: &Rig| rig.peers.admit(host(1), &other, LIMIT).unwrap_err();
+    let denied = |rig: &Rig| rig.hosts.admit(host(1), &other, LIMIT).unwrap_err();
     let held = rig.fill();
     assert_eq!(denied(&rig), Denied::Full);
     drop(held);
@@ -161,7 +161,7 @@ fn a_place_that_is_not_taken_goes_to_the_next() {
     rig.wait(&next);
     drop(held.pop());
     assert!(rig.admit(&next).is_none());
-    rig.clock.advance(KEPT_FOR);
+    rig.clock.advance(RESERVED_FOR);
     assert!(rig.admit(&next).is_some());
 }
 
@@ -170,40 +170,40 @@ fn sessions_that_wait_count_as_connections_and_leave_their_place_to_others() {
     let rig = Rig::new();
     let limit = 2;
     let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
-    let idle: Vec<IdlePermit> = (0..2).map(|_| rig.peers.admit(host(1), &one, limit).unwrap().idle()).collect();
-    assert!(!rig.peers.is_over(host(1), limit));
-    let _permit = rig.peers.admit(host(1), &other, limit).unwrap();
-    assert!(rig.peers.is_over(host(1), limit), "one of those that wait has to go");
+    let idle: Vec<IdlePermit> = (0..2).map(|_| rig.hosts.admit(host(1), &one, limit).unwrap().idle()).collect();
+    assert!(!rig.hosts.is_over(host(1), limit));
+    let _permit = rig.hosts.admit(host(1), &other, limit).unwrap();
+    assert!(rig.hosts.is_over(host(1), limit), "one of those that wait has to go");
     drop(idle);
-    assert!(!rig.peers.is_over(host(1), limit));
+    assert!(!rig.hosts.is_over(host(1), limit));
 }
 
 #[test]
 fn an_address_that_did_not_answer_is_tried_last_for_longer_each_time() {
     let rig = Rig::new();
     for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        rig.peers.demote(host(1));
+        rig.hosts.demote(host(1));
         rig.clock.advance(Duration::from_secs(seconds) - Duration::from_millis(1));
-        assert!(rig.peers.is_demoted(host(1)));
+        assert!(rig.hosts.is_demoted(host(1)));
         rig.clock.advance(Duration::from_millis(1));
-        assert!(!rig.peers.is_demoted(host(1)), "{seconds}");
+        assert!(!rig.hosts.is_demoted(host(1)), "{seconds}");
     }
-    rig.peers.demote(host(1));
+    rig.hosts.demote(host(1));
     rig.admit(&flow("a", RowId::new(1))).unwrap().succeeded();
-    assert!(!rig.peers.is_demoted(host(1)), "it answers");
+    assert!(!rig.hosts.is_demoted(host(1)), "it answers");
 }
 
 #[test]
 fn hosts_are_forgotten_but_not_those_in_use() {
     let rig = Rig::new();
-    let used = rig.peers.admit(host(1), &flow("used", RowId::new(1)), LIMIT).unwrap();
+    let used = rig.hosts.admit(host(1), &flow("used", RowId::new(1)), LIMIT).unwrap();
     for number in 0..=u16::MAX {
         let address = SocketAddr::from(([198, 51, 100, 1], number));
-        rig.peers.admit(address, &flow("a", RowId::new(1)), LIMIT).unwrap().failed("no answer");
+        rig.hosts.admit(address, &flow("a", RowId::new(1)), LIMIT).unwrap().failed("no answer");
     }
-    let table = rig.peers.table();
-    assert!(table.peers.len() <= REMEMBERED, "{}", table.peers.len());
-    assert!(table.peers.contains_key(&host(1)));
+    let table = rig.hosts.table();
+    assert!(table.hosts.len() <= REMEMBERED, "{}", table.hosts.len());
+    assert!(table.hosts.contains_key(&host(1)));
     drop(table);
     drop(used);
 }

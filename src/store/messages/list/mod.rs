@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::{LIST_COLUMNS, MessageRow, read};
+use super::{Direction, LIST_COLUMNS, MessageRow, MessageStatus, read};
 use crate::id::{AccountRowId, DomainRowId};
 use crate::store::Result;
 use crate::store::search;
@@ -16,15 +16,6 @@ use crate::store::search::{Collect, Entry, Needle};
 
 /// Up to this many rows are read directly instead of being searched in the blocks of text.
 const FEW: u32 = 4_000;
-
-/// Direction of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// It was received.
-    Inbound,
-    /// Sent, or to be sent.
-    Outbound,
-}
 
 /// Filter of a list of an account's messages.
 #[derive(Clone, Debug)]
@@ -44,7 +35,7 @@ pub(crate) struct Filter {
     /// Only those of this direction.
     pub(crate) direction: Option<Direction>,
     /// Only those in this state.
-    pub(crate) status: Option<String>,
+    pub(crate) status: Option<MessageStatus>,
 }
 
 impl Filter {
@@ -54,8 +45,8 @@ impl Filter {
     }
 
     fn admits(&self, row: &MessageRow) -> bool {
-        let direction = self.direction.is_none_or(|direction| (direction == Direction::Outbound) == row.outbound);
-        direction && self.status.as_ref().is_none_or(|status| *status == row.status)
+        let direction = self.direction.is_none_or(|direction| direction == row.direction);
+        direction && self.status.is_none_or(|status| status == row.status)
     }
 }
 
@@ -105,9 +96,10 @@ impl Order {
 
     /// Chooses the index that leaves the fewest rows; true if these are few.
     fn choose(connection: &Connection, filter: &Filter) -> Result<(Self, bool)> {
-        let is_dropped = filter.status.as_deref() == Some("dropped");
-        let status = filter.status.as_deref();
-        let unsent = matches!(status, Some("scheduled" | "canceled" | "queued" | "deferred" | "bounced" | "failed"));
+        let is_dropped = filter.status == Some(MessageStatus::Dropped);
+        let unsent = filter.status.is_some_and(|status| {
+            !matches!(status, MessageStatus::Received | MessageStatus::Dropped | MessageStatus::Sent)
+        });
         if unsent && filter.search.is_none() {
             return Ok((Self::Unsent, false));
         }
@@ -126,8 +118,8 @@ impl Order {
 
     /// Chooses among the indexes of a whole account, regardless of dropped or unsent messages.
     fn of_account(filter: &Filter) -> Self {
-        let sent = filter.status.as_deref() == Some("sent");
-        let received = filter.status.as_deref() == Some("received");
+        let sent = filter.status == Some(MessageStatus::Sent);
+        let received = filter.status == Some(MessageStatus::Received);
         match filter.direction {
             Some(Direction::Outbound) => Self::Outbound,
             _ if sent => Self::Outbound,

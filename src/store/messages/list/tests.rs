@@ -110,7 +110,7 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
                         search: search.map(str::to_owned),
                         domain,
                         direction,
-                        status: status.map(str::to_owned),
+                        status: status.and_then(MessageStatus::from_word),
                         ..everything(RowId::new(1))
                     });
                 }

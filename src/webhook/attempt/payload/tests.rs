@@ -14,7 +14,7 @@ use crate::id::MessageId;
 use crate::mail::mime;
 use crate::webhook::attempt::zero_retention::{EventMetadata, payload_of};
 
-fn told() -> EventMetadata {
+fn metadata() -> EventMetadata {
     EventMetadata {
         id: MessageId::parse("msg_2Hk9QpVn4tLdA1B2").unwrap(),
         from_addr: "ada@example.com".to_owned(),
@@ -31,8 +31,8 @@ fn told() -> EventMetadata {
 
 /// Compares both forms and returns the length of the payload.
 fn assert_same(raw: &[u8], what: &str) -> usize {
-    let whole = payload_of(&told(), raw.to_vec(), usize::MAX).into_bytes();
-    let written = payload_of(&told(), raw.to_vec(), 0);
+    let whole = payload_of(&metadata(), raw.to_vec(), usize::MAX).into_bytes();
+    let written = payload_of(&metadata(), raw.to_vec(), 0);
     let mut joined = Vec::new();
     for piece in written.pieces() {
         assert!(!piece.is_empty());
@@ -47,12 +47,12 @@ fn assert_same(raw: &[u8], what: &str) -> usize {
     );
 
     let mut mail = mime::parse(raw);
-    let outline = mime::parse_streaming(&Bytes::copy_from_slice(raw));
+    let parsed = mime::parse_streaming(&Bytes::copy_from_slice(raw));
     let length = |text: &Option<LocatedText>| text.as_ref().map(LocatedText::len);
-    assert_eq!(length(&outline.text), mail.text.as_ref().map(String::len), "{what}");
-    assert_eq!(length(&outline.html), mail.html.as_ref().map(String::len), "{what}");
+    assert_eq!(length(&parsed.text), mail.text.as_ref().map(String::len), "{what}");
+    assert_eq!(length(&parsed.html), mail.html.as_ref().map(String::len), "{what}");
     (mail.text, mail.html) = (None, None);
-    assert_eq!(outline.mail, mail, "{what}");
+    assert_eq!(parsed.mail, mail, "{what}");
     whole.len()
 }
 

@@ -1,6 +1,8 @@
 //! Fetches a file that a client names by URL (contract 7.2): a few redirects, each checked like the first URL; the
 //! whole file or an error.
 
+mod coding;
+
 use std::time::Duration;
 
 use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
@@ -10,8 +12,8 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::body::ReleaseOnDrop;
-use super::coding::{Coding, check_transfer_coding, decode};
 use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
+use coding::{Coding, check_transfer_coding, decode};
 
 /// The limits of a fetched file (contract 7.2): 10 s in all, redirects included, and 25 MiB.
 pub const FILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 26_214_400 };

@@ -7,7 +7,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use tokio::sync::Semaphore;
 
-use super::fetch::{Allowance, FetchError};
+use super::{Allowance, FetchError};
 
 /// Octets decoded before yielding to other tasks.
 const PIECE: usize = 64 * 1024;
