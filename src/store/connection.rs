@@ -1,5 +1,5 @@
-//! Connections to the database file and their configuration: the writer's, the readers', and those that look at the file
-//! as it is.
+//! Connections to the database file and their configuration: the writer's, the readers', and those that look at the
+//! file as it is.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;

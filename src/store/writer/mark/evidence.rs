@@ -1,4 +1,5 @@
-//! Compares a database with its mark before it is opened for writing: a start that finds less than was promised refuses.
+//! Compares a database with its mark before it is opened for writing: a start that finds less than was promised
+//! refuses.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the mark records of the WAL (SQLite's file format, section 4): its salts, and its committed frames.
+//! Parts of the WAL that the mark records (SQLite's file format, section 4): its salts, and its committed frames.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
