@@ -21,7 +21,7 @@ use crate::http;
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
-use crate::jobs::{Handler, JobKind, Jobs, Registration, Schedule, Worker, WorkerConfig};
+use crate::jobs::{JobKind, Jobs, Registration, Schedule, Worker, WorkerConfig};
 use crate::limits::Limits;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
@@ -307,31 +307,24 @@ impl Parts {
     pub(super) fn worker(&self, webhooks: &Arc<Webhooks>, dispatcher: Arc<Dispatcher>, outbound: Outbound) -> Worker {
         let (webhook, mail) = (&self.config.webhook, &self.config.outbound);
         let schedule = Schedule::new(webhook.retry.clone());
-        let webhook_job = |handler: Arc<dyn Handler>, give_up_after| Registration {
-            handler,
-            schedule: schedule.clone(),
-            lease: POST_LEASE,
-            give_up_after,
-        };
-        let mail_job = |handler: Arc<dyn Handler>, give_up_after| Registration {
-            handler,
-            schedule: Schedule::repeating(mail.retry.clone()),
-            lease: MAIL_LEASE,
-            give_up_after,
-        };
+        let mail_schedule = Schedule::repeating(mail.retry.clone());
+        let zero_retention = Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) });
+        let notices = Arc::new(SystemMail { dispatcher: Arc::clone(&dispatcher) });
+        let scheduled = Arc::new(ScheduledSends { outbound });
+        let webhook_job =
+            Registration::new(Arc::clone(webhooks), schedule.clone(), POST_LEASE).give_up_after(schedule.whole());
+        let dispatch_job =
+            Registration::new(dispatcher, mail_schedule.clone(), MAIL_LEASE).give_up_after(mail.give_up_after);
         Worker {
             db: self.db.clone(),
             clock: self.clock.clone(),
             jobs: self.jobs.clone(),
-            tracks: HashMap::from([
-                (JobKind::Webhook, webhook_job(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
-                (
-                    JobKind::ZeroRetention,
-                    webhook_job(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None),
-                ),
-                (JobKind::Dispatch, mail_job(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
-                (JobKind::Notice, mail_job(Arc::new(SystemMail { dispatcher }), None)),
-                (JobKind::ScheduledSend, mail_job(Arc::new(ScheduledSends { outbound }), None)),
+            kinds: HashMap::from([
+                (JobKind::Webhook, webhook_job),
+                (JobKind::ZeroRetention, Registration::new(zero_retention, schedule, POST_LEASE)),
+                (JobKind::Dispatch, dispatch_job),
+                (JobKind::Notice, Registration::new(notices, mail_schedule.clone(), MAIL_LEASE)),
+                (JobKind::ScheduledSend, Registration::new(scheduled, mail_schedule, MAIL_LEASE)),
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,

@@ -5,13 +5,12 @@
 //! module. A change of retry times belongs in `schedule`, of order and concurrency in `lanes`, and of claiming and
 //! settling in `worker`.
 
+mod handler;
 mod lanes;
 pub(crate) mod schedule;
 mod worker;
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::Flow;
 pub(crate) use crate::store::jobs::{ClaimedJob, JobKind, JobSubject};
+pub(crate) use handler::{AttemptResult, Handler, Loaded, Registration, load};
 use lanes::Lanes;
 pub(crate) use lanes::{Breaker, LaneStats};
 pub(crate) use schedule::Schedule;
@@ -43,19 +43,6 @@ pub(crate) fn mail_lane(domain: &str) -> String {
 /// Returns the flow of an account's mail to a domain.
 pub fn mail_flow(domain: &str, account: AccountRowId) -> Flow {
     Flow::new(&mail_lane(domain), account)
-}
-
-/// Settings of a kind of job.
-#[derive(Clone)]
-pub(crate) struct Registration {
-    /// Attempts its jobs.
-    pub(crate) handler: Arc<dyn Handler>,
-    /// Retry schedule.
-    pub(crate) schedule: Schedule,
-    /// Duration of a claim. It covers the wait in the lane's ready queue and the longest attempt.
-    pub(crate) lease: Duration,
-    /// Age at which a job whose flow pauses is given up, as its schedule would have ended; `None` is never.
-    pub(crate) give_up_after: Option<Duration>,
 }
 
 /// Outcome of an attempt.
@@ -90,21 +77,6 @@ pub(crate) enum Settlement {
     Failed,
 }
 
-/// Runs once the settlement is committed.
-pub(crate) type AfterCommit = Box<dyn FnOnce() + Send>;
-
-/// Records an attempt, inside the transaction that settles its job.
-pub(crate) type SettleFn = Box<dyn FnOnce(&Connection, Settlement) -> store::Result<Option<AfterCommit>> + Send>;
-
-/// A finished attempt: its verdict and the changes to record.
-pub(crate) struct AttemptResult {
-    pub(crate) verdict: Verdict,
-    /// Writes the changes to record.
-    pub(crate) record: SettleFn,
-    /// State of the remote as this attempt found it.
-    pub(crate) health: Health,
-}
-
 /// State of the remote as an attempt found it, whatever the verdict on the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -131,21 +103,6 @@ pub(crate) enum Health {
     },
 }
 
-/// A boxed future that a handler returns.
-pub(crate) type AttemptFuture = Pin<Box<dyn Future<Output = AttemptResult> + Send>>;
-
-/// Attempts one kind of job. An attempt only uses the network; it returns the changes to store.
-pub(crate) trait Handler: Send + Sync + 'static {
-    /// Makes one attempt at a job of `flow`. `now` is its start.
-    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture;
-
-    /// Ends a job whose time is over while its flow pauses; nothing is attempted.
-    fn give_up(self: Arc<Self>, _job: ClaimedJob, _now: Timestamp) -> AttemptFuture {
-        let record: SettleFn = Box::new(|_, _| Ok(None));
-        Box::pin(std::future::ready(AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record }))
-    }
-}
-
 /// Handle to the engine; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
@@ -162,7 +119,7 @@ struct Shared {
     /// Total time by which the clock was set back, in milliseconds.
     set_back: AtomicU64,
     /// `None` while no engine runs.
-    desk: Mutex<Option<EngineState>>,
+    engine: Mutex<Option<EngineState>>,
 }
 
 /// State of a running engine.
@@ -193,36 +150,36 @@ impl Jobs {
         subject: JobSubject,
         now: Timestamp,
     ) -> store::Result<EnqueuedJob> {
-        let lease = self.with_state(|desk| {
-            let lease = desk.leases.get(&subject.kind())?;
-            desk.lanes.reserve(flow, now).then_some(*lease)
+        let lease = self.with_state(|engine| {
+            let lease = engine.leases.get(&subject.kind())?;
+            engine.lanes.reserve(flow, now).then_some(*lease)
         });
-        let mut left = EnqueuedJob::waiting(self, flow, now);
+        let mut enqueued = EnqueuedJob::waiting(self, flow, now);
         match lease.flatten() {
             Some(lease) => {
-                left.place = Location::Reserved;
+                enqueued.location = Location::Reserved;
                 let job = store::jobs::insert_claimed(tx, flow, subject, now, now.plus(lease))?;
-                left.place = Location::Claimed(job);
+                enqueued.location = Location::Claimed(job);
             }
             None => store::jobs::insert(tx, flow, subject, now)?,
         }
-        Ok(left)
+        Ok(enqueued)
     }
 
     /// Reports that a flow has a job due at `run_at`; call it after the commit that enqueued it.
     pub fn wake(&self, flow: &Flow, run_at: Timestamp) {
-        self.with_state(|desk| desk.lanes.wake(flow, run_at));
+        self.with_state(|engine| engine.lanes.wake(flow, run_at));
         self.shared.wakeup.notify_one();
     }
 
     /// True while an engine is at work: it looks for something to do several times a minute.
     pub(crate) fn are_attempted(&self) -> bool {
-        self.with_state(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
+        self.with_state(|engine| engine.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
     }
 
     /// Notes that the engine looks for something to do.
     fn note_turn(&self) {
-        self.with_state(|desk| desk.turned = Instant::now());
+        self.with_state(|engine| engine.turned = Instant::now());
     }
 
     /// Returns the time until which a flow pauses because its endpoint fails; `None` if it does not.
@@ -274,51 +231,51 @@ impl Jobs {
 
     /// Returns the engine's figures.
     pub fn figures(&self) -> LaneStats {
-        self.with_state(|desk| desk.lanes.figures()).unwrap_or_default()
+        self.with_state(|engine| engine.lanes.figures()).unwrap_or_default()
     }
 
     /// Notes that an attempt of a flow is done with the network.
     fn finished(&self, flow: &Flow, health: Health, now: Timestamp) {
-        self.with_state(|desk| {
-            let back = desk.lanes.finished(flow, health, now);
-            desk.release(flow, back);
+        self.with_state(|engine| {
+            let back = engine.lanes.finished(flow, health, now);
+            engine.release(flow, back);
         });
         self.shared.wakeup.notify_one();
     }
 
     /// Releases a claim that was not attempted.
     fn release(&self, flow: &Flow, job: ClaimedJob) {
-        self.with_state(|desk| desk.release(flow, [job]));
+        self.with_state(|engine| engine.release(flow, [job]));
         self.shared.wakeup.notify_one();
     }
 
     /// Registers a starting engine, which receives wake-ups from now on.
     fn open(&self, lanes: Lanes) {
-        *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
+        *self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(EngineState { lanes, turned: Instant::now(), leases: HashMap::new(), returned: Vec::new() });
     }
 
     /// Marks the jobs of an earlier engine as taken over; jobs may be claimed on enqueueing from now on.
     fn take_jobs(&self, leases: HashMap<JobKind, Duration>) {
-        self.with_state(|desk| desk.leases = leases);
+        self.with_state(|engine| engine.leases = leases);
     }
 
     /// Ends the engine and returns the jobs that it has buffered and not started.
     fn close(&self) -> Vec<ClaimedJob> {
-        let desk = self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
-        desk.map(|mut desk| desk.lanes.drain()).unwrap_or_default()
+        let engine = self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        engine.map(|mut engine| engine.lanes.drain()).unwrap_or_default()
     }
 
     fn take_returned(&self) -> Vec<(Flow, ClaimedJob)> {
-        self.with_state(|desk| std::mem::take(&mut desk.returned)).unwrap_or_default()
+        self.with_state(|engine| std::mem::take(&mut engine.returned)).unwrap_or_default()
     }
 
     fn with_state<T>(&self, act: impl FnOnce(&mut EngineState) -> T) -> Option<T> {
-        self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
+        self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
     }
 
     fn with_lanes<T: Default>(&self, act: impl FnOnce(&mut Lanes) -> T) -> T {
-        self.with_state(|desk| act(&mut desk.lanes)).unwrap_or_default()
+        self.with_state(|engine| act(&mut engine.lanes)).unwrap_or_default()
     }
 }
 
@@ -330,7 +287,7 @@ pub(crate) struct EnqueuedJob {
     jobs: Jobs,
     flow: Flow,
     run_at: Timestamp,
-    place: Location,
+    location: Location,
 }
 
 #[derive(Debug)]
@@ -348,21 +305,21 @@ enum Location {
 impl EnqueuedJob {
     /// Creates the announcement of a job that waits until `run_at`.
     pub(crate) fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
-        Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Location::Waiting }
+        Self { jobs: jobs.clone(), flow: flow.clone(), run_at, location: Location::Waiting }
     }
 
     /// True if the engine will buffer the job at once.
     pub(crate) const fn is_claimed(&self) -> bool {
-        matches!(self.place, Location::Claimed(_))
+        matches!(self.location, Location::Claimed(_))
     }
 
     /// Notifies the engine; call it after the commit.
     pub(crate) fn notify_committed(mut self) {
-        if let Location::Claimed(job) = std::mem::replace(&mut self.place, Location::Announced) {
+        if let Location::Claimed(job) = std::mem::replace(&mut self.location, Location::Announced) {
             let (flow, now) = (&self.flow, self.run_at);
-            self.jobs.with_state(|desk| {
-                let back = desk.lanes.hand_over(flow, job, now);
-                desk.release(flow, back);
+            self.jobs.with_state(|engine| {
+                let back = engine.lanes.hand_over(flow, job, now);
+                engine.release(flow, back);
             });
             self.jobs.shared.wakeup.notify_one();
         } else {
@@ -374,14 +331,14 @@ impl EnqueuedJob {
 impl Drop for EnqueuedJob {
     fn drop(&mut self) {
         let flow = &self.flow;
-        match std::mem::replace(&mut self.place, Location::Announced) {
+        match std::mem::replace(&mut self.location, Location::Announced) {
             Location::Announced => {}
             Location::Waiting => self.jobs.wake(flow, self.run_at),
             Location::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(flow)),
             Location::Claimed(job) => {
-                self.jobs.with_state(|desk| {
-                    desk.lanes.unreserve(flow);
-                    desk.release(flow, [job]);
+                self.jobs.with_state(|engine| {
+                    engine.lanes.unreserve(flow);
+                    engine.release(flow, [job]);
                 });
                 self.jobs.shared.wakeup.notify_one();
             }

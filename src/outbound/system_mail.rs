@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::store::Connection;
 
 use super::message::compose::{Content, compose};
-use super::queue::deliver::{Dispatcher, postponed, waits};
+use super::queue::deliver::{Dispatcher, HostPause, postponed, waits};
 use super::queue::hosts::Wait;
 use super::queue::outcome::health;
 use super::{DeliveryRequest, Destination, Outcome, Verdict};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
-use crate::jobs::{self, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
+use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Settlement};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::status_code::EnhancedStatusCode;
@@ -31,40 +31,79 @@ pub(crate) struct SystemMail {
     pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
+/// An attempt to be recorded.
+pub(crate) enum Attempted {
+    Outcome {
+        notice: Notice,
+        outcome: Outcome,
+    },
+    /// The hosts accept nothing at the moment.
+    HostPause(HostPause),
+}
+
 impl Handler for SystemMail {
-    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(async move {
-            let id = job.subject_id.of_kind();
-            let this = Arc::clone(&self);
-            let found = self.dispatcher.outbound.parts.db.read(move |connection| {
-                let Some(notice) = notices::find(connection, id)? else { return Ok(None) };
-                let data = this.compose(connection, &notice)?;
-                Ok(Some((notice, data)))
-            });
-            match found.await {
-                Ok(Some((notice, Some((recipient, data))))) => {
-                    match self.transmit(&flow, recipient, data, now).await {
-                        (_, Some(wait)) if now < notice.expires_at => waits(&flow, &job, wait),
-                        (outcome, _) => self.attempted(notice, outcome, now),
-                    }
-                }
-                // The address or the mail cannot be parsed, and a retry would not change that.
-                Ok(Some((notice, None))) => {
-                    let outcome =
-                        Outcome::without_reply(EnhancedStatusCode::BAD_MAILBOX_SYNTAX, "the notice cannot be sent");
-                    self.attempted(notice, outcome, now)
-                }
-                Ok(None) => AttemptResult {
-                    verdict: jobs::Verdict::Delivered,
-                    health: Health::Unknown,
-                    record: Box::new(|_, _| Ok(None)),
-                },
-                Err(error) => {
-                    tracing::warn!(job = job.id.get(), %error, "a notice could not be read");
-                    postponed(now)
-                }
+    type Attempted = Attempted;
+    type Settled = Activity;
+
+    async fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        let id = job.subject_id.of_kind();
+        let this = Arc::clone(&self);
+        let found = self.dispatcher.outbound.parts.db.read(move |connection| {
+            let Some(notice) = notices::find(connection, id)? else { return Ok(None) };
+            let data = this.compose(connection, &notice)?;
+            Ok(Some((notice, data)))
+        });
+        match found.await {
+            Ok(Some((notice, Some((recipient, data))))) => match self.transmit(&flow, recipient, data, now).await {
+                (_, Some(wait)) if now < notice.expires_at => waits(&flow, &job, wait, Attempted::HostPause),
+                (outcome, _) => attempted(notice, outcome, now),
+            },
+            // The address or the mail cannot be parsed, and a retry would not change that.
+            Ok(Some((notice, None))) => {
+                let outcome =
+                    Outcome::without_reply(EnhancedStatusCode::BAD_MAILBOX_SYNTAX, "the notice cannot be sent");
+                attempted(notice, outcome, now)
             }
-        })
+            Ok(None) => AttemptResult::finished(),
+            Err(error) => {
+                tracing::warn!(job = job.id.get(), %error, "a notice could not be read");
+                postponed(now)
+            }
+        }
+    }
+
+    fn settle(
+        &self,
+        tx: &Connection,
+        attempted: Attempted,
+        settlement: Settlement,
+    ) -> store::Result<Option<Activity>> {
+        let (notice, outcome) = match attempted {
+            Attempted::Outcome { notice, outcome } => (notice, outcome),
+            Attempted::HostPause(pause) => return pause.record(tx).map(|()| None),
+        };
+        let next_attempt_at = match settlement {
+            Settlement::Retry(at) => Some(at.as_millis()),
+            Settlement::Delivered | Settlement::Failed => {
+                notices::delete(tx, notice.id)?;
+                None
+            }
+        };
+        Ok(Some(Activity::Sent {
+            message_id: None,
+            from: format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname),
+            to: notice.recipient,
+            subject: Some(notice.subject),
+            status: outcome.verdict.status().as_str(),
+            captured: outcome.is_captured(),
+            diagnostic: outcome.diagnostic,
+            host: None,
+            next_attempt_at,
+        }))
+    }
+
+    fn committed(&self, activity: Activity) {
+        self.dispatcher.outbound.parts.publisher.publish(|| activity);
     }
 }
 
@@ -137,45 +176,20 @@ impl SystemMail {
         let outcome = outcomes.into_iter().next();
         (outcome.unwrap_or_else(|| Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, "no outcome")), wait)
     }
+}
 
-    fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> AttemptResult {
-        let over = now >= notice.expires_at;
-        let verdict = match outcome.verdict {
-            Verdict::Sent => jobs::Verdict::Delivered,
-            Verdict::Deferred if !over => {
-                jobs::Verdict::Deferred { not_before: None, not_after: Some(notice.expires_at) }
-            }
-            Verdict::Deferred | Verdict::Bounced => jobs::Verdict::Failed,
-        };
-        if outcome.verdict != Verdict::Sent {
-            tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
+fn attempted(notice: Notice, outcome: Outcome, now: Timestamp) -> AttemptResult<Attempted> {
+    let over = now >= notice.expires_at;
+    let verdict = match outcome.verdict {
+        Verdict::Sent => jobs::Verdict::Delivered,
+        Verdict::Deferred if !over => {
+            jobs::Verdict::Deferred { not_before: None, not_after: Some(notice.expires_at) }
         }
-        let health = health(std::slice::from_ref(&outcome));
-        let publisher = self.dispatcher.outbound.parts.publisher.clone();
-        let from = format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname);
-        let record = move |tx: &Connection, settlement: Settlement| {
-            let next_attempt_at = match settlement {
-                Settlement::Retry(at) => Some(at.as_millis()),
-                Settlement::Delivered | Settlement::Failed => {
-                    notices::delete(tx, notice.id)?;
-                    None
-                }
-            };
-            let after: jobs::AfterCommit = Box::new(move || {
-                publisher.publish(|| Activity::Sent {
-                    message_id: None,
-                    from,
-                    to: notice.recipient,
-                    subject: Some(notice.subject),
-                    status: outcome.verdict.status().as_str(),
-                    captured: outcome.is_captured(),
-                    diagnostic: outcome.diagnostic,
-                    host: None,
-                    next_attempt_at,
-                });
-            });
-            Ok(Some(after))
-        };
-        AttemptResult { verdict, health, record: Box::new(record) }
+        Verdict::Deferred | Verdict::Bounced => jobs::Verdict::Failed,
+    };
+    if outcome.verdict != Verdict::Sent {
+        tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
     }
+    let health = health(std::slice::from_ref(&outcome));
+    AttemptResult { verdict, health, attempted: Some(Attempted::Outcome { notice, outcome }) }
 }

@@ -2,19 +2,19 @@
 //! Uses `store` and the rest of `jobs`. A change of claiming, leases, settling or of the reaction to a changed clock
 //! belongs here; the order of jobs belongs in `lanes`.
 
+mod settle;
+
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lanes::{ClaimRequest, Lanes};
-use super::{AttemptResult, ClaimedJob, Flow, Health, JobKind, Jobs, Registration, Settlement, Verdict};
+use super::{ClaimedJob, Flow, Health, JobKind, Jobs, Registration};
 use crate::clock::{Clock, Timestamp};
 use crate::id::JobRowId;
 use crate::store::{self, Db};
@@ -33,8 +33,6 @@ const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 const GIVE_UP_EVERY: Duration = Duration::from_secs(60);
 /// Jobs read at a time for that.
 const GIVE_UP_PAGE: usize = 500;
-/// Wait of a job whose attempt panicked.
-const PANIC_WAIT: Duration = Duration::from_secs(300);
 
 /// Limits on concurrent attempts.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +52,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     /// Handle through which others wake the engine.
     pub(crate) jobs: Jobs,
-    /// Registration of each kind of job.
-    pub(crate) tracks: HashMap<JobKind, Registration>,
+    /// Handler and settings of each kind of job.
+    pub(crate) kinds: HashMap<JobKind, Registration>,
     /// Limits on concurrent attempts.
     pub(crate) config: WorkerConfig,
 }
@@ -84,11 +82,11 @@ impl Worker {
     /// If storage fails at the start (a full disk, a lock), it is tried again until it works.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         self.jobs.open(Lanes::new(self.config));
-        let mut told = false;
+        let mut reported = false;
         let (version, waiting) = loop {
             match self.begin().await {
                 Ok(begun) => break begun,
-                Err(error) if !std::mem::replace(&mut told, true) => {
+                Err(error) if !std::mem::replace(&mut reported, true) => {
                     tracing::warn!(%error, "nothing is delivered or sent yet: the job table cannot be used; trying again");
                 }
                 Err(error) => tracing::debug!(%error, "the job table cannot be used yet"),
@@ -117,7 +115,7 @@ impl Worker {
     }
 
     fn leases(&self) -> HashMap<JobKind, Duration> {
-        self.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect()
+        self.kinds.iter().map(|(kind, registration)| (*kind, registration.lease)).collect()
     }
 
     /// Takes over the jobs of an earlier process; returns the version of the database, and the flows.
@@ -126,7 +124,7 @@ impl Worker {
         // One process per data directory: every earlier lease belongs to a process that crashed.
         let everything = Timestamp::from_millis(i64::MAX);
         self.db.write_nosync(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
-        let longest = self.tracks.values().map(|track| track.schedule.longest()).max().unwrap_or_default();
+        let longest = self.kinds.values().map(|kind| kind.schedule.longest()).max().unwrap_or_default();
         let last = now.plus(longest.max(LONGEST_ASKED_FOR));
         if self.db.read(store::jobs::last_due).await?.is_some_and(|due| due > last) {
             self.db.write_nosync(move |tx| store::jobs::clamp_run_at(tx, last, now)).await?;
@@ -141,12 +139,12 @@ impl Running {
         let jobs = self.worker.jobs.clone();
         while !stop.is_cancelled() {
             // Register before looking, so a wake-up sent meanwhile is not missed.
-            let bell = jobs.shared.wakeup.notified();
-            tokio::pin!(bell);
-            bell.as_mut().enable();
+            let wakeup = jobs.shared.wakeup.notified();
+            tokio::pin!(wakeup);
+            wakeup.as_mut().enable();
             let sleep = self.tick();
             tokio::select! {
-                () = &mut bell => {}
+                () = &mut wakeup => {}
                 claims = next_claim(&mut self.claiming) => self.take_claims(claims),
                 () = tokio::time::sleep(sleep) => {}
                 () = stop.cancelled() => {}
@@ -160,10 +158,10 @@ impl Running {
         let now = self.worker.clock.now();
         self.worker.jobs.note_turn();
         self.follow_clock(now);
-        let mays = if self.claiming.is_none() { CLAIM_FLOWS } else { 0 };
-        let (started, wants, due) = self.worker.jobs.with_lanes(|lanes| {
+        let limit = if self.claiming.is_none() { CLAIM_FLOWS } else { 0 };
+        let (started, requests, due) = self.worker.jobs.with_lanes(|lanes| {
             let started: Vec<_> = std::iter::from_fn(|| lanes.start()).collect();
-            (started, lanes.due_lanes(now, mays), lanes.next_due())
+            (started, lanes.due_lanes(now, limit), lanes.next_due())
         });
         for (flow, job) in started {
             self.start(flow, job);
@@ -172,8 +170,8 @@ impl Running {
         if !returned.is_empty() {
             self.tracker.spawn(release(Arc::clone(&self.worker), returned));
         }
-        if !wants.is_empty() {
-            self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
+        if !requests.is_empty() {
+            self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), requests)));
         }
         if now.since(self.leases_checked) >= LONGEST_SLEEP || now < self.leases_checked {
             self.leases_checked = now;
@@ -211,17 +209,11 @@ impl Running {
                 worker.jobs.finished(&flow, Health::Unknown, now);
                 return worker.jobs.release(&flow, job);
             }
-            let attempted = match worker.tracks.get(&job.kind) {
-                Some(track) => {
-                    let attempt = Arc::clone(&track.handler).attempt(flow.clone(), job.clone(), now);
-                    AssertUnwindSafe(attempt).catch_unwind().await.ok()
-                }
-                None => None,
-            };
-            // The slot is free as soon as the attempt is done with the network.
-            let health = attempted.as_ref().map_or(Health::Unknown, |attempted| attempted.health);
-            worker.jobs.finished(&flow, health, worker.clock.now());
-            worker.settle(flow, job, attempted).await;
+            match worker.kinds.get(&job.kind) {
+                Some(kind) => kind.handler.run(Arc::clone(&worker), flow, job, now).await,
+                // Its lease runs out, and a version that knows the kind may attempt it.
+                None => worker.jobs.finished(&flow, Health::Unknown, now),
+            }
         });
     }
 
@@ -232,10 +224,10 @@ impl Running {
             let later = now.plus(TROUBLE_WAIT);
             flows.into_iter().map(|flow| (flow, Vec::new(), Some(later))).collect()
         });
-        self.worker.jobs.with_state(|desk| {
+        self.worker.jobs.with_state(|engine| {
             for (flow, jobs, next_due) in claims {
-                let back = desk.lanes.claimed(&flow, jobs, next_due, now);
-                desk.release(&flow, back);
+                let back = engine.lanes.claimed(&flow, jobs, next_due, now);
+                engine.release(&flow, back);
             }
         });
     }
@@ -247,12 +239,12 @@ impl Running {
             self.take_claims(claims);
         }
         let unstarted = self.worker.jobs.close();
-        let given_back = self
+        let released = self
             .worker
             .db
             .write_nosync(move |tx| unstarted.iter().try_for_each(|job| store::jobs::release(tx, job).map(drop)));
-        if let Err(error) = given_back.await {
-            tracing::warn!(%error, "claims were not given back; their leases will run out");
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "claims were not released; their leases will run out");
         }
         self.tracker.close();
         if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
@@ -271,17 +263,17 @@ async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<Flow>, store::Resul
     claims
 }
 
-async fn claim(worker: Arc<Worker>, wants: Vec<ClaimRequest>) -> (Vec<Flow>, store::Result<Claims>) {
-    let flows = wants.iter().map(|want| want.flow.clone()).collect();
+async fn claim(worker: Arc<Worker>, requests: Vec<ClaimRequest>) -> (Vec<Flow>, store::Result<Claims>) {
+    let flows = requests.iter().map(|request| request.flow.clone()).collect();
     let now = worker.clock.now();
     let leases = worker.leases();
     let claims = worker.db.write_nosync(move |tx| {
-        let mut claims = Claims::with_capacity(wants.len());
+        let mut claims = Claims::with_capacity(requests.len());
         let lease = |kind| leases.get(&kind).copied().unwrap_or(LONGEST_SLEEP);
-        for want in wants {
-            let jobs = store::jobs::claim(tx, &want.flow, want.limit, now, lease)?;
-            let next_due = store::jobs::next_due(tx, &want.flow)?;
-            claims.push((want.flow, jobs, next_due));
+        for request in requests {
+            let jobs = store::jobs::claim(tx, &request.flow, request.limit, now, lease)?;
+            let next_due = store::jobs::next_due(tx, &request.flow)?;
+            claims.push((request.flow, jobs, next_due));
         }
         Ok(claims)
     });
@@ -291,7 +283,7 @@ async fn claim(worker: Arc<Worker>, wants: Vec<ClaimRequest>) -> (Vec<Flow>, sto
 /// Releases claims that were not attempted, or may never have been committed, and examines the flows of those that
 /// were.
 async fn release(worker: Arc<Worker>, returned: Vec<(Flow, ClaimedJob)>) {
-    let given_back = worker.db.write_nosync(move |tx| {
+    let released = worker.db.write_nosync(move |tx| {
         let mut flows = Vec::new();
         for (flow, job) in returned {
             if store::jobs::release(tx, &job)? {
@@ -300,9 +292,9 @@ async fn release(worker: Arc<Worker>, returned: Vec<(Flow, ClaimedJob)>) {
         }
         Ok(flows)
     });
-    match given_back.await {
+    match released.await {
         Ok(flows) => wake(&worker, &flows),
-        Err(error) => tracing::warn!(%error, "claims were not given back; their leases will run out"),
+        Err(error) => tracing::warn!(%error, "claims were not released; their leases will run out"),
     }
 }
 
@@ -354,8 +346,8 @@ async fn detect_external_writes(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
 /// Ends the jobs whose schedule would be over by now while their flow pauses. The table lists the oldest first, so the
 /// search ends at the first one that is young enough.
 async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
-    let after = |kind| worker.tracks.get(&kind).and_then(|track: &Registration| track.give_up_after);
-    let shortest = worker.tracks.values().filter_map(|track| track.give_up_after).min();
+    let after = |kind| worker.kinds.get(&kind).and_then(|kind: &Registration| kind.give_up_after);
+    let shortest = worker.kinds.values().filter_map(|kind| kind.give_up_after).min();
     let now = worker.clock.now();
     let mut last = JobRowId::new(0);
     while let Some(shortest) = shortest {
@@ -384,65 +376,16 @@ async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
 }
 
 impl Worker {
-    async fn give_up(&self, flow: Flow, job: ClaimedJob, now: Timestamp) {
-        let Some(track) = self.tracks.get(&job.kind) else { return };
-        let job = ClaimedJob { lease_until: now.plus(track.lease), ..job };
+    async fn give_up(self: &Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) {
+        let Some(kind) = self.kinds.get(&job.kind) else { return };
+        let job = ClaimedJob { lease_until: now.plus(kind.lease), ..job };
         let claim = job.clone();
         match self.db.write_nosync(move |tx| store::jobs::claim_one(tx, &claim)).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return tracing::warn!(%error, "a job could not be given up; trying again later"),
         }
-        let attempted = Arc::clone(&track.handler).give_up(job.clone(), now).await;
-        self.settle(flow, job, Some(attempted)).await;
-    }
-
-    /// Records an attempt and settles its job; `None` is an attempt that panicked.
-    async fn settle(&self, flow: Flow, job: ClaimedJob, attempted: Option<AttemptResult>) {
-        let now = self.clock.now();
-        let (verdict, record) = match attempted {
-            Some(attempted) => (attempted.verdict, Some(attempted.record)),
-            None => (Verdict::Postponed { until: now.plus(PANIC_WAIT) }, None),
-        };
-        let (fate, failed) = match verdict {
-            Verdict::Delivered => (Settlement::Delivered, false),
-            Verdict::Failed => (Settlement::Failed, false),
-            Verdict::Postponed { until } => (Settlement::Retry(until), false),
-            Verdict::Deferred { not_before, not_after } => {
-                let track = self.tracks.get(&job.kind);
-                // Pauses may have kept the job from attempts, but do not extend its time.
-                let over = |after| not_before.is_none() && not_after.is_none() && job.queued_at.plus(after) <= now;
-                let track = track.filter(|track| !track.give_up_after.is_some_and(over));
-                let next = track.and_then(|track| track.schedule.next(job.failures, now, not_before));
-                let next = next.map(|next| not_after.map_or(next, |last| next.min(last)));
-                (next.map_or(Settlement::Failed, Settlement::Retry), true)
-            }
-        };
-        let id = job.id;
-        let settled = self.db.write_lazy(move |tx| {
-            let held = match fate {
-                Settlement::Delivered | Settlement::Failed => store::jobs::finish(tx, &job)?,
-                Settlement::Retry(at) => store::jobs::put_back(tx, &job, at, failed)?,
-            };
-            if !held {
-                return Ok(None);
-            }
-            Ok(Some(record.map_or(Ok(None), |record| record(tx, fate))?))
-        });
-        match settled.await {
-            Ok(Some(after)) => {
-                after.into_iter().for_each(|act| act());
-                if let Settlement::Retry(at) = fate {
-                    self.jobs.wake(&flow, at);
-                }
-            }
-            Ok(None) => {
-                tracing::info!(job = id.get(), "an attempt outlived its job or its lease and was not recorded")
-            }
-            Err(error) => {
-                tracing::warn!(job = id.get(), %error, "an attempt could not be recorded; it will be made again")
-            }
-        }
+        kind.handler.end(Arc::clone(self), flow, job, now).await;
     }
 }
 

@@ -2,37 +2,42 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::id::{JobSubjectId, RowId};
-use crate::jobs::{AttemptFuture, Handler, Schedule};
+use crate::jobs::{AttemptResult, Handler, Schedule, Settlement, Verdict};
+use crate::store::Connection;
 
 /// Reports each attempt.
-struct Said(UnboundedSender<JobSubjectId>);
+struct Reporter(UnboundedSender<JobSubjectId>);
 
-impl Handler for Said {
-    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, _: Timestamp) -> AttemptFuture {
+impl Handler for Reporter {
+    type Attempted = ();
+    type Settled = ();
+
+    async fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, _: Timestamp) -> AttemptResult<()> {
         assert!(self.0.send(job.subject_id).is_ok());
-        Box::pin(async {
-            AttemptResult { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), health: Health::Up }
-        })
+        AttemptResult { verdict: Verdict::Delivered, health: Health::Up, attempted: None }
     }
+
+    fn settle(&self, _: &Connection, (): (), _: Settlement) -> store::Result<Option<()>> {
+        Ok(None)
+    }
+
+    fn committed(&self, (): ()) {}
 }
 
 fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<JobSubjectId>) {
     let (said, asked) = unbounded_channel();
-    let track = Registration {
-        handler: Arc::new(Said(said)),
-        schedule: Schedule::new(Vec::new()),
-        lease: Duration::from_secs(60),
-        give_up_after: None,
-    };
+    let registration =
+        Registration::new(Arc::new(Reporter(said)), Schedule::new(Vec::new()), Duration::from_secs(60));
     let worker = Worker {
         db: db.clone(),
         clock: Clock::System,
         jobs,
-        tracks: HashMap::from([(JobKind::Webhook, track)]),
+        kinds: HashMap::from([(JobKind::Webhook, registration)]),
         config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
     };
     (worker, asked)

@@ -7,7 +7,7 @@ use crate::store::Connection;
 use super::sender;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
-use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict, mail_lane};
+use crate::jobs::{AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement, Verdict, mail_lane};
 use crate::mail::address::{Mailbox, canonical};
 use crate::outbound::{Dependencies, Outbound};
 use crate::store;
@@ -46,17 +46,32 @@ pub(crate) struct ScheduledSends {
 }
 
 impl Handler for ScheduledSends {
-    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(async move {
-            let parts = Arc::clone(&self.outbound.parts);
-            let record = move |tx: &Connection, _| {
-                let flows = parts.release(tx, job.subject_id.of_kind(), now)?;
-                let bell = parts.jobs.clone();
-                let after: AfterCommit = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
-                Ok(Some(after))
-            };
-            AttemptResult { verdict: Verdict::Delivered, health: Health::Up, record: Box::new(record) }
-        })
+    /// The message to release, and the time.
+    type Attempted = (MessageRowId, Timestamp);
+    /// Flows with a job that is due at the time.
+    type Settled = (Vec<Flow>, Timestamp);
+
+    async fn attempt(
+        self: Arc<Self>,
+        _: Flow,
+        job: ClaimedJob,
+        now: Timestamp,
+    ) -> AttemptResult<(MessageRowId, Timestamp)> {
+        let attempted = Some((job.subject_id.of_kind(), now));
+        AttemptResult { verdict: Verdict::Delivered, health: Health::Up, attempted }
+    }
+
+    fn settle(
+        &self,
+        tx: &Connection,
+        (message, now): (MessageRowId, Timestamp),
+        _: Settlement,
+    ) -> store::Result<Option<(Vec<Flow>, Timestamp)>> {
+        Ok(Some((self.outbound.parts.release(tx, message, now)?, now)))
+    }
+
+    fn committed(&self, (flows, now): (Vec<Flow>, Timestamp)) {
+        flows.iter().for_each(|flow| self.outbound.parts.jobs.wake(flow, now));
     }
 }
 

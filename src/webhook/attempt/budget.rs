@@ -1,4 +1,4 @@
-//! The share of the memory budget for large mail that webhook attempts hold.
+//! The memory that webhook attempts with large mail reserve.
 
 use super::deliver::Webhooks;
 use super::payload::{Payload, WHOLE_MAX};
@@ -7,17 +7,17 @@ use crate::id::AccountRowId;
 use crate::memory_budget::{Consumer, Reservation};
 
 impl Webhooks {
-    /// Waits, in turn with the account's other attempts, for the share of a message of `size` octets: the mail data
+    /// Waits, in turn with the account's other attempts, for the memory of a message of `size` octets: the mail data
     /// plus a payload of the same length while it is held whole.
-    pub(crate) async fn share(&self, account: AccountRowId, size: u64) -> Reservation {
+    pub(crate) async fn reserve(&self, account: AccountRowId, size: u64) -> Reservation {
         let octets = size.saturating_add(size.min(WHOLE_MAX as u64));
         self.memory.reserve(Consumer::Webhooks, account, usize::try_from(octets).unwrap_or(usize::MAX)).await
     }
 }
 
-/// Returns the part of a share that is still needed while `payload` is posted, since the receiver may be slow.
-pub(crate) fn lower(mut share: Reservation, payload: &Payload) -> Option<Reservation> {
+/// Shrinks a reservation to what is still needed while `payload` is posted, since the receiver may be slow.
+pub(crate) fn shrink(mut reservation: Reservation, payload: &Payload) -> Option<Reservation> {
     let held = payload.memory_size();
-    share.shrink_to(held);
-    Some(share).filter(|_| held > SMALL)
+    reservation.shrink_to(held);
+    Some(reservation).filter(|_| held > SMALL)
 }

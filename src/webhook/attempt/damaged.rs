@@ -3,23 +3,18 @@
 //! It counts as an attempt and fails permanently: the bytes on disk would be wrong each time, and a pending delivery
 //! would hide that. An error that says nothing about the object (no descriptor, a failed read) is retried instead.
 
-use std::sync::Arc;
-
 use crate::store::Connection;
 
 use super::deliver::Webhooks;
+use super::record::{ChangedDelivery, Recorded};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::id::{AttemptId, DomainRowId};
-use crate::jobs::{AfterCommit, AttemptResult, Health, Verdict};
-use crate::metrics::Counter;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries::DeliveryStatus;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{attempts, deliveries};
-use crate::webhook::events::delivery_updated;
-use crate::webhook::events::delivery_updated::DeliveryState;
 
 /// The `last_error` value (contract 6.1).
 pub(crate) const WORD: &str = "message_damaged";
@@ -33,19 +28,13 @@ pub(crate) struct Damaged {
 }
 
 impl Webhooks {
-    /// Settles the job of such a delivery.
-    pub(crate) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> AttemptResult {
-        self.metrics.add(Counter::WebhooksRejected);
-        let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
-        AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
-    }
-
-    fn record_damaged(
-        self: Arc<Self>,
+    /// Records that such a delivery failed; `None` if it no longer waits.
+    pub(super) fn record_damaged(
+        &self,
         tx: &Connection,
         damaged: Damaged,
         now: Timestamp,
-    ) -> store::Result<Option<AfterCommit>> {
+    ) -> store::Result<Option<Recorded>> {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
         // The message may have been removed meanwhile, and its object with it.
@@ -75,26 +64,28 @@ impl Webhooks {
             next_attempt_at: None,
         };
         deliveries::record_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
-        Ok(Some(Box::new(move || {
-            let standing = DeliveryState {
-                status: DeliveryStatus::Failed,
-                attempts: attempt.attempt,
-                last_status_code: delivery.last_status_code,
-                paused_until: self.paused_until(&url, delivery.account_id, now),
-            };
-            let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
-            self.publisher.realtime.publish(delivery.account_id, event);
-            self.publisher.publish(|| Activity::Attempted {
-                delivery_id: delivery.public_id.to_string(),
-                message_id: delivery.event_id,
-                url,
-                attempt: attempt.attempt,
-                status_code: None,
-                error: Some(WORD),
-                status: DeliveryStatus::Failed.as_str(),
-                duration_ms: 0,
-                next_attempt_at: None,
-            });
-        })))
+        let activity = Activity::Attempted {
+            delivery_id: delivery.public_id.to_string(),
+            message_id: delivery.event_id.clone(),
+            url: url.clone(),
+            attempt: attempt.attempt,
+            status_code: None,
+            error: Some(WORD),
+            status: DeliveryStatus::Failed.as_str(),
+            duration_ms: 0,
+            next_attempt_at: None,
+        };
+        let account = delivery.account_id;
+        let changed = ChangedDelivery {
+            message: delivery.event_id.clone(),
+            domain,
+            status: DeliveryStatus::Failed,
+            attempts: attempt.attempt,
+            last_status_code: delivery.last_status_code,
+            url,
+            at: now,
+            delivery,
+        };
+        Ok(Some(Recorded { changed: Some(changed), activity: Some(activity), ..Recorded::new(account, now) }))
     }
 }

@@ -15,17 +15,15 @@ use super::first_attempt_cache::FirstAttemptCache;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AnswerView, Outcome};
 use super::payload::Payload;
-use super::record::{CompletedAttempt, RequestInfo};
+use super::record::{CompletedAttempt, Recorded, RequestInfo};
 use super::request::{self, RequestMeta, SMALL};
 pub(crate) use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{StoredContent, Texts};
 use crate::event_bus::Publisher;
-use crate::id::{AccountRowId, DeliveryRowId, DomainRowId, MessageRowId, RouteId};
-use crate::jobs::{
-    AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Jobs, SettleFn, Settlement, Verdict,
-};
+use crate::id::{DeliveryRowId, DomainRowId, MessageRowId, RouteId};
+use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Jobs, Loaded, Settlement};
 use crate::limits;
 use crate::memory_budget::{MemoryBudget, Reservation};
 use crate::metrics::{Counter, Metrics};
@@ -119,8 +117,6 @@ pub(crate) enum Trigger {
 pub(crate) enum Lookup {
     /// The delivery can be attempted.
     Ready(Box<Prepared>),
-    /// The message is large: reserve memory, then look again.
-    Large { account: AccountRowId, size: u64 },
     /// The mail data is not what was accepted.
     Damaged(Box<Damaged>),
     /// The delivery has ended meanwhile, or its route or message is gone; carries the `last_error` value
@@ -128,63 +124,129 @@ pub(crate) enum Lookup {
     Ended(Option<(DeliveryRowId, &'static str)>),
 }
 
+/// An attempt to be recorded. Other attempts of the delivery wait for that.
+pub(crate) struct Attempted {
+    result: Made,
+    /// None for a delivery that was given up.
+    guard: Option<Guard>,
+}
+
+/// Result of an attempt.
+enum Made {
+    /// Nothing was posted, for a local reason.
+    Nothing,
+    Posted(Box<CompletedAttempt>),
+    /// The mail data is not what was accepted.
+    Damaged(Box<Damaged>, Timestamp),
+    /// There is nothing left to attempt; with the `last_error` value (contract 6.1).
+    Ended(Option<(DeliveryRowId, &'static str)>, Timestamp),
+    /// The endpoint accepted nothing in all its time.
+    GivenUp(DeliveryRowId, Timestamp),
+}
+
+/// A recorded attempt.
+pub(crate) struct Settled {
+    recorded: Option<Recorded>,
+    guard: Option<Guard>,
+}
+
 impl Handler for Webhooks {
-    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(async move {
-            // The job waits while a user's attempt runs, and keeps its step of the retry schedule.
-            let Some(guard) = self.in_flight.enter(job.subject_id.of_kind()) else { return put_off(now) };
-            let waiting = Instant::now();
-            let found = match self.prepare_cached(job.subject_id.of_kind(), now) {
-                Some(found) => found.map(|found| (found, None)),
-                None => self.prepare(job.subject_id.of_kind(), Trigger::Queue, now).await,
-            };
-            let attempted = match found {
-                Ok((Lookup::Ready(prepared), _permit)) => {
-                    let begins = begins(now, waiting);
-                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
-                        put_off(begins)
-                    } else {
-                        let posted = self.exchange(*prepared, Trigger::Queue, begins).await;
-                        self.attempted(posted)
-                    }
-                }
-                Ok((Lookup::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
-                Ok((Lookup::Ended(ended), _)) => end(ended, now),
-                Ok((Lookup::Large { .. }, _)) => put_off(now),
-                Err(error) => {
-                    tracing::warn!(job = job.id.get(), %error, "a delivery could not be prepared");
-                    put_off(now)
-                }
-            };
-            guarded(attempted, guard)
-        })
+    type Attempted = Attempted;
+    type Settled = Settled;
+
+    async fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        // The job waits while a user's attempt runs, and keeps its step of the retry schedule.
+        let Some(guard) = self.in_flight.enter(job.subject_id.of_kind()) else { return postponed(now) };
+        let AttemptResult { verdict, health, attempted } = self.make_attempt(&job, now).await;
+        let result = attempted.unwrap_or(Made::Nothing);
+        AttemptResult { verdict, health, attempted: Some(Attempted { result, guard: Some(guard) }) }
     }
 
-    fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        let record = move |tx: &Connection, _: Settlement| self.end_unattempted(tx, job.subject_id.of_kind(), now);
-        let attempted = AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
-        Box::pin(std::future::ready(attempted))
+    async fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        let result = Made::GivenUp(job.subject_id.of_kind(), now);
+        AttemptResult { attempted: Some(Attempted { result, guard: None }), ..AttemptResult::failed() }
+    }
+
+    fn settle(
+        &self,
+        tx: &Connection,
+        attempted: Attempted,
+        settlement: Settlement,
+    ) -> store::Result<Option<Settled>> {
+        let Attempted { result, guard } = attempted;
+        let recorded = match result {
+            Made::Nothing => None,
+            Made::Posted(posted) => {
+                let (status, next_attempt_at) = match settlement {
+                    Settlement::Delivered => (DeliveryStatus::Delivered, None),
+                    Settlement::Retry(at) => (DeliveryStatus::Pending, Some(at)),
+                    Settlement::Failed => (DeliveryStatus::Failed, None),
+                };
+                self.record(tx, *posted, status, next_attempt_at)?
+            }
+            Made::Damaged(damaged, now) => self.record_damaged(tx, *damaged, now)?,
+            Made::Ended(ended, now) => {
+                ended.map_or(Ok(()), |(delivery, word)| deliveries::end(tx, delivery, word, now))?;
+                None
+            }
+            Made::GivenUp(delivery, now) => self.end_unattempted(tx, delivery, now)?,
+        };
+        Ok(Some(Settled { recorded, guard }))
+    }
+
+    fn committed(&self, settled: Settled) {
+        // Dropped before subscribers learn of this attempt, because they may request the next one.
+        drop(settled.guard);
+        settled.recorded.into_iter().for_each(|recorded| self.publish(recorded));
     }
 }
 
 impl Webhooks {
+    async fn make_attempt(self: &Arc<Self>, job: &ClaimedJob, now: Timestamp) -> AttemptResult<Made> {
+        let waiting = Instant::now();
+        let found = match self.prepare_cached(job.subject_id.of_kind(), now) {
+            Some(found) => found.map(|found| (found, None)),
+            None => self.prepare(job.subject_id.of_kind(), Trigger::Queue, now).await,
+        };
+        match found {
+            Ok((Lookup::Ready(prepared), _reservation)) => {
+                let begins = begins(now, waiting);
+                if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                    return postponed(begins);
+                }
+                let posted = self.exchange(*prepared, Trigger::Queue, begins).await;
+                let (verdict, health) = (posted.verdict(), posted.health());
+                AttemptResult { verdict, health, attempted: Some(Made::Posted(Box::new(posted))) }
+            }
+            Ok((Lookup::Damaged(damaged), _)) => {
+                self.metrics.add(Counter::WebhooksRejected);
+                AttemptResult { attempted: Some(Made::Damaged(damaged, now)), ..AttemptResult::failed() }
+            }
+            Ok((Lookup::Ended(ended), _)) => {
+                AttemptResult { attempted: Some(Made::Ended(ended, now)), ..AttemptResult::failed() }
+            }
+            Err(error) => {
+                tracing::warn!(job = job.id.get(), %error, "a delivery could not be prepared");
+                postponed(now)
+            }
+        }
+    }
+
     pub(crate) async fn prepare(
         self: &Arc<Self>,
         id: DeliveryRowId,
-        asked: Trigger,
+        trigger: Trigger,
         now: Timestamp,
     ) -> store::Result<(Lookup, Option<Reservation>)> {
         let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
-        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
-        let share = self.share(account, size).await;
-        let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
-        let share = match &found {
-            Lookup::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Lookup::Large { .. } | Lookup::Damaged(_) | Lookup::Ended(_) => None,
+        let read = move |connection: &Connection, largest| this.look_up(connection, id, trigger, now, largest);
+        let reserve = |account, size| self.reserve(account, size);
+        let (found, reservation) = jobs::load(&self.db, SMALL as u64, read, reserve).await?;
+        let reservation = match &found {
+            Lookup::Ready(prepared) => reservation.and_then(|held| budget::shrink(held, &prepared.payload)),
+            Lookup::Damaged(_) | Lookup::Ended(_) => None,
         };
-        Ok((found, share))
+        Ok((found, reservation))
     }
 
     /// Returns the `email.received` JSON of the message `id` as it is stored now, if it still is, with its share of
@@ -196,11 +258,11 @@ impl Webhooks {
     ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
         let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
         let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
-        let permit = if row.size > SMALL as u64 { Some(self.share(row.account_id, row.size).await) } else { None };
+        let permit = if row.size > SMALL as u64 { Some(self.reserve(row.account_id, row.size).await) } else { None };
         let this = Arc::clone(self);
         let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
         Ok(made.map(|made| {
-            let permit = permit.and_then(|share| budget::lower(share, &made));
+            let permit = permit.and_then(|share| budget::shrink(share, &made));
             (made, permit)
         }))
     }
@@ -226,44 +288,50 @@ impl Webhooks {
         &self,
         connection: &Connection,
         id: DeliveryRowId,
-        asked: Trigger,
+        trigger: Trigger,
         now: Timestamp,
         largest: u64,
-    ) -> store::Result<Lookup> {
-        let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Lookup::Ended(None)) };
-        if asked == Trigger::Queue && delivery.status != DeliveryStatus::Pending {
-            return Ok(Lookup::Ended(None));
+    ) -> store::Result<Loaded<Lookup>> {
+        let Some(delivery) = deliveries::find_by_row(connection, id)? else {
+            return Ok(Loaded::Complete(Lookup::Ended(None)));
+        };
+        if trigger == Trigger::Queue && delivery.status != DeliveryStatus::Pending {
+            return Ok(Loaded::Complete(Lookup::Ended(None)));
         }
         if let Some(payload) = events::payload_of(connection, id)? {
-            return self.look_up_event(connection, delivery, payload, now);
+            return self.look_up_event(connection, delivery, payload, now).map(Loaded::Complete);
         }
         if delivery.event_type != EMAIL_RECEIVED {
-            return Ok(Lookup::Ended(Some((id, "message_gone"))));
+            return Ok(Loaded::Complete(Lookup::Ended(Some((id, "message_gone")))));
         }
         let route = match &delivery.route_id {
             Some(route_id) => former_webhooks::find_route(connection, route_id)?,
             None => None,
         };
         let Some(route) = route.filter(|route| route.active) else {
-            return Ok(Lookup::Ended(Some((id, "route_gone"))));
+            return Ok(Loaded::Complete(Lookup::Ended(Some((id, "route_gone")))));
         };
         let message = match delivery.message {
             Some(message) => messages::find_by_row(connection, message)?,
             None => None,
         };
-        let Some(message) = message else { return Ok(Lookup::Ended(Some((id, "message_gone")))) };
+        let Some(message) = message else { return Ok(Loaded::Complete(Lookup::Ended(Some((id, "message_gone"))))) };
         if message.size > largest {
-            return Ok(Lookup::Large { account: message.account_id, size: message.size });
+            return Ok(Loaded::Large { account: message.account_id, size: message.size });
         }
         let payload = match payload(connection, &self.objects, &self.links, &message) {
             Err(store::Error::Damaged { .. }) => {
                 let url = route.destination.unwrap_or_else(|| delivery.url.clone());
-                return Ok(Lookup::Damaged(Box::new(Damaged { delivery, domain: message.domain_id, url })));
+                return Ok(Loaded::Complete(Lookup::Damaged(Box::new(Damaged {
+                    delivery,
+                    domain: message.domain_id,
+                    url,
+                }))));
             }
             read => read?,
         };
-        let Some(payload) = payload else { return Ok(Lookup::Ended(Some((id, "message_gone")))) };
-        self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
+        let Some(payload) = payload else { return Ok(Loaded::Complete(Lookup::Ended(Some((id, "message_gone"))))) };
+        self.ready(delivery, Some(Received::new(&message)), &route, payload, now).map(Loaded::Complete)
     }
 
     /// Does the same from memory for mail that was just accepted; `None` if the database has to be read.
@@ -309,7 +377,12 @@ impl Webhooks {
     }
 
     /// Signs and posts one attempt and judges the answer; stores nothing.
-    pub(crate) async fn exchange(&self, mut prepared: Prepared, asked: Trigger, now: Timestamp) -> CompletedAttempt {
+    pub(crate) async fn exchange(
+        &self,
+        mut prepared: Prepared,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> CompletedAttempt {
         let attempt = prepared.delivery.attempts + 1;
         // The payload may be large and is not needed after the post.
         let payload = std::mem::take(&mut prepared.payload);
@@ -321,7 +394,7 @@ impl Webhooks {
         let answer = self.post(&prepared.url, prepared.ack_mode, headers.clone(), body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
-        let sent = RequestInfo { attempt, by_hand: asked == Trigger::Manual, headers: &headers, at: now, duration };
+        let sent = RequestInfo { attempt, manual: trigger == Trigger::Manual, headers: &headers, at: now, duration };
         let posted = CompletedAttempt::new(prepared, sent, answer, outcome);
         let delivered = posted.is_delivered();
         self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
@@ -342,19 +415,6 @@ impl Webhooks {
         let broken = answer.broken.filter(|_| outcome::needs_body(mode, view(&answer)));
         broken.map_or(Ok(answer), Err)
     }
-
-    fn attempted(self: Arc<Self>, posted: CompletedAttempt) -> AttemptResult {
-        let (verdict, health) = (posted.verdict(), posted.health());
-        let record = move |tx: &Connection, settlement: Settlement| {
-            let (status, next_attempt_at) = match settlement {
-                Settlement::Delivered => (DeliveryStatus::Delivered, None),
-                Settlement::Retry(at) => (DeliveryStatus::Pending, Some(at)),
-                Settlement::Failed => (DeliveryStatus::Failed, None),
-            };
-            self.record(tx, posted, status, next_attempt_at)
-        };
-        AttemptResult { verdict, health, record: Box::new(record) }
-    }
 }
 
 /// Returns the start time of an attempt requested at `now`: large mail may have waited for memory, and the signature
@@ -374,34 +434,7 @@ fn view(answer: &Answer) -> AnswerView<'_> {
     AnswerView { status: *status, headers, body, truncated: *truncated }
 }
 
-/// Keeps `guard` until the attempt is settled, or is known not to be.
-fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
-    let AttemptResult { verdict, record, health } = attempted;
-    let record: SettleFn = Box::new(move |tx, settlement| {
-        let after = record(tx, settlement)?;
-        let after: AfterCommit = Box::new(move || {
-            // Dropped before subscribers learn of this attempt, because they may request the next one.
-            drop(guard);
-            after.into_iter().for_each(|act| act());
-        });
-        Ok(Some(after))
-    });
-    AttemptResult { verdict, record, health }
-}
-
-/// Settles the job of a delivery that has nothing left to attempt.
-fn end(ended: Option<(DeliveryRowId, &'static str)>, now: Timestamp) -> AttemptResult {
-    let record = move |tx: &Connection, _: Settlement| {
-        if let Some((delivery, word)) = ended {
-            deliveries::end(tx, delivery, word, now)?;
-        }
-        Ok(None)
-    };
-    AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
-}
-
 /// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
-pub(crate) fn put_off(now: Timestamp) -> AttemptResult {
-    let verdict = Verdict::Postponed { until: now.plus(LOCAL_FAILURE_PAUSE) };
-    AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+pub(crate) fn postponed<A>(now: Timestamp) -> AttemptResult<A> {
+    AttemptResult::postponed(now.plus(LOCAL_FAILURE_PAUSE))
 }

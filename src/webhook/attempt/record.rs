@@ -1,7 +1,6 @@
 //! Stores the result of a posted attempt (database): the attempt's row, the delivery's status, and the effects of a
 //! control answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::store::Connection;
@@ -12,9 +11,8 @@ use super::outcome::{Control, Outcome, Reason};
 use super::request;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
-use crate::event_bus::realtime::Event;
-use crate::id::{AccountRowId, AttemptId, DeliveryRowId};
-use crate::jobs::{AfterCommit, Health, Verdict};
+use crate::id::{AccountRowId, AttemptId, DeliveryRowId, DomainRowId};
+use crate::jobs::{Flow, Health, Verdict};
 use crate::limits::{Kind, Limits};
 use crate::net::egress::{Answer, EgressError};
 use crate::store;
@@ -36,7 +34,7 @@ const ENDPOINT_FAILING: &str = "endpoint_failing";
 pub(crate) struct RequestInfo<'a> {
     /// Attempt number, from 1.
     pub(crate) attempt: u32,
-    pub(crate) by_hand: bool,
+    pub(crate) manual: bool,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) at: Timestamp,
     /// Time until the answer, or until the failure.
@@ -83,7 +81,7 @@ impl CompletedAttempt {
         let row = AttemptRow {
             public_id: AttemptId::new(sent.at),
             attempt: sent.attempt,
-            manual: sent.by_hand,
+            manual: sent.manual,
             request_url: prepared.url.clone(),
             request_headers: request::headers_json(headers),
             status_code: answered.map(|answer| answer.status),
@@ -131,6 +129,43 @@ impl CompletedAttempt {
     }
 }
 
+/// A recorded attempt, to be published after the commit.
+pub(crate) struct Recorded {
+    pub(super) account: AccountRowId,
+    /// Start of the attempt.
+    pub(super) at: Timestamp,
+    pub(super) changed: Option<ChangedDelivery>,
+    /// Flow of a mail to the account's owner.
+    pub(super) notified: Option<Flow>,
+    /// True if the receiver dropped the message.
+    pub(super) dropped: bool,
+    /// An object that is no longer needed.
+    pub(super) file: Option<String>,
+    pub(super) activity: Option<Activity>,
+}
+
+/// A delivery as an attempt left it.
+pub(super) struct ChangedDelivery {
+    /// The delivery before.
+    pub(super) delivery: DeliveryRow,
+    /// Public id of its message.
+    pub(super) message: String,
+    pub(super) domain: Option<DomainRowId>,
+    pub(super) status: DeliveryStatus,
+    pub(super) attempts: u32,
+    pub(super) last_status_code: Option<u16>,
+    /// URL of the latest attempt.
+    pub(super) url: String,
+    pub(super) at: Timestamp,
+}
+
+impl Recorded {
+    /// Nothing to publish yet.
+    pub(super) const fn new(account: AccountRowId, at: Timestamp) -> Self {
+        Self { account, at, changed: None, notified: None, dropped: false, file: None, activity: None }
+    }
+}
+
 /// Returns the endpoint health that an attempt shows: a status that rejects only this event means the endpoint works.
 fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -> Health {
     match answer {
@@ -156,12 +191,12 @@ impl Webhooks {
     /// Stores nothing for a delivery that was removed meanwhile or lost its message. One that was ended meanwhile
     /// stays ended, unless the attempt succeeded.
     pub(crate) fn record(
-        self: Arc<Self>,
+        &self,
         tx: &Connection,
         posted: CompletedAttempt,
         status: DeliveryStatus,
         next_attempt_at: Option<Timestamp>,
-    ) -> store::Result<Option<AfterCommit>> {
+    ) -> store::Result<Option<Recorded>> {
         let (delivery, row) = (&posted.prepared.delivery, &posted.row);
         let present = deliveries::find_by_row(tx, delivery.id)?;
         let Some(present) = present.filter(|row| row.message == delivery.message) else { return Ok(None) };
@@ -199,51 +234,73 @@ impl Webhooks {
             (None, None) => None,
         };
         let last_status_code = row.status_code.or(present.last_status_code);
-        Ok(Some(Box::new(move || {
-            if let Some((message, domain)) = named {
-                let delivery = posted.delivery();
-                let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
-                let standing = DeliveryState { status, attempts: posted.row.attempt, last_status_code, paused_until };
-                let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
-                self.publisher.realtime.publish(delivery.account_id, event);
-            }
-            if let Some(flow) = notified {
-                self.jobs.wake(&flow, posted.row.created_at);
-            }
-            if dropped {
-                self.first_attempt_cache.clear();
-            }
-            self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
-            self.publisher.publish(|| posted.activity(status, error, next_attempt_at));
-        })))
+        let (account, at) = (delivery.account_id, row.created_at);
+        let changed = named.map(|(message, domain)| ChangedDelivery {
+            delivery: delivery.clone(),
+            message,
+            domain,
+            status,
+            attempts: row.attempt,
+            last_status_code,
+            url: posted.prepared.url.clone(),
+            at: posted.finished,
+        });
+        let activity = Some(posted.activity(status, error, next_attempt_at));
+        Ok(Some(Recorded { account, at, changed, notified, dropped, file: dropped_file, activity }))
+    }
+
+    /// Publishes a recorded attempt once its transaction is committed.
+    pub(crate) fn publish(&self, recorded: Recorded) {
+        if let Some(changed) = recorded.changed {
+            let paused_until = self.paused_until(&changed.url, recorded.account, changed.at);
+            let state = DeliveryState {
+                status: changed.status,
+                attempts: changed.attempts,
+                last_status_code: changed.last_status_code,
+                paused_until,
+            };
+            let event =
+                delivery_updated::event(&changed.delivery, &changed.message, changed.domain, state, changed.at);
+            self.publisher.realtime.publish(recorded.account, event);
+        }
+        if let Some(flow) = recorded.notified {
+            self.jobs.wake(&flow, recorded.at);
+        }
+        if recorded.dropped {
+            self.first_attempt_cache.clear();
+        }
+        self.db.remove_later(&self.objects, recorded.file.into_iter().collect());
+        if let Some(activity) = recorded.activity {
+            self.publisher.publish(|| activity);
+        }
     }
 }
 
 impl Webhooks {
     /// Ends a delivery whose time is over while its endpoint accepted nothing (contract 9.5).
-    pub(crate) fn end_unattempted(
-        self: Arc<Self>,
+    pub(super) fn end_unattempted(
+        &self,
         tx: &Connection,
         delivery: DeliveryRowId,
         now: Timestamp,
-    ) -> store::Result<Option<AfterCommit>> {
+    ) -> store::Result<Option<Recorded>> {
         let row = deliveries::find_by_row(tx, delivery)?;
         let Some(row) = row.filter(|row| row.status == DeliveryStatus::Pending) else { return Ok(None) };
         deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
         let notified = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
         let named = row.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
-        Ok(Some(Box::new(move || {
-            if let Some((message, domain)) = named {
-                let (attempts, last_status_code) = (row.attempts, row.last_status_code);
-                let paused_until = self.paused_until(&row.url, row.account_id, now);
-                let standing =
-                    DeliveryState { status: DeliveryStatus::Failed, attempts, last_status_code, paused_until };
-                self.publisher
-                    .realtime
-                    .publish(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
-            }
-            notified.iter().for_each(|flow| self.jobs.wake(flow, now));
-        })))
+        let account = row.account_id;
+        let changed = named.map(|(message, domain)| ChangedDelivery {
+            message,
+            domain,
+            status: DeliveryStatus::Failed,
+            attempts: row.attempts,
+            last_status_code: row.last_status_code,
+            url: row.url.clone(),
+            at: now,
+            delivery: row,
+        });
+        Ok(Some(Recorded { notified, changed, ..Recorded::new(account, now) }))
     }
 
     /// Returns the end of an endpoint's pause; `None` if it is not paused.

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
-use super::deliver::{ATTEMPT_TIME, Webhooks, judge, put_off};
+use super::deliver::{ATTEMPT_TIME, Webhooks, judge, postponed};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -22,8 +22,8 @@ use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{Bodies, Texts};
 use crate::event_bus::Activity;
-use crate::id::{AccountRowId, DeliveryId, MessageId, ZeroRetentionRowId};
-use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict};
+use crate::id::{DeliveryId, MessageId, ZeroRetentionRowId};
+use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Health, Loaded, Settlement, Verdict};
 use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
@@ -86,32 +86,75 @@ struct Prepared {
 enum Lookup {
     /// The message can be posted.
     Ready(Box<Prepared>),
-    /// The message is large: reserve memory, then look again.
-    Large { account: AccountRowId, size: u64 },
     /// Its route, its content or the row itself is gone.
     Gone(Option<ZeroRetentionRow>),
 }
 
+/// An attempt to be recorded, after which nothing of the message is stored.
+pub(crate) enum Attempted {
+    Posted(Box<PostedMessage>),
+    /// It can no longer be posted.
+    Gone(ZeroRetentionRow, Timestamp),
+}
+
+/// A message that was posted, with the answer.
+pub(crate) struct PostedMessage {
+    prepared: Prepared,
+    answer: Result<Answer, EgressError>,
+    outcome: Option<Outcome>,
+    started: Timestamp,
+    duration: Duration,
+}
+
+/// A recorded attempt: the object to remove, and the activity to publish.
+pub(crate) struct Settled {
+    file: Option<String>,
+    activity: Option<Activity>,
+}
+
 impl Handler for ZeroRetentionAttempts {
-    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(async move {
-            let waiting = Instant::now();
-            match self.prepare(job.subject_id.of_kind(), now).await {
-                Ok((Lookup::Ready(prepared), _permit)) => {
-                    let begins = now.plus(waiting.elapsed());
-                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
-                        return put_off(begins);
-                    }
-                    self.post(*prepared, begins).await
+    type Attempted = Attempted;
+    type Settled = Settled;
+
+    async fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        let waiting = Instant::now();
+        match self.prepare(job.subject_id.of_kind(), now).await {
+            Ok((Lookup::Ready(prepared), _reservation)) => {
+                let begins = now.plus(waiting.elapsed());
+                if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                    return postponed(begins);
                 }
-                Ok((Lookup::Gone(row), _)) => self.forget(row, now),
-                Ok((Lookup::Large { .. }, _)) => put_off(now),
-                Err(error) => {
-                    tracing::warn!(job = job.id.get(), %error, "a mail that is not stored could not be prepared");
-                    put_off(now)
-                }
+                self.post(*prepared, begins).await
             }
-        })
+            Ok((Lookup::Gone(row), _)) => {
+                AttemptResult { attempted: row.map(|row| Attempted::Gone(row, now)), ..AttemptResult::failed() }
+            }
+            Err(error) => {
+                tracing::warn!(job = job.id.get(), %error, "a mail that is not stored could not be prepared");
+                postponed(now)
+            }
+        }
+    }
+
+    fn settle(&self, tx: &Connection, attempted: Attempted, _: Settlement) -> store::Result<Option<Settled>> {
+        match attempted {
+            Attempted::Posted(posted) => self.record(tx, &posted).map(Some),
+            Attempted::Gone(row, now) => {
+                removals::note_zero_retention(tx, row.id, Reason::Undelivered, now)?;
+                Ok(Some(Settled { file: zero_retention::finish(tx, &row)?, activity: None }))
+            }
+        }
+    }
+
+    fn committed(&self, settled: Settled) {
+        if let Some(name) = settled.file
+            && let Err(error) = self.webhooks.objects.remove(&name)
+        {
+            tracing::warn!(%error, "the object of a mail that is not stored was not removed; the sweep will");
+        }
+        if let Some(activity) = settled.activity {
+            self.webhooks.publisher.publish(|| activity);
+        }
     }
 }
 
@@ -121,18 +164,15 @@ impl ZeroRetentionAttempts {
         id: ZeroRetentionRowId,
         now: Timestamp,
     ) -> store::Result<(Lookup, Option<Reservation>)> {
-        let db = &self.webhooks.db;
         let this = Arc::clone(self);
-        let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
-        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
-        let share = self.webhooks.share(account, size).await;
-        let this = Arc::clone(self);
-        let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
-        let share = match &found {
-            Lookup::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Lookup::Large { .. } | Lookup::Gone(_) => None,
+        let read = move |connection: &Connection, largest| this.look_up(connection, id, now, largest);
+        let reserve = |account, size| self.webhooks.reserve(account, size);
+        let (found, reservation) = jobs::load(&self.webhooks.db, SMALL as u64, read, reserve).await?;
+        let reservation = match &found {
+            Lookup::Ready(prepared) => reservation.and_then(|held| budget::shrink(held, &prepared.payload)),
+            Lookup::Gone(_) => None,
         };
-        Ok((found, share))
+        Ok((found, reservation))
     }
 
     fn look_up(
@@ -141,22 +181,23 @@ impl ZeroRetentionAttempts {
         id: ZeroRetentionRowId,
         now: Timestamp,
         largest: u64,
-    ) -> store::Result<Lookup> {
-        let Some(row) = zero_retention::find(connection, id)? else { return Ok(Lookup::Gone(None)) };
+    ) -> store::Result<Loaded<Lookup>> {
+        let gone = |row| Ok(Loaded::Complete(Lookup::Gone(row)));
+        let Some(row) = zero_retention::find(connection, id)? else { return gone(None) };
         let route = routes::find(connection, &row.route_id)?.filter(|route| route.active);
-        let Some(route) = route else { return Ok(Lookup::Gone(Some(row))) };
+        let Some(route) = route else { return gone(Some(row)) };
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
-            return Ok(Lookup::Gone(Some(row)));
+            return gone(Some(row));
         };
         let size = mail_data::size(connection, row.mail_data_id)?.unwrap_or(0);
         if size > largest {
-            return Ok(Lookup::Large { account: row.account_id, size });
+            return Ok(Loaded::Large { account: row.account_id, size });
         }
-        let Some(raw) = self.content(connection, &row)? else { return Ok(Lookup::Gone(Some(row))) };
+        let Some(raw) = self.content(connection, &row)? else { return gone(Some(row)) };
         let metadata: EventMetadata = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
         let in_overlap = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| in_overlap);
-        Ok(Lookup::Ready(Box::new(Prepared {
+        let prepared = Prepared {
             secret: self.webhooks.unseal(routes::SECRET_PURPOSE, sealed)?,
             previous_secret: previous
                 .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
@@ -166,7 +207,8 @@ impl ZeroRetentionAttempts {
             metadata,
             route,
             url,
-        })))
+        };
+        Ok(Loaded::Complete(Lookup::Ready(Box::new(prepared))))
     }
 
     /// Returns the mail data. `None` when a power cut brought the row back after its file was removed, since the
@@ -183,7 +225,7 @@ impl ZeroRetentionAttempts {
         }
     }
 
-    async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> AttemptResult {
+    async fn post(&self, mut prepared: Prepared, now: Timestamp) -> AttemptResult<Attempted> {
         let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let delivery = DeliveryId::new(now);
@@ -201,23 +243,16 @@ impl ZeroRetentionAttempts {
         // The message has one attempt and is not kept, so it does not wait for the endpoint to recover.
         let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };
         let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
-        let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
-        AttemptResult { verdict, health, record: Box::new(record) }
+        let posted = PostedMessage { prepared, answer, outcome, started: now, duration };
+        AttemptResult { verdict, health, attempted: Some(Attempted::Posted(Box::new(posted))) }
     }
 
     /// Deletes the message. Of a control answer (contract 9.4) only the instruction about the sender can still be
     /// applied.
-    fn record(
-        self: Arc<Self>,
-        tx: &Connection,
-        prepared: &Prepared,
-        answer: &Result<Answer, EgressError>,
-        outcome: Option<&Outcome>,
-        started: Timestamp,
-        duration: Duration,
-    ) -> store::Result<Option<AfterCommit>> {
+    fn record(&self, tx: &Connection, posted: &PostedMessage) -> store::Result<Settled> {
+        let PostedMessage { prepared, answer, outcome, started, duration } = posted;
         let status_code = answer.as_ref().ok().map(|answer| answer.status);
-        let (status, error, blocked) = match (answer, outcome) {
+        let (status, error, blocked) = match (answer, outcome.as_ref()) {
             (Err(error), _) => (DeliveryStatus::Failed, Some(error.as_str()), false),
             (_, Some(Outcome::Rejected { reason, .. })) => (DeliveryStatus::Failed, Some(reason.as_str()), false),
             (_, Some(Outcome::Delivered { control })) => (DeliveryStatus::Delivered, None, control.block_sender),
@@ -225,14 +260,14 @@ impl ZeroRetentionAttempts {
         };
         routes::note_outcome(tx, &prepared.route.public_id, status.as_str(), status_code)?;
         if blocked {
-            let now = started.plus(duration);
+            let now = started.plus(*duration);
             block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.metadata.from_addr, now)?;
         }
         let reason = match status {
             DeliveryStatus::Delivered => Reason::Delivered,
             DeliveryStatus::Pending | DeliveryStatus::Failed => Reason::Undelivered,
         };
-        removals::note_zero_retention(tx, prepared.row.id, reason, started.plus(duration))?;
+        removals::note_zero_retention(tx, prepared.row.id, reason, started.plus(*duration))?;
         let file = zero_retention::finish(tx, &prepared.row)?;
         let activity = Activity::ZeroRetentionAttempted {
             message_id: prepared.metadata.id.to_string(),
@@ -242,32 +277,7 @@ impl ZeroRetentionAttempts {
             status: status.as_str(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
-        Ok(Some(Box::new(move || {
-            self.remove(file);
-            self.webhooks.publisher.publish(|| activity);
-        })))
-    }
-
-    /// Settles the job of a message that can no longer be posted.
-    fn forget(self: Arc<Self>, row: Option<ZeroRetentionRow>, now: Timestamp) -> AttemptResult {
-        let record = move |tx: &Connection, _| {
-            let finish = |row: ZeroRetentionRow| {
-                removals::note_zero_retention(tx, row.id, Reason::Undelivered, now)?;
-                zero_retention::finish(tx, &row)
-            };
-            let file = row.map_or(Ok(None), finish)?;
-            let after: AfterCommit = Box::new(move || self.remove(file));
-            Ok(Some(after))
-        };
-        AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
-    }
-
-    fn remove(&self, file: Option<String>) {
-        if let Some(name) = file
-            && let Err(error) = self.webhooks.objects.remove(&name)
-        {
-            tracing::warn!(%error, "the object of a mail that is not stored was not removed; the sweep will");
-        }
+        Ok(Settled { file, activity: Some(activity) })
     }
 }
 

@@ -95,7 +95,6 @@ impl Webhooks {
             Lookup::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
             Lookup::Ended(_) => return Err(Refused::MessageExpired),
             Lookup::Damaged(_) => return Err(Refused::MessageDamaged),
-            Lookup::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
         };
         // The captured answer has to be stored, so a user's attempts are limited; automatic ones are bounded by the
         // schedule.
@@ -116,13 +115,13 @@ impl Webhooks {
             }
             this.record(tx, posted, status, next_attempt_at)
         });
-        let after = recorded.await?;
+        let recorded = recorded.await?;
         drop(guard);
         if delivered {
             // Deliveries that wait for the endpoint need not do so any longer.
             self.jobs.probe(&flow, now);
         }
-        after.into_iter().for_each(|act| act());
+        recorded.into_iter().for_each(|recorded| self.publish(recorded));
         answered
     }
 }

@@ -1,4 +1,4 @@
-//! What a remote host cannot take: size, 8-bit mail, EHLO itself.
+//! Limits of remote hosts: size, 8-bit mail, EHLO itself.
 
 use mailkite::testing::outbound::{DeliveryRequest, Destination, Verdict};
 

@@ -20,18 +20,20 @@ use super::rate_limiter::{RateLimiter, Slot};
 use super::settle::{self, Settled};
 use crate::clock::{Clock, Timestamp};
 use crate::event_bus::Activity;
-use crate::jobs::{self, AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
+use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Counter;
+use crate::outbound::forward::Gate;
 use crate::outbound::reports::bounce::Failure;
 use crate::outbound::transport::Transport;
 use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Outbound, Outcome, SessionRecord, Verdict};
 use crate::store;
 use crate::store::jobs::lane_pauses;
+use crate::store::jobs::lane_pauses::Pause;
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients::RecipientRow;
@@ -71,66 +73,115 @@ pub(crate) struct Dispatcher {
     pub(crate) memory: MemoryBudget,
 }
 
-impl Handler for Dispatcher {
-    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(async move {
-            let turn = self.wait_for_turn(job.subject_id.of_kind()).await;
-            let mut found = self.prepare(job.subject_id.of_kind()).await;
-            if let Ok((Lookup::Ready(prepared), _)) = &found
-                && prepared.dispatch.route_id.is_some()
-            {
-                let account = prepared.dispatch.account_id;
-                if !self.is_within_rate(account) {
-                    // Its mail data is not held while it waits.
-                    drop(found);
-                    if !self.wait_for_rate(account).await {
-                        return postponed(self.clock.now());
-                    }
-                    found = self.prepare(job.subject_id.of_kind()).await;
-                }
-            }
-            match found {
-                Ok((Lookup::Ready(mut prepared), _share)) => {
-                    let transmitted = self.transmit(&flow, &mut prepared, now).await;
-                    if transmitted.wait.is_some() {
-                        self.release(&prepared, turn);
-                    }
-                    self.attempted_or_waits(&flow, &job, *prepared, transmitted)
-                }
-                Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
-                Ok((Lookup::Ended, _)) => ended(),
-                Ok((Lookup::Large { .. }, _)) => postponed(now),
-                Err(error) => {
-                    tracing::warn!(job = job.id.get(), %error, "a dispatch could not be prepared");
-                    postponed(now)
-                }
-            }
-        })
-    }
+/// An attempt to be recorded.
+pub(crate) enum Attempted {
+    /// Recipients have outcomes.
+    Settled(Box<CompletedDispatch>),
+    /// The hosts accept nothing at the moment.
+    HostPause(HostPause),
+}
 
-    fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(self.end_unattempted(job.subject_id.of_kind(), now))
+/// An attempt with the outcome of each recipient.
+pub(crate) struct CompletedDispatch {
+    dispatch: DispatchRow,
+    settled: Vec<Settled>,
+    session: SessionRecord,
+    /// The forwarding gate that closed since it was stored.
+    closed: Option<Gate>,
+    finished: Timestamp,
+}
+
+/// A recorded attempt.
+pub(crate) struct RecordedDispatch {
+    completed: CompletedDispatch,
+    left: settle::SettledDispatch,
+    next_attempt_at: Option<i64>,
+}
+
+/// A pause of the hosts that a lane leads to.
+pub(crate) struct HostPause {
+    lane: Arc<str>,
+    pause: Pause,
+}
+
+impl HostPause {
+    /// Records the pause, for the list of the queue.
+    pub(crate) fn record(&self, tx: &Connection) -> store::Result<()> {
+        lane_pauses::note(tx, &self.lane, &self.pause)
     }
 }
 
-impl Dispatcher {
-    /// Ends a dispatch whose time is over while its destination accepted nothing.
-    async fn end_unattempted(self: Arc<Self>, id: DispatchRowId, now: Timestamp) -> AttemptResult {
-        match self.prepare(id).await {
-            Ok((Lookup::Ready(prepared), _permit)) => {
+impl Handler for Dispatcher {
+    type Attempted = Attempted;
+    type Settled = RecordedDispatch;
+
+    async fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        let slot = self.acquire_slot(job.subject_id.of_kind()).await;
+        let mut found = self.prepare(job.subject_id.of_kind()).await;
+        if let Ok((Lookup::Ready(prepared), _)) = &found
+            && prepared.dispatch.route_id.is_some()
+        {
+            let account = prepared.dispatch.account_id;
+            if !self.is_within_rate(account) {
+                // Its mail data is not held while it waits.
+                drop(found);
+                if !self.wait_for_rate(account).await {
+                    return postponed(self.clock.now());
+                }
+                found = self.prepare(job.subject_id.of_kind()).await;
+            }
+        }
+        match found {
+            Ok((Lookup::Ready(mut prepared), _reservation)) => {
+                let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                if transmitted.wait.is_some() {
+                    self.release(&prepared, slot);
+                }
+                self.attempted_or_waits(&flow, &job, *prepared, transmitted)
+            }
+            Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
+            Ok((Lookup::Ended, _)) => AttemptResult::finished(),
+            Err(error) => {
+                tracing::warn!(job = job.id.get(), %error, "a dispatch could not be prepared");
+                postponed(now)
+            }
+        }
+    }
+
+    async fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
+        match self.prepare(job.subject_id.of_kind()).await {
+            Ok((Lookup::Ready(prepared), _reservation)) => {
                 let unanswered =
                     Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
                 let transmitted = all(&prepared, &unanswered);
                 self.attempted(*prepared, transmitted)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
-            Ok((Lookup::Ended, _)) => ended(),
-            Ok((Lookup::Large { .. }, _)) | Err(_) => postponed(now),
+            Ok((Lookup::Ended, _)) => AttemptResult::finished(),
+            Err(_) => postponed(now),
         }
     }
 
+    fn settle(
+        &self,
+        tx: &Connection,
+        attempted: Attempted,
+        settlement: Settlement,
+    ) -> store::Result<Option<RecordedDispatch>> {
+        match attempted {
+            Attempted::Settled(completed) => self.record(tx, *completed, settlement),
+            Attempted::HostPause(pause) => pause.record(tx).map(|()| None),
+        }
+    }
+
+    fn committed(&self, recorded: RecordedDispatch) {
+        self.publish(recorded);
+    }
+}
+
+impl Dispatcher {
     /// Waits for the rate limit of a dispatch, before its mail data takes up memory.
-    async fn wait_for_turn(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
+    async fn acquire_slot(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
         if !self.pace.is_limited() {
             return None;
         }
@@ -142,12 +193,12 @@ impl Dispatcher {
 
     /// Returns the slots of an attempt that only waits for its hosts: it used nothing of its account's rate or its
     /// domain's.
-    fn release(&self, prepared: &Prepared, turn: Option<Slot>) {
+    fn release(&self, prepared: &Prepared, slot: Option<Slot>) {
         if prepared.dispatch.route_id.is_some() {
             self.outbound.parts.limits.refund_request(prepared.dispatch.account_id);
         }
-        if let Some(turn) = turn {
-            self.pace.release(turn);
+        if let Some(slot) = slot {
+            self.pace.release(slot);
         }
     }
 
@@ -259,21 +310,21 @@ impl Dispatcher {
 
     /// Judges an attempt, unless its hosts accept nothing at the moment: then no attempt was made.
     fn attempted_or_waits(
-        self: Arc<Self>,
+        &self,
         flow: &Flow,
         job: &ClaimedJob,
         prepared: Prepared,
         transmitted: DeliveryResult,
-    ) -> AttemptResult {
+    ) -> AttemptResult<Attempted> {
         let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         match transmitted.wait {
-            Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait),
+            Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait, Attempted::HostPause),
             _ => self.attempted(prepared, transmitted),
         }
     }
 
     /// Judges an attempt. Recipients still deferred at the end of the retry time bounce.
-    fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult {
+    fn attempted(&self, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult<Attempted> {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
@@ -294,26 +345,17 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let record = move |tx: &Connection, settlement: Settlement| {
-            let route = dispatch.route_id.clone();
-            let after = self.record(tx, dispatch, settled, &session, settlement, now)?;
-            if let (Some(gate), Some(route)) = (closed, route) {
-                routes::note_outcome(tx, &route, gate.word(), None)?;
-            }
-            Ok(after)
-        };
-        AttemptResult { verdict, health, record: Box::new(record) }
+        let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now };
+        AttemptResult { verdict, health, attempted: Some(Attempted::Settled(Box::new(completed))) }
     }
 
     fn record(
-        self: Arc<Self>,
+        &self,
         tx: &Connection,
-        dispatch: DispatchRow,
-        settled: Vec<Settled>,
-        session: &SessionRecord,
+        completed: CompletedDispatch,
         settlement: Settlement,
-        now: Timestamp,
-    ) -> store::Result<Option<AfterCommit>> {
+    ) -> store::Result<Option<RecordedDispatch>> {
+        let CompletedDispatch { dispatch, settled, session, closed, finished: now } = &completed;
         // The dispatch may have been removed or finished meanwhile.
         if dispatches::find(tx, dispatch.id)?.is_none_or(|row| row.mail_data_id != dispatch.mail_data_id) {
             return Ok(None);
@@ -323,11 +365,11 @@ impl Dispatcher {
             tls: session.tls.as_deref(),
             transcript: &session.transcript,
         };
-        dispatches::record_attempt(tx, dispatch.id, made, now)?;
+        dispatches::record_attempt(tx, dispatch.id, made, *now)?;
         if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
-            lane_pauses::end(tx, &self.outbound.parts.lane_of(&dispatch))?;
+            lane_pauses::end(tx, &self.outbound.parts.lane_of(dispatch))?;
         }
-        let mut left = settle::settle(tx, &dispatch, &settled, now)?;
+        let mut left = settle::settle(tx, dispatch, settled, *now)?;
         if let Some(message) = &left.message {
             let failed = settled.iter().filter(|one| one.outcome.verdict == Verdict::Bounced);
             let failures: Vec<Failure<'_>> = failed
@@ -338,31 +380,27 @@ impl Dispatcher {
                     diagnostic: &one.outcome.diagnostic,
                 })
                 .collect();
-            left.report = self.outbound.report_failures(tx, message, &failures, now)?;
+            left.report = self.outbound.report_failures(tx, message, &failures, *now)?;
         }
-        let host = session.host.clone();
+        if let (Some(gate), Some(route)) = (closed, &dispatch.route_id) {
+            routes::note_outcome(tx, route, gate.word(), None)?;
+        }
         let next_attempt_at = match settlement {
             Settlement::Retry(at) => Some(at.as_millis()),
             Settlement::Delivered | Settlement::Failed => None,
         };
-        Ok(Some(Box::new(move || self.after(&dispatch, &settled, left, host.as_deref(), next_attempt_at, now))))
+        Ok(Some(RecordedDispatch { completed, left, next_attempt_at }))
     }
 
     /// Notifies subscribers after the commit.
-    fn after(
-        &self,
-        dispatch: &DispatchRow,
-        settled: &[Settled],
-        left: settle::SettledDispatch,
-        host: Option<&str>,
-        next_attempt_at: Option<i64>,
-        now: Timestamp,
-    ) {
+    fn publish(&self, recorded: RecordedDispatch) {
+        let RecordedDispatch { completed, left, next_attempt_at } = recorded;
+        let CompletedDispatch { dispatch, settled, session, finished: now, .. } = completed;
         let parts = &self.outbound.parts;
         left.raised.into_iter().for_each(|one| one.publish(&parts.publisher, &parts.jobs, now));
         left.report.into_iter().for_each(jobs::EnqueuedJob::notify_committed);
         parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
-        for one in settled {
+        for one in &settled {
             parts.metrics.add(match one.outcome.verdict {
                 Verdict::Sent => Counter::RecipientsSent,
                 Verdict::Deferred => Counter::RecipientsDeferred,
@@ -377,14 +415,14 @@ impl Dispatcher {
                 status: one.outcome.verdict.status().as_str(),
                 captured: one.outcome.is_captured(),
                 diagnostic: one.outcome.diagnostic.clone(),
-                host: host.map(str::to_owned),
+                host: session.host.clone(),
                 next_attempt_at: next_attempt_at.filter(|_| deferred),
             });
         }
     }
 
     /// Settles a dispatch whose mail data is missing, or is not what was accepted.
-    fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult {
+    fn lost(&self, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult<Attempted> {
         tracing::error!(dispatch = dispatch.id.get(), "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::without_reply(
             EnhancedStatusCode::PERMANENT_SYSTEM,
@@ -410,26 +448,23 @@ fn all(prepared: &Prepared, outcome: &Outcome) -> DeliveryResult {
     DeliveryResult { outcomes, record: SessionRecord::default(), wait: None }
 }
 
-/// Puts a job back whose flow waits for its hosts. It keeps its place and its step of the retry schedule.
-pub(crate) fn waits(flow: &Flow, job: &ClaimedJob, wait: Wait) -> AttemptResult {
-    let lane = Arc::clone(&flow.lane);
+/// Puts a job back whose flow waits for its hosts; `recorded` makes an attempt of the pause that is to be recorded. The
+/// job keeps its place and its step of the retry schedule.
+pub(crate) fn waits<A>(
+    flow: &Flow,
+    job: &ClaimedJob,
+    wait: Wait,
+    recorded: impl FnOnce(HostPause) -> A,
+) -> AttemptResult<A> {
     let Wait { until, since, pause } = wait;
-    let record = move |tx: &Connection, _: Settlement| {
-        if let Some(pause) = pause {
-            lane_pauses::note(tx, &lane, &pause)?;
-        }
-        Ok(None)
-    };
-    let verdict = jobs::Verdict::Postponed { until: job.run_at };
-    AttemptResult { verdict, health: Health::Held { until, since }, record: Box::new(record) }
-}
-
-fn ended() -> AttemptResult {
-    AttemptResult { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+    AttemptResult {
+        verdict: jobs::Verdict::Postponed { until: job.run_at },
+        health: Health::Held { until, since },
+        attempted: pause.map(|pause| recorded(HostPause { lane: Arc::clone(&flow.lane), pause })),
+    }
 }
 
 /// Postpones an attempt that did not happen for a local reason; no step of the retry schedule is used up.
-pub(crate) fn postponed(now: Timestamp) -> AttemptResult {
-    let verdict = jobs::Verdict::Postponed { until: now.plus(LOCAL_FAILURE_PAUSE) };
-    AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+pub(crate) fn postponed<A>(now: Timestamp) -> AttemptResult<A> {
+    AttemptResult::postponed(now.plus(LOCAL_FAILURE_PAUSE))
 }

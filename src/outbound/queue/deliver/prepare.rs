@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::id::{AccountRowId, DispatchRowId};
+use crate::id::DispatchRowId;
+use crate::jobs::{self, Loaded};
 use crate::store::Connection;
 use bytes::Bytes;
 
@@ -38,11 +39,6 @@ pub(crate) struct Prepared {
 /// Result of looking up a dispatch.
 pub(crate) enum Lookup {
     Ready(Box<Prepared>),
-    /// The mail data is large: reserve memory, then look again.
-    Large {
-        account: AccountRowId,
-        size: u64,
-    },
     /// Every recipient is settled, or the dispatch was removed.
     Ended,
     /// The mail data is missing or damaged.
@@ -63,51 +59,49 @@ impl Dispatcher {
     pub(crate) async fn prepare(self: &Arc<Self>, id: DispatchRowId) -> store::Result<(Lookup, Option<Reservation>)> {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
-        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
-        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
-        let octets = usize::try_from(size).unwrap_or(usize::MAX);
-        let found = self.prepare_within(id, account, octets).await?;
+        let look_up = move |connection: &Connection, largest| this.look_up(connection, id, largest);
+        let mut large = None;
+        let db = &self.outbound.parts.db;
+        let reserve = |account, size| {
+            let octets = usize::try_from(size).unwrap_or(usize::MAX);
+            large = Some((account, octets));
+            self.memory.reserve(Consumer::Sending, account, octets)
+        };
+        let found = jobs::load(db, SMALL, look_up.clone(), reserve).await?;
+        let Some((account, octets)) = large else { return Ok(found) };
         if !matches!(&found.0, Lookup::Ready(prepared) if prepared.ascii_form().is_some()) {
             return Ok(found);
         }
         // A host may need the mail in another form as well. The held share is returned first, because attempts that
         // hold a share while waiting for more would deadlock.
         drop(found);
-        self.prepare_within(id, account, octets.saturating_mul(2)).await
+        let reserve = |_, _| self.memory.reserve(Consumer::Sending, account, octets.saturating_mul(2));
+        jobs::load(db, SMALL, look_up, reserve).await
     }
 
-    async fn prepare_within(
-        self: &Arc<Self>,
-        id: DispatchRowId,
-        account: AccountRowId,
-        octets: usize,
-    ) -> store::Result<(Lookup, Option<Reservation>)> {
-        let share = self.memory.reserve(Consumer::Sending, account, octets).await;
-        let this = Arc::clone(self);
-        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
-        Ok((found, Some(share)))
-    }
-
-    fn look_up(&self, connection: &Connection, id: DispatchRowId, largest: u64) -> store::Result<Lookup> {
-        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Lookup::Ended) };
-        let Some(raw) = dispatch.mail_data_id else { return Ok(Lookup::Ended) };
+    fn look_up(&self, connection: &Connection, id: DispatchRowId, largest: u64) -> store::Result<Loaded<Lookup>> {
+        let ended = Ok(Loaded::Complete(Lookup::Ended));
+        let Some(dispatch) = dispatches::find(connection, id)? else { return ended };
+        let Some(raw) = dispatch.mail_data_id else { return ended };
         let mut recipients = recipients::list(connection, id)?;
         recipients.retain(RecipientRow::is_unsettled);
         if recipients.is_empty() {
-            return Ok(Lookup::Ended);
+            return ended;
         }
         match mail_data::size(connection, raw)? {
-            Some(size) if size > largest => return Ok(Lookup::Large { account: dispatch.account_id, size }),
+            Some(size) if size > largest => return Ok(Loaded::Large { account: dispatch.account_id, size }),
             Some(_) => {}
-            None => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
+            None => return Ok(Loaded::Complete(Lookup::Lost(Box::new((dispatch, recipients))))),
         }
         let mail = match mail_data::find(connection, raw)? {
             Some(StoredMailData::Inline(bytes)) => bytes,
             Some(StoredMailData::File(object)) => match self.outbound.parts.objects.read_all(&object) {
-                Err(store::Error::Damaged { .. }) => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
+                Err(store::Error::Damaged { .. }) => {
+                    return Ok(Loaded::Complete(Lookup::Lost(Box::new((dispatch, recipients)))));
+                }
                 read => read?,
             },
-            None => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
+            None => return Ok(Loaded::Complete(Lookup::Lost(Box::new((dispatch, recipients))))),
         };
         let local = self.is_local(connection, &dispatch)?;
         let forwarding = match &dispatch.forwarding {
@@ -122,7 +116,8 @@ impl Dispatcher {
         };
         let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
         let data = mail.into();
-        Ok(Lookup::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
+        let prepared = Prepared { dispatch, recipients, data, local, forwarding, keys, closed };
+        Ok(Loaded::Complete(Lookup::Ready(Box::new(prepared))))
     }
 
     /// Returns true if the domain of a dispatch is received here.
