@@ -13,7 +13,7 @@ use crate::id::{DomainRowId, random_base62};
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::outbound::submit::sender::Sender;
-use crate::store::blobs::objects::MailData;
+use crate::store::blobs::pending::MailData;
 use crate::store::webhooks::routes::RouteRow;
 
 /// Parts of an injected message.

@@ -10,7 +10,7 @@ use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::outbound::queue::deliver::{Delivering, LocalDelivery};
 use crate::outbound::{DeliveryRequest, Outcome};
-use crate::store::blobs::objects::MailData;
+use crate::store::blobs::pending::MailData;
 
 impl LocalDelivery for Inbound {
     fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering {

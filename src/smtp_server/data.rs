@@ -7,7 +7,8 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::MailDataBudget;
-use crate::store::blobs::objects::{MailData, Objects, PendingObject};
+use crate::store::blobs::objects::Objects;
+use crate::store::blobs::pending::{MailData, PendingObject};
 use crate::store::{Error, Result};
 
 /// RFC 5321 §4.5.3.1.6 allows 1,000 octets; real mail has longer lines.

@@ -11,11 +11,13 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod blobs;
 mod changes;
+mod connection;
 mod error;
 mod ids;
 pub(crate) mod jobs;
 pub(crate) mod messages;
 pub(crate) mod migrate;
+mod offline;
 mod pool;
 pub(crate) mod search;
 pub(crate) mod sending;
@@ -24,7 +26,6 @@ pub(crate) mod webhooks;
 pub(crate) mod writer;
 
 use crate::id::AccountRowId;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +34,13 @@ pub(crate) use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use tokio::sync::{Semaphore, watch};
 
-use blobs::uncommitted::UnconfirmedObjects;
+use blobs::naming::UnconfirmedObjects;
 use changes::Changes;
+use connection::{configure_writer, keep_wal, make_durable, make_private};
 pub use error::Result;
 pub(crate) use error::{Error, Outcome, TransactionError, transaction_error};
 use error::{is_busy, is_no_room};
+pub(crate) use offline::{examine, inspect, read_offline, write_from_cli};
 use pool::Readers;
 use writer::mark::{Evidence, Keeper};
 use writer::reserve::Reserve;
@@ -343,7 +346,7 @@ impl Db {
         let mark = Arc::clone(&self.inner.mark);
         let settled = tokio::task::spawn_blocking(move || {
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            writer::mark::keep_wal(&connection)?;
+            keep_wal(&connection)?;
             connection.busy_timeout(SETTLE_MAX)?;
             let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             if busy {
@@ -368,145 +371,18 @@ impl Db {
     }
 }
 
-/// Creates a missing file before SQLite would make it readable for others; the files beside it get its mode.
-fn make_private(path: &Path) -> Result<()> {
-    let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    made.map(drop).map_err(|error| Error::io(path.display().to_string(), error))
-}
-
 fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Connection> {
     let mut connection = Connection::open(path)?;
-    writer::mark::keep_wal(&connection)?;
+    keep_wal(&connection)?;
     evidence.check(data_dir, Some(&connection))?;
     migrate::run(&mut connection, path)?;
     configure_writer(&connection)?;
     Ok(connection)
 }
 
-/// Makes the WAL left by an earlier process durable. After a failed fsync it may be in memory alone, where the system
-/// considers it written, and be read from there as if it were stored. On a full disk it stays as it is.
-fn make_durable(connection: &Connection) -> Result<()> {
-    match connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).map_err(Error::from) {
-        Err(error @ (Error::Full(_) | Error::Busy)) => {
-            tracing::warn!(%error, "the WAL could not be moved into the database yet");
-            Ok(())
-        }
-        checkpointed => checkpointed,
-    }
-}
-
-/// Checks that this program can open the database in `data_dir`, if there is one; changes and creates nothing.
-///
-/// # Errors
-/// An explanation why it cannot.
-pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
-    let path = data_dir.join(FILE_NAME);
-    if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
-        return Ok(());
-    }
-    open_as_it_is(&path)
-        .and_then(|connection| migrate::check_openable(&connection, &path))
-        .map_err(|error| migrate::damaged(error, &path))
-}
-
-/// Runs `work` on the database in `data_dir` as it is; changes and creates nothing. `None` when there is none.
-///
-/// # Errors
-/// It cannot be opened or read, or the error of `work`.
-pub(crate) fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-    let path = data_dir.join(FILE_NAME);
-    if !path.exists() {
-        return Ok(None);
-    }
-    work(&open_as_it_is(&path)?).map(Some)
-}
-
-/// Opens the database; without a WAL the file alone, since a reader would have to create one.
-fn open_as_it_is(path: &Path) -> Result<Connection> {
-    let wal = path.with_extension("db-wal");
-    let alone = std::fs::metadata(wal).map_or(0, |found| found.len()) == 0;
-    open_uri(path, if alone { "?immutable=1" } else { "" })
-}
-
-/// Opens the database file without its WAL, even while somebody writes it.
-fn open_immutable(path: &Path) -> Result<Connection> {
-    open_uri(path, "?immutable=1")
-}
-
-fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
-    let name =
-        percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), percent_encoding::NON_ALPHANUMERIC);
-    let uri = format!("file:{name}{parameters}");
-    let connection = Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
-    writer::mark::keep_wal(&connection)?;
-    Ok(connection)
-}
-
-/// Runs `work` on the database in `data_dir` as it is, also while a server has it open; `None` when there is none.
-///
-/// # Errors
-/// It cannot be opened or read, or the error of `work`.
-pub(crate) fn read_offline<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-    let path = data_dir.join(FILE_NAME);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    configure_reader(&mut connection)?;
-    work(&connection).map(Some)
-}
-
-/// Runs `work` in a transaction of its own on the database in `data_dir`, also while a server has it open and detects
-/// the change by [`data_version`]; `None` when there is none.
-///
-/// # Errors
-/// It cannot be opened or written, has another schema than this program, or the error of `work`.
-pub(crate) fn write_from_cli<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-    let path = data_dir.join(FILE_NAME);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    writer::mark::keep_wal(&connection)?;
-    migrate::check_present(&connection, &path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let outcome = work(&transaction)?;
-    transaction.commit().map_err(|error| Error::Unknown(Box::new(error.into())))?;
-    Ok(Some(outcome))
-}
-
 /// Returns a number that changes whenever another connection than this one has committed.
 pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
-}
-
-/// Configures the one writing connection. `mmap` stays off: an I/O error in a mapping would be a signal.
-fn configure_writer(connection: &Connection) -> Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Until the writer takes over, which fsyncs the WAL itself.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -32_768)?;
-    connection.pragma_update(None, "mmap_size", 0)?;
-    // The writer checkpoints the WAL itself.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.set_prepared_statement_cache_capacity(256);
-    Ok(())
-}
-
-fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
-    writer::mark::keep_wal(connection)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "query_only", true)?;
-    connection.pragma_update(None, "cache_size", -4096)?;
-    connection.pragma_update(None, "mmap_size", 0)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
 }
 
 /// Formats row ids as a parameter of `json_each`, which is how a statement takes a list.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Error, Result, configure_reader};
+use super::connection::configure_reader;
+use super::{Error, Result};
 
 const MOST: usize = 6;
 /// Time after which an idle reader closes its connection and frees its cache. One stays open.

@@ -35,7 +35,8 @@ use crate::metrics::Counter;
 use crate::outbound::Outbound;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
-use crate::store::blobs::objects::{MailData, Objects};
+use crate::store::blobs::objects::Objects;
+use crate::store::blobs::pending::MailData;
 use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
@@ -270,7 +271,7 @@ impl Inbound {
     /// Writes mail data to the object store: durable before the transaction that names it.
     async fn keep(
         &self,
-        draft: Option<store::blobs::objects::PendingObject>,
+        draft: Option<store::blobs::pending::PendingObject>,
         bytes: Vec<u8>,
         id: MessageId,
         now: Timestamp,

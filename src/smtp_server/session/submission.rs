@@ -19,7 +19,7 @@ use crate::smtp_server::phase::Phase;
 use crate::store;
 use crate::store::accounts::keys;
 use crate::store::accounts::keys::KeyHolder;
-use crate::store::blobs::objects::MailData;
+use crate::store::blobs::pending::MailData;
 
 /// Failed logins in one session (contract 8.6).
 const MAX_FAILED: usize = 3;

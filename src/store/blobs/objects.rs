@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
 
-use super::uncommitted::{Names, UncommittedObject};
+use super::awaited::{AwaitedNames, Hold};
+use super::pending::{PendingObject, read_whole};
 use crate::clock::Timestamp;
-use crate::id::{MessageId, UploadId};
 use crate::store::{Error, Result};
 
 const FOLDER: &str = "objects";
@@ -84,76 +84,7 @@ pub struct Objects {
     held_back: Arc<AtomicU64>,
     damaged: Arc<Mutex<Damaged>>,
     /// Objects that a running transaction may name.
-    placed: Names,
-}
-
-/// A file being written; it is deleted when this value is dropped, unless it was committed.
-#[derive(Debug)]
-pub(crate) struct PendingObject {
-    file: File,
-    path: PathBuf,
-    length: u64,
-    checksum: crc32fast::Hasher,
-    kept: bool,
-}
-
-/// Mail data as received: small in memory, large in a pending object.
-#[derive(Debug)]
-pub(crate) enum MailData {
-    /// The complete data.
-    Memory(Vec<u8>),
-    /// In a file of the object store, not yet fsynced.
-    Spooled(PendingObject),
-}
-
-impl MailData {
-    /// Returns the octets received.
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::Spooled(draft) => draft.length,
-        }
-    }
-}
-
-impl PendingObject {
-    /// Appends bytes. Blocks.
-    ///
-    /// # Errors
-    /// The disk is full or fails.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::io("writing mail data", error))?;
-        self.length += bytes.len() as u64;
-        self.checksum.update(bytes);
-        Ok(())
-    }
-
-    /// Returns the octets written.
-    pub(crate) fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Reads everything into memory. Blocks.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub(crate) fn read_all(&mut self) -> Result<Vec<u8>> {
-        let read = |draft: &mut Self| {
-            draft.file.seek(SeekFrom::Start(0))?;
-            read_whole(&mut draft.file, draft.length)
-        };
-        read(self).map_err(|error| Error::io("reading mail data back", error))
-    }
-}
-
-impl Drop for PendingObject {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "an abandoned draft was not removed");
-        }
-    }
+    awaited: AwaitedNames,
 }
 
 impl Objects {
@@ -171,7 +102,7 @@ impl Objects {
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
-            placed: Names::default(),
+            awaited: AwaitedNames::default(),
         };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
@@ -188,7 +119,7 @@ impl Objects {
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
-            placed: Names::default(),
+            awaited: AwaitedNames::default(),
         }
     }
 
@@ -206,51 +137,24 @@ impl Objects {
     /// # Errors
     /// The disk or its inodes are full, or the disk fails.
     pub(crate) fn create(&self) -> Result<PendingObject> {
-        let path = self.root.join(PENDING).join(crate::id::random_base62(20));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::io("making a file for mail data", error))?;
-        Ok(PendingObject { file, path, length: 0, checksum: crc32fast::Hasher::new(), kept: false })
+        PendingObject::create(self.root.join(PENDING).join(crate::id::random_base62(20)))
     }
 
-    /// Makes a pending object the durable object of a message. Blocks until both fsyncs are done.
+    /// Makes a pending object the durable object of this file name in the folder of the day. Blocks until both fsyncs
+    /// are done.
     ///
     /// # Errors
     /// The disk is full or fails; then no row may name what is left.
-    pub(crate) fn commit(&self, draft: PendingObject, id: &MessageId, now: Timestamp) -> Result<UncommittedObject> {
-        self.place(draft, &format!("{id}.eml"), now)
-    }
-
-    /// Makes a pending object the durable object of an upload, as [`Objects::commit`] does for a message.
-    ///
-    /// # Errors
-    /// Those of [`Objects::commit`].
-    pub(crate) fn commit_upload(
-        &self,
-        draft: PendingObject,
-        id: &UploadId,
-        now: Timestamp,
-    ) -> Result<UncommittedObject> {
-        self.place(draft, &format!("{id}.bin"), now)
-    }
-
-    fn place(&self, mut draft: PendingObject, file_name: &str, now: Timestamp) -> Result<UncommittedObject> {
+    pub(super) fn place(&self, draft: PendingObject, file_name: &str, now: Timestamp) -> Result<(Object, Hold)> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
         self.make_day(&day, &folder)?;
         let name = format!("{day}/{file_name}");
-        let hold = self.placed.hold(&name);
-        draft.file.sync_all().map_err(|error| Error::io("syncing mail data", error))?;
-        fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
-        draft.kept = true;
+        let hold = self.awaited.hold(&name);
+        let (size, checksum) = draft.move_to(&self.root.join(&name))?;
         sync_folder(&folder)?;
         self.fsyncs.fetch_add(2, Ordering::Relaxed);
-        let object = Object { name, size: draft.length, checksum: Some(draft.checksum.clone().finalize()) };
-        Ok(UncommittedObject::new(self.clone(), object, hold))
+        Ok((Object { name, size, checksum: Some(checksum) }, hold))
     }
 
     /// Returns the number of fsyncs of objects and their folders since the start.
@@ -373,7 +277,7 @@ impl Objects {
 
     /// Returns true if a running transaction may name this object.
     pub(crate) fn is_awaited(&self, name: &str) -> bool {
-        self.placed.contains(name)
+        self.awaited.contains(name)
     }
 
     /// Removes an object that no row names any more, once the commit that removed the row is durable; no error if it is
@@ -474,12 +378,6 @@ impl ListedObject {
 /// Returns the age; zero for a file that is gone or dated in the future.
 fn age_of(modified: Option<SystemTime>) -> Duration {
     modified.and_then(|at| at.elapsed().ok()).unwrap_or_default()
-}
-
-fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn make_folder(path: &Path) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-use super::mark;
+use crate::store::connection::keep_wal;
 
 /// WAL size at which a checkpoint runs, where there is plenty of room …
 pub(super) const MARK_MAX: u64 = 64 << 20;
@@ -205,7 +205,7 @@ fn serve(path: &Path, asked: &Receiver<()>, failure: &watch::Receiver<bool>, tel
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    mark::keep_wal(&connection)?;
+    keep_wal(&connection)?;
     // It fsyncs the WAL before it copies, and the database before the WAL may be reset.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -256)?;

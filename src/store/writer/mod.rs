@@ -15,16 +15,17 @@ mod checkpoint;
 mod counts;
 mod pace;
 mod readers;
+mod request;
 mod sync;
+mod thread;
 mod waiting;
-mod wal;
 
 use std::cell::Cell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,87 +35,22 @@ use tokio::sync::{oneshot, watch};
 
 use super::changes::Changes;
 use super::{Error, Result, TransactionError};
-use checkpoint::{Background, Moved, Progress};
+use checkpoint::{Background, Progress};
 use counts::{Announced, Counts};
 use faults::Faults;
 use mark::Keeper;
-use pace::{Due, Pace, WaitingCommits};
+use pace::Pace;
+use request::{Answer, Event, Request, Savepoint, Work};
+pub(crate) use request::{Durability, Room, Urgency};
 use reserve::Reserve;
 use sync::Syncs;
+use thread::Thread;
 pub(super) use waiting::Queue;
-
-/// Maximum number of transactions that share one commit; it bounds how long the first of them waits.
-const BATCH: usize = 512;
 
 /// From this many transactions waiting for one commit the writer counts as contended …
 const CONTENTION_THRESHOLD: usize = 4;
 /// … and for this long afterwards.
 const CROWDED: Duration = Duration::from_millis(100);
-
-/// Maximum wait of a statement for another process's lock.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-
-/// Failure that a committed transaction survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Durability {
-    /// The end of the process (the commit is in the page cache).
-    Process,
-    /// A power cut (the commit was fsynced).
-    Power,
-}
-
-/// Time by which a transaction is to be committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// At once: somebody waits.
-    Now,
-    /// Within some milliseconds.
-    Soon,
-}
-
-/// Part of the reserve that a transaction may use when the disk is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Room {
-    /// Nothing: it adds content.
-    Free,
-    /// The reserve except for its rest: it settles what was begun.
-    Reserve,
-    /// All of it: it removes content, or signs somebody in to do so.
-    Rest,
-}
-
-/// Answers one caller, once it is known whether the shared commit succeeded.
-type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
-/// Runs inside a savepoint and returns whether to keep it and how to answer; or, given an error, answers with that.
-type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(Savepoint, Answer)> + Send>;
-
-/// End of one caller's part of the transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Savepoint {
-    Kept,
-    Undone,
-    /// Rolled back because there was no room.
-    NoRoom,
-}
-
-struct Request {
-    durability: Durability,
-    urgency: Urgency,
-    room: Room,
-    came: Instant,
-    work: Work,
-}
-
-/// Event that the thread waits for.
-enum Event {
-    Request(Request),
-    /// An fsync ended.
-    Synced,
-    /// The background thread moved as much of the WAL as it could.
-    Moved(rusqlite::Result<Moved>),
-    /// No writers are left.
-    End,
-}
 
 /// Handle of the thread.
 #[derive(Debug)]
@@ -126,27 +62,6 @@ pub(crate) struct Writer {
     failure: watch::Receiver<bool>,
     /// None once its end was awaited.
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Reason why a shared commit failed, for each caller's answer.
-#[derive(Clone, Debug)]
-enum CommitError {
-    Full(String),
-    Busy,
-    Stopped,
-    /// COMMIT had begun: the disk may hold the transaction nevertheless.
-    Begun(Box<CommitError>),
-}
-
-impl CommitError {
-    fn to_error(&self) -> Error {
-        match self {
-            Self::Full(text) => Error::Full(text.clone()),
-            Self::Busy => Error::Busy,
-            Self::Stopped => Error::Stopped,
-            Self::Begun(error) => Error::Unknown(Box::new(error.to_error())),
-        }
-    }
 }
 
 impl Writer {
@@ -327,294 +242,6 @@ fn open_wal(connection: &Connection, path: &Path) -> Result<Vec<File>> {
     let wal = path.with_extension("db-wal");
     let open = || File::open(&wal).map_err(|error| Error::io(wal.display().to_string(), error));
     (0..sync::MAX).map(|_| open()).collect()
-}
-
-struct Thread {
-    connection: Connection,
-    path: PathBuf,
-    /// Octets per page in the WAL.
-    frame: u64,
-    /// Pages in the WAL after the last commit.
-    pages: u64,
-    heard: Receiver<Event>,
-    batch: Vec<Request>,
-    counts: Arc<Counts>,
-    faults: Arc<Faults>,
-    failed: watch::Sender<bool>,
-    syncs: Syncs,
-    pace: Pace,
-    progress: Progress,
-    background: Background,
-    /// Notified of each commit, and of its fsync.
-    mark: Arc<Keeper>,
-    reserve: Arc<Reserve>,
-    /// Notified of the end of each transaction.
-    changes: Arc<Changes>,
-    /// Present value of `PRAGMA journal_size_limit`.
-    kept: u64,
-    /// While the disk is full: time at which to make room again.
-    reclaim_at: Cell<Option<Instant>>,
-    /// Time of the last report of a large WAL.
-    told_at: Option<Instant>,
-}
-
-impl Thread {
-    fn run(mut self) {
-        while self.hear() {
-            let now = Instant::now();
-            if self.has_failed() {
-                refuse(std::mem::take(&mut self.batch), &CommitError::Stopped);
-            } else if matches!(self.due(), Some(Due::At(at)) if at <= now) {
-                self.commit_batch(now);
-            }
-            if self.reclaim_at.get().is_some_and(|at| at <= now) {
-                self.reclaim();
-            }
-        }
-        while !self.batch.is_empty() && !self.has_failed() {
-            self.commit_batch(Instant::now());
-        }
-        refuse(std::mem::take(&mut self.batch), &CommitError::Stopped);
-        self.mark.end();
-    }
-
-    /// Returns true once storage failed: from then on nothing writes, and nothing moves the WAL.
-    fn has_failed(&self) -> bool {
-        *self.failed.borrow()
-    }
-
-    /// Waits for the next event while there is nothing to do, then takes all that are queued. Returns false at the end.
-    fn hear(&mut self) -> bool {
-        let due = match self.due() {
-            Some(Due::At(at)) => Some(at),
-            Some(Due::AfterSync) | None => None,
-        };
-        let wake = [due, self.reclaim_at.get()].into_iter().flatten().min();
-        let first = match wake {
-            Some(at) => match self.heard.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => None,
-                Ok(event) => Some(event),
-            },
-            None => self.heard.recv().ok(),
-        };
-        let mut next = first.ok_or(TryRecvError::Disconnected);
-        loop {
-            match next {
-                Ok(Event::Request(request)) => self.batch.push(request),
-                Ok(Event::Synced) => {}
-                Ok(Event::Moved(moved)) => self.moved(moved),
-                Ok(Event::End) | Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => return true,
-            }
-            if self.batch.len() >= BATCH {
-                return true;
-            }
-            next = self.heard.try_recv();
-        }
-    }
-
-    /// Returns the time at which the waiting transactions are to be committed.
-    fn due(&self) -> Option<Due> {
-        let waiting = waiting(&self.batch)?;
-        let (running, takes) = self.syncs.load();
-        Some(self.pace.due(waiting, running, takes))
-    }
-
-    fn commit_batch(&mut self, now: Instant) {
-        let more = self.batch.split_off(self.batch.len().min(BATCH));
-        let batch = std::mem::replace(&mut self.batch, more);
-        let Some(waiting) = waiting(&batch) else { return };
-        if waiting.urgent >= CONTENTION_THRESHOLD {
-            self.counts.note(&self.counts.crowded_at);
-        }
-        self.commit_together(batch);
-        self.pace.committed(waiting, now);
-        self.mind_wal(Instant::now());
-    }
-
-    /// Returns the requests of a batch that there is room for; the others are answered.
-    fn admit(&self, batch: Vec<Request>) -> Vec<Request> {
-        self.reserve.check_free_space();
-        self.reserve.restore();
-        if !self.reserve.is_spent() {
-            return batch;
-        }
-        let most = if self.reserve.is_nearly_used() { Room::Reserve } else { Room::Free };
-        let (refused, admitted): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.room <= most);
-        if !refused.is_empty() {
-            self.counts.note(&self.counts.bad_at);
-            refuse(refused, &CommitError::Full("the disk is full".to_owned()));
-        }
-        if self.reclaim_at.get().is_none() {
-            self.reclaim_at.set(Some(Instant::now()));
-        }
-        admitted
-    }
-
-    fn commit_together(&mut self, batch: Vec<Request>) {
-        let batch = self.admit(batch);
-        if batch.is_empty() {
-            return;
-        }
-        let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
-        let changes_before = self.connection.total_changes();
-        if let Err(error) = self.execute("BEGIN IMMEDIATE").and_then(|()| self.raise_mark(durability)) {
-            let error = self.judge(&error);
-            self.roll_back();
-            return refuse(batch, &error);
-        }
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut outcome = Ok(());
-        for request in batch {
-            if let Err(error) = &outcome {
-                (request.work)(Err(error));
-                continue;
-            }
-            let (answer, kept) = self.run_in_savepoint(request.work);
-            answers.extend(answer);
-            outcome = kept;
-        }
-        // Up to here an error is certain: without a COMMIT nothing of the transaction counts.
-        let ended = outcome.and_then(|()| self.commit(durability));
-        // Before anybody is answered, and whatever the end: statements after an error may have been committed alone.
-        self.changes.publish();
-        if let Err(error) = ended {
-            self.roll_back();
-            answers.into_iter().for_each(|answer| answer(Err(&error)));
-            return;
-        }
-        self.counts.commits.fetch_add(1, Ordering::Relaxed);
-        let tell: sync::Answers = Box::new(move |durable| {
-            let outcome = if durable { Ok(()) } else { Err(CommitError::Begun(Box::new(CommitError::Stopped))) };
-            answers.into_iter().for_each(|answer| answer(outcome.as_ref().copied()));
-        });
-        let wrote = self.connection.total_changes() != changes_before;
-        let sync = durability == Durability::Power;
-        let made = self.counts.made.load(Ordering::Relaxed) + u64::from(sync);
-        // Before the fsync that makes it a promise.
-        self.mark.committed(&self.connection, sync.then_some(made));
-        self.counts.made.store(made, Ordering::Release);
-        self.syncs.commit(sync, wrote, tell);
-    }
-
-    /// Raises it only with commits that are fsynced, because the mark is a promise.
-    fn raise_mark(&self, durability: Durability) -> rusqlite::Result<()> {
-        if durability == Durability::Power { self.mark.raise(&self.connection) } else { Ok(()) }
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.execute("ROLLBACK")
-        {
-            self.stop(&error);
-        }
-        self.mark.rolled_back();
-    }
-
-    /// Runs one caller's work; an error affects the whole transaction.
-    fn run_in_savepoint(&self, work: Work) -> (Option<Answer>, std::result::Result<(), CommitError>) {
-        if let Err(error) = self.execute("SAVEPOINT one") {
-            let error = self.judge(&error);
-            work(Err(&error));
-            return (None, Err(error));
-        }
-        let Some((savepoint, answer)) = work(Ok(&self.connection)) else {
-            return (None, Ok(()));
-        };
-        // When there is no room, or reading fails, SQLite rolls back the whole transaction, not only the statement.
-        if self.connection.is_autocommit() {
-            let undone = match savepoint {
-                Savepoint::NoRoom => CommitError::Full("the transaction was undone".to_owned()),
-                Savepoint::Undone => CommitError::Busy,
-                Savepoint::Kept => {
-                    // The work went on after the error, and its later statements were committed one by one.
-                    answer(Err(&CommitError::Begun(Box::new(CommitError::Busy))));
-                    return (None, Err(CommitError::Busy));
-                }
-            };
-            return (Some(answer), Err(undone));
-        }
-        let undone = if savepoint == Savepoint::Kept { Ok(()) } else { self.execute("ROLLBACK TO one") };
-        let closed = undone.and_then(|()| self.execute("RELEASE one")).map_err(|error| self.judge(&error));
-        (Some(answer), closed)
-    }
-
-    /// Commits the batch. However this fails, the frames may be on disk, and a restart may find them complete.
-    fn commit(&self, durability: Durability) -> std::result::Result<(), CommitError> {
-        let commit = || match self.faults.take(durability) {
-            None => self.execute("COMMIT"),
-            Some(fault) => fault.commit(|statement| self.execute(statement)),
-        };
-        let ended = catch_unwind(AssertUnwindSafe(commit)).map_err(|_| {
-            tracing::error!("the database panicked in a commit; storage stops until a restart");
-            self.failed.send_replace(true);
-            CommitError::Stopped
-        });
-        let judged = ended.and_then(|committed| committed.map_err(|error| self.judge_commit(&error)));
-        judged.map_err(|error| CommitError::Begun(Box::new(error)))
-    }
-
-    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(statement)?.raw_execute().map(drop)
-    }
-
-    /// Classifies an error before the COMMIT: a full disk may be freed, and another process releases its lock.
-    fn judge(&self, error: &rusqlite::Error) -> CommitError {
-        match error.sqlite_error() {
-            Some(failure) if super::is_busy(*failure) => {
-                self.counts.note(&self.counts.bad_at);
-                CommitError::Busy
-            }
-            Some(failure) if super::is_no_room(*failure) => self.no_room(error),
-            _ => self.stop(error),
-        }
-    }
-
-    /// Classifies an error of the COMMIT. A frame that could not be written is written again by the next commit, in its
-    /// place. Any later failure, of the fsync or of the WAL's index after it, leaves a complete transaction in the
-    /// file: only a restart can tell what the disk holds.
-    fn judge_commit(&self, error: &rusqlite::Error) -> CommitError {
-        match error.sqlite_error() {
-            Some(failure) if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => self.stop(error),
-            _ => self.judge(error),
-        }
-    }
-
-    fn stop(&self, error: &rusqlite::Error) -> CommitError {
-        let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
-        tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
-        self.counts.note(&self.counts.bad_at);
-        self.failed.send_replace(true);
-        CommitError::Stopped
-    }
-
-    fn no_room(&self, error: &rusqlite::Error) -> CommitError {
-        tracing::warn!(%error, "no room to commit");
-        self.reserve.spend();
-        self.counts.note(&self.counts.bad_at);
-        if self.reclaim_at.get().is_none() {
-            self.reclaim_at.set(Some(Instant::now()));
-        }
-        CommitError::Full(error.to_string())
-    }
-}
-
-/// Summarizes a batch; `None` if it is empty.
-fn waiting(batch: &[Request]) -> Option<WaitingCommits> {
-    let urgent = || batch.iter().filter(|request| request.urgency == Urgency::Now);
-    Some(WaitingCommits {
-        transactions: batch.len(),
-        urgent: urgent().count(),
-        promises: urgent().filter(|request| request.durability == Durability::Power).count(),
-        since: batch.first()?.came,
-        urgent_since: urgent().next().map(|request| request.came),
-    })
-}
-
-/// Answers all requests with an error; nothing was begun.
-fn refuse(batch: Vec<Request>, error: &CommitError) {
-    batch.into_iter().for_each(|request| drop((request.work)(Err(error))));
 }
 
 #[cfg(test)]

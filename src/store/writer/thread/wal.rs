@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{self, Moved, Step};
-use super::{LOCK_WAIT, Thread, readers};
+use super::{LOCK_WAIT, Thread};
+use crate::store::writer::checkpoint::{self, Moved, Step};
+use crate::store::writer::readers;
 use crate::store::{is_busy, is_no_room};
 
 /// Time that a checkpoint waits for readers, once this many before it could not reset the WAL because of them.
