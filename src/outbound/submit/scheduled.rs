@@ -69,8 +69,8 @@ impl Dependencies {
         }
         match self.gate(tx, &row) {
             // Keys are generated at a domain's first send, which has happened already.
-            Ok(()) | Err(sender::Refusal::NoKeys(_)) => {}
-            Err(sender::Refusal::Store(error)) => return Err(error),
+            Ok(()) | Err(sender::SenderError::NoKeys(_)) => {}
+            Err(sender::SenderError::Store(error)) => return Err(error),
             Err(refusal) => {
                 fail(tx, &row, &refusal.to_string(), now)?;
                 return Ok(Vec::new());
@@ -108,9 +108,9 @@ impl Dependencies {
     }
 
     /// Checks the gates of contract 8.1 again.
-    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::Refusal> {
-        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::Refusal::DomainNotOwned)?;
-        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::Refusal::DomainNotOwned)?;
+    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::SenderError> {
+        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::SenderError::DomainNotOwned)?;
+        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::SenderError::DomainNotOwned)?;
         self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
     }
 

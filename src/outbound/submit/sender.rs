@@ -46,7 +46,7 @@ pub(crate) struct Sender {
 
 /// The reason an account may not send from a domain.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum SenderError {
     /// 403 `email_not_verified`.
     #[error("the e-mail address of the account is not verified")]
     EmailNotVerified,
@@ -78,9 +78,9 @@ impl Outbound {
         scope: Option<DomainRowId>,
         from: &Domain,
         now: Timestamp,
-    ) -> Result<Sender, Refusal> {
+    ) -> Result<Sender, SenderError> {
         match self.ask_sender(account.clone(), scope, from).await {
-            Err(Refusal::NoKeys(domain)) => {
+            Err(SenderError::NoKeys(domain)) => {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
                 made.map_err(|error| match error {
                     DomainError::Store(error) => error,
@@ -101,13 +101,13 @@ impl Outbound {
         account: Account,
         scope: Option<DomainRowId>,
         from: &Domain,
-    ) -> Result<Sender, Refusal> {
+    ) -> Result<Sender, SenderError> {
         let name = from.as_str().to_owned();
         let parts = Arc::clone(&self.parts);
         let asked = self.parts.db.read(move |connection| {
             let found = parts.find_sender(connection, &account, scope, &name);
             match found {
-                Err(Refusal::Store(error)) => Err(error),
+                Err(SenderError::Store(error)) => Err(error),
                 other => Ok(other),
             }
         });
@@ -132,19 +132,19 @@ impl crate::outbound::Dependencies {
         account: &Account,
         scope: Option<DomainRowId>,
         name: &str,
-    ) -> Result<Sender, Refusal> {
+    ) -> Result<Sender, SenderError> {
         if !account.email_verified && !self.config.dev {
-            return Err(Refusal::EmailNotVerified);
+            return Err(SenderError::EmailNotVerified);
         }
         let found = domains::find_of_account(connection, account.id, name)?;
-        let domain = found.ok_or(Refusal::DomainNotOwned)?;
+        let domain = found.ok_or(SenderError::DomainNotOwned)?;
         if scope.is_some_and(|only| only != domain.id) {
-            return Err(Refusal::KeyScope);
+            return Err(SenderError::KeyScope);
         }
         if !domain.flags.spf || !domain.flags.dkim || is_lost(connection, &domain)? {
-            return Err(Refusal::FromDomain);
+            return Err(SenderError::FromDomain);
         }
-        let keys = self.keys_of(connection, &domain)?.ok_or(Refusal::NoKeys(domain.id))?;
+        let keys = self.keys_of(connection, &domain)?.ok_or(SenderError::NoKeys(domain.id))?;
         Ok(Sender { account: account.id, domain, keys })
     }
 

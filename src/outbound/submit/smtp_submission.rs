@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::SignedMessage;
-use super::sender::Refusal;
+use super::sender::SenderError;
 use crate::clock::Timestamp;
 use crate::id::{DomainRowId, MessageId};
 use crate::mail::address::{Domain, Mailbox};
@@ -49,7 +49,7 @@ pub(crate) enum SmtpSubmissionError {
     Suppressed,
     /// A gate is closed.
     #[error(transparent)]
-    Sender(#[from] Refusal),
+    Sender(#[from] SenderError),
     /// The signature failed.
     #[error("the message could not be signed")]
     Sign,
@@ -97,7 +97,7 @@ impl Outbound {
         if let Some(one) = &sender_field {
             match self.sender(account.clone(), scope, one.mailbox.domain(), now).await {
                 Ok(_) => {}
-                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(SenderError::Store(error)) => return Err(error.into()),
                 Err(_) => sender_field = None,
             }
         }

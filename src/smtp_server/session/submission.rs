@@ -10,7 +10,7 @@ use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
-use crate::outbound::submit::sender::Refusal;
+use crate::outbound::submit::sender::SenderError;
 use crate::outbound::submit::smtp_submission;
 use crate::outbound::submit::smtp_submission::SmtpSubmissionError;
 use crate::rate_limit::address_key;
@@ -174,12 +174,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(SmtpSubmissionError::Irreparable(Irreparable::Protected)) => Reply::SEALED_LINE,
             Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
             Err(SmtpSubmissionError::Suppressed) => Reply::ALL_SUPPRESSED,
-            Err(SmtpSubmissionError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
-            Err(SmtpSubmissionError::Sender(Refusal::Store(error)) | SmtpSubmissionError::Store(error)) => {
+            Err(SmtpSubmissionError::Sender(SenderError::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
+            Err(SmtpSubmissionError::Sender(SenderError::Store(error)) | SmtpSubmissionError::Store(error)) => {
                 storage_failure(&error)
             }
             Err(SmtpSubmissionError::Sender(
-                Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
+                SenderError::DomainNotOwned | SenderError::KeyScope | SenderError::FromDomain | SenderError::NoKeys(_),
             )) => Reply::FROM_REFUSED,
             Err(SmtpSubmissionError::Sign) => Reply::STORAGE_FAILURE,
         }

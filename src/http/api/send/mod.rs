@@ -25,7 +25,7 @@ use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::message::compose::{sender_field, thread_header};
 use crate::outbound::submit::Remember;
 use crate::outbound::submit::draft::{Submission, SubmissionError};
-use crate::outbound::submit::sender::{Refusal, Sender};
+use crate::outbound::submit::sender::{SenderError, Sender};
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
 use crate::store::messages::MessageStatus;
@@ -152,15 +152,15 @@ impl SentView {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::EmailNotVerified => Code::EmailNotVerified.into(),
-            Refusal::DomainNotOwned => Code::DomainNotOwned.into(),
-            Refusal::KeyScope => Code::KeyScope.into(),
-            Refusal::FromDomain => Code::FromDomain.into(),
-            Refusal::NoKeys(_) => Code::Internal.into(),
-            Refusal::Store(error) => error.into(),
+impl From<SenderError> for ApiError {
+    fn from(error: SenderError) -> Self {
+        match error {
+            SenderError::EmailNotVerified => Code::EmailNotVerified.into(),
+            SenderError::DomainNotOwned => Code::DomainNotOwned.into(),
+            SenderError::KeyScope => Code::KeyScope.into(),
+            SenderError::FromDomain => Code::FromDomain.into(),
+            SenderError::NoKeys(_) => Code::Internal.into(),
+            SenderError::Store(error) => error.into(),
         }
     }
 }
