@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::store::Connection;
 
-use super::sender;
+use super::sender::SenderError;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
 use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict, mail_lane};
@@ -69,10 +69,10 @@ impl Dependencies {
         }
         match self.gate(tx, &row) {
             // Keys are generated at a domain's first send, which has happened already.
-            Ok(()) | Err(sender::SenderError::NoKeys(_)) => {}
-            Err(sender::SenderError::Store(error)) => return Err(error),
-            Err(refusal) => {
-                fail(tx, &row, &refusal.to_string(), now)?;
+            Ok(()) | Err(SenderError::NoKeys(_)) => {}
+            Err(SenderError::Store(error)) => return Err(error),
+            Err(error) => {
+                fail(tx, &row, &error.to_string(), now)?;
                 return Ok(Vec::new());
             }
         }
@@ -108,9 +108,9 @@ impl Dependencies {
     }
 
     /// Checks the gates of contract 8.1 again.
-    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::SenderError> {
-        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::SenderError::DomainNotOwned)?;
-        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::SenderError::DomainNotOwned)?;
+    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), SenderError> {
+        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(SenderError::DomainNotOwned)?;
+        let from = Mailbox::parse(&row.from_addr).map_err(|_| SenderError::DomainNotOwned)?;
         self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
     }
 
@@ -118,7 +118,7 @@ impl Dependencies {
     pub(crate) fn lane_of(&self, dispatch: &DispatchRow) -> String {
         match (&dispatch.domain, self.config.outbound.smarthost_of(&dispatch.sending_domain)) {
             (Some(domain), _) => mail_lane(domain),
-            (None, Some(relay)) => super::relay_lane(relay),
+            (None, Some(relay)) => super::persist::relay_lane(relay),
             (None, None) => mail_lane(&dispatch.sending_domain),
         }
     }
