@@ -40,6 +40,22 @@ pub(crate) struct SubmissionContent {
 }
 
 impl Submission {
+    /// Creates a submission to nobody, to be sent now.
+    pub(crate) const fn new(submitter: Submitter, from: NamedMailbox) -> Self {
+        Self {
+            submitter,
+            from,
+            to: Vec::new(),
+            cc: Vec::new(),
+            bcc: Vec::new(),
+            reply_to: Vec::new(),
+            in_reply_to: None,
+            headers: Vec::new(),
+            metadata: None,
+            scheduled_at: None,
+        }
+    }
+
     /// Returns every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
     pub(super) fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();

@@ -207,25 +207,15 @@ pub(crate) async fn send_batch(
     fields::check_flag(given.track_opens, "trackOpens")?;
     fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let submission = Submission {
-        submitter: caller.submitter(),
-        from,
-        to: Vec::new(),
-        cc: Vec::new(),
-        bcc: Vec::new(),
-        reply_to,
-        in_reply_to,
-        headers: headers.clone(),
-        metadata: None,
-        scheduled_at,
-    };
+    let (submitter, own_headers) = (caller.submitter(), headers.clone());
+    let submission = Submission { reply_to, in_reply_to, headers, scheduled_at, ..Submission::new(submitter, from) };
     let mut batch = app.outbound.begin_batch(submission, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory with the files and the message being written.
     let beside = memory.held().await / 2;
     let attachments = attachments::load(&app, &memory, wanted, beside).await?;
     let held = memory.held().await;
-    let shared = SharedContent { content, attachments, headers, memory: &memory, held };
+    let shared = SharedContent { content, attachments, headers: own_headers, memory: &memory, held };
     let mut results = Vec::with_capacity(entries.len());
     for entry in entries {
         let mailbox = entry.mailbox();

@@ -58,18 +58,7 @@ pub(crate) async fn send_test(
         Lenient::Absent => preview_sender(&app, &caller).await?,
         from => fields::sender(from)?,
     };
-    let submission = Submission {
-        submitter: caller.submitter(),
-        from,
-        to: vec![to],
-        cc: Vec::new(),
-        bcc: Vec::new(),
-        reply_to: Vec::new(),
-        in_reply_to: None,
-        headers: Vec::new(),
-        metadata: None,
-        scheduled_at: None,
-    };
+    let submission = Submission { to: vec![to], ..Submission::new(caller.submitter(), from) };
     let loading = async { content.fill(None) };
     let submitted = app.outbound.submit(submission, loading, |_| None, now).await?;
     Ok((StatusCode::ACCEPTED, Json(SentView::from(&submitted))))
