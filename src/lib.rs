@@ -58,12 +58,13 @@
 //!
 //! # A sent message: from the request to the remote MX
 //!
-//! 1. `http/api/send/` reads the fields in the order of the contract; [`outbound::submit::smtp_submission`] takes the
-//!    same from a mail program. Both ask [`outbound::submit::sender`] whether the account may send from the domain, and
-//!    with which keys.
-//! 2. [`outbound::message`] composes and signs, [`outbound::submit`] stores in **one** [`store::Db::write`]: the
-//!    message, a dispatch per recipient with a return path of its own, and a job per dispatch. Then comes `202`. A
-//!    scheduled message gets a single job instead, which [`outbound::submit::scheduled`] runs when the time comes.
+//! 1. `http/api/send/` reads the fields in the order of the contract, `smtp_server/session/` takes the same from a mail
+//!    program; both only map the result. All steps of sending are behind [`outbound::submit`]:
+//!    [`outbound::submit::sender`] decides whether the account may send from the domain, and with which keys.
+//! 2. [`outbound::message`] composes and signs, [`outbound::submit::persist`] stores in **one** [`store::Db::write`]:
+//!    the message, a dispatch per recipient with a return path of its own, a job per dispatch, and the answer of an
+//!    idempotent request. Then comes `202`. A scheduled message gets a single job instead, which
+//!    [`outbound::submit::scheduled`] runs when the time comes.
 //! 3. [`jobs::Worker`] claims, [`outbound::queue::deliver`] prepares, [`outbound::transport`] finds the hosts
 //!    ([`outbound::transport::mx`]) and the TLS they must prove ([`outbound::transport::mta_sts`],
 //!    [`outbound::transport::dane`]), and [`outbound::client`] speaks SMTP.

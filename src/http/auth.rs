@@ -13,6 +13,7 @@ use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, KeyRowId};
 use crate::limits::Kind;
+use crate::outbound::submit::sender::Submitter;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::accounts::keys;
@@ -54,6 +55,11 @@ impl Caller {
             Credential::ScopedKey { domain, .. } => Some(domain),
             Credential::Session(_) | Credential::AccountKey(_) => None,
         }
+    }
+
+    /// Returns the caller as one who sends mail.
+    pub(crate) fn submitter(&self) -> Submitter {
+        Submitter { account: self.account.clone(), scope: self.scope() }
     }
 
     /// Returns the session's id (`jti`), which every caller of an endpoint of class `Session` has.

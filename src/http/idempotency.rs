@@ -4,13 +4,14 @@
 //! The transaction of the operation stores the answer, with [`crate::store::accounts::idempotency::put`].
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::Connection;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::AppState;
@@ -18,6 +19,7 @@ use super::auth::Caller;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};
+use crate::outbound::submit::Remember;
 use crate::store;
 use crate::store::Db;
 use crate::store::accounts::idempotency;
@@ -49,10 +51,20 @@ pub(crate) enum BeginOutcome<'i> {
 pub(crate) struct RunningRequest<'i> {
     idempotency: &'i Idempotency,
     /// Key under which the answer is remembered.
-    pub(crate) request: RequestKey,
+    request: RequestKey,
     /// Hash remembered with the answer.
-    pub(crate) body_hash: Vec<u8>,
+    body_hash: Vec<u8>,
     guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl RunningRequest<'_> {
+    /// Returns the record that remembers an answer.
+    pub(crate) fn remember(&self, status: StatusCode, view: &impl Serialize) -> Remember {
+        // Views always serialize.
+        let response = serde_json::to_vec(view).unwrap_or_default();
+        let answer = Remembered { body_hash: self.body_hash.clone(), status: status.as_u16(), response };
+        Remember { request: self.request.clone(), answer }
+    }
 }
 
 impl Drop for RunningRequest<'_> {
@@ -79,7 +91,8 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Begins a request of `caller`; `None` if it has no key.
+/// Begins a request of `caller`; breaks with the response if it was answered before, and continues with `None` if it
+/// has no key.
 ///
 /// # Errors
 /// 400 for a malformed key, 409 if it was used with another body.
@@ -90,21 +103,19 @@ pub(crate) async fn begin<'a>(
     path: &str,
     body_hash: &[u8],
     now: Timestamp,
-) -> Result<Option<BeginOutcome<'a>>, ApiError> {
-    let Some(key) = key(headers)? else { return Ok(None) };
+) -> Result<ControlFlow<Response, Option<RunningRequest<'a>>>, ApiError> {
+    let Some(key) = key(headers)? else { return Ok(ControlFlow::Continue(None)) };
     let request = RequestKey { account: caller.id(), path: path.to_owned(), key };
-    app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await.map(Some)
-}
-
-/// Builds a JSON response.
-pub(crate) fn respond(status: StatusCode, body: Vec<u8>) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+    Ok(match app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await? {
+        BeginOutcome::First(running) => ControlFlow::Continue(Some(running)),
+        BeginOutcome::Replayed(answer) => ControlFlow::Break(replay(answer)),
+    })
 }
 
 /// Builds the response of a remembered answer, marked as replayed.
-pub(crate) fn replay(answer: Remembered) -> Response {
+fn replay(answer: Remembered) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    let mut response = respond(status, answer.response);
+    let mut response = (status, [(CONTENT_TYPE, "application/json")], answer.response).into_response();
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }

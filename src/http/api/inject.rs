@@ -141,10 +141,7 @@ pub(crate) async fn inject(
     let action = route.action;
     // Forwarding follows the rules of sending (contract 4.5).
     let sender = match action {
-        Action::Forward => {
-            let (account, now) = (caller.account.clone(), app.clock.now());
-            Some(app.outbound.sender(account, caller.scope(), from.domain(), now).await?)
-        }
+        Action::Forward => Some(app.outbound.sender(&caller.submitter(), from.domain(), app.clock.now()).await?),
         Action::Webhook | Action::Store | Action::Drop => None,
     };
     let injection = Injection { from, from_name, to, subject, text: plain, html };

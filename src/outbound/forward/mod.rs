@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::arc;
 use super::message::dkim::DomainKeys;
-use super::submit::sender::Refusal;
+use super::submit::sender::SenderError;
 use super::{Dependencies, Outbound};
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -308,7 +308,7 @@ impl Outbound {
             }
             // The sender chose the recipient address, or that address cannot be sent mail.
             Ok(_) => Ok(Some(format!("{NOBODY}@{}", forward.domain))),
-            Err(Refusal::Store(error)) => Err(error.into()),
+            Err(SenderError::Store(error)) => Err(error.into()),
             Err(_) => Err(Gate::Refused.into()),
         }
     }

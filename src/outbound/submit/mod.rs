@@ -1,77 +1,63 @@
-//! Accepts mail for sending, in the one transaction that the 202, or the 250 of a submission, confirms.
-//!
-//! The stored mail is the mail on the wire: composed, signed, complete. Only the jobs created in the transaction send
-//! it.
+//! Accepts mail for sending. Every message takes the same steps, whoever hands it over: may the account send from its
+//! From and Sender fields ([`sender`]), is a recipient left that is not suppressed, is it complete ([`submission`],
+//! [`smtp_submission`]), signed ([`signed`]), persisted and stored ([`persist`]).
 
-pub(crate) mod draft;
+pub(crate) mod batch;
+pub(crate) mod persist;
 pub(crate) mod scheduled;
 pub(crate) mod send_at;
 pub(crate) mod sender;
+mod signed;
 pub(crate) mod smtp_submission;
+pub(crate) mod submission;
 
-use crate::store::Connection;
-
-use super::reports::bounce::Failure;
-use super::{Dependencies, Outbound};
+use super::Outbound;
+use super::message::compose::ComposeError;
+use super::message::dkim::SignError;
 use crate::clock::Timestamp;
-use crate::config::Smarthost;
-use crate::id::{MailDataRowId, MessageId, ScheduledId};
-use crate::jobs::{self, EnqueuedJob, Flow};
-use crate::limits;
-use crate::mail::address::Mailbox;
-use crate::mail::mime::{self, Part};
-use crate::mail::status_code::EnhancedStatusCode;
+use crate::id::{MessageId, ScheduledId};
 use crate::store;
-use crate::store::accounts::domains;
-use crate::store::accounts::idempotency;
 use crate::store::accounts::idempotency::{Remembered, RequestKey};
-use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
-use crate::store::blobs::uncommitted::UncommittedObject;
-use crate::store::jobs::JobSubject;
-use crate::store::messages;
-use crate::store::messages::MessageStatus;
-use crate::store::messages::attachments;
-use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::NewMailData;
-use crate::store::sending::dispatches::NewDispatch;
-use crate::store::sending::outbound_details;
-use crate::store::sending::outbound_details::{NewOutbound, Submission};
-use crate::store::sending::recipients::RecipientStatus;
-use crate::store::sending::{dispatches, recipients};
-use sender::Sender;
+use sender::{Sender, SenderError, SenderFieldError};
+use signed::SignedMessage;
+use submission::{Submission, SubmissionContent};
 
 /// The lane of scheduled messages.
 pub const RELEASE_LANE: &str = "release";
 
-/// A signed message to be stored and sent.
-pub(crate) struct SignedMessage {
+/// An accepted message.
+#[derive(Debug)]
+pub(crate) struct Submitted {
     pub(crate) id: MessageId,
-    pub(crate) sender: Sender,
-    /// The mail data, signatures included.
-    pub(crate) data: Vec<u8>,
-    /// From address.
-    pub(crate) from_addr: String,
-    /// Display name in From.
-    pub(crate) from_name: Option<String>,
-    /// To and Cc: address and display name.
-    pub(crate) header_to: Vec<(String, Option<String>)>,
-    /// Envelope recipients; at least one, each once.
-    pub(crate) recipients: Vec<Mailbox>,
-    pub(crate) subject: Option<String>,
-    /// Message-ID, with angle brackets.
-    pub(crate) message_id_header: Option<String>,
-    /// First id of In-Reply-To, else the message's own Message-ID.
-    pub(crate) thread_id: Option<String>,
-    /// JSON object.
-    pub(crate) metadata: Option<String>,
-    /// Time of sending; `None` for now.
+    /// Set if it is sent later.
     pub(crate) scheduled: Option<(ScheduledId, Timestamp)>,
-    /// True if the data has attachments.
-    pub(crate) has_attachments: bool,
-    /// The address that failure reports go to.
-    pub(crate) return_to: Option<Mailbox>,
-    /// Recipients skipped because they are suppressed; the report lists them too.
-    pub(crate) suppressed: Vec<Mailbox>,
+    /// Recipients skipped because they are suppressed, in canonical form.
+    pub(crate) suppressed: Vec<String>,
+}
+
+/// The reason a submission is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubmitError {
+    /// The account may not send from the From domain.
+    #[error(transparent)]
+    Sender(#[from] SenderError),
+    /// The account may not use this Sender field.
+    #[error("Sender: {0}")]
+    SenderField(#[from] SenderFieldError),
+    /// Every recipient is suppressed: 409 `recipient_suppressed`.
+    #[error("every recipient is suppressed")]
+    Suppressed,
+    /// A part of it cannot be composed into mail.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// The signature failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Completing or signing ended early: it panicked, or the server stops.
+    #[error("composing was interrupted")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 /// The answer to store together with its messages, for idempotent requests (contract 1.11).
@@ -80,246 +66,66 @@ pub(crate) struct Remember {
     pub(crate) answer: Remembered,
 }
 
-/// A message ready for the transaction; large mail data is on disk and no longer in memory.
-pub(crate) struct PersistedMessage {
-    message: SignedMessage,
-    raw: NewMailData,
-    /// The object that holds the data, until a row refers to it.
-    placed: Option<UncommittedObject>,
-    parts: Vec<Part>,
-}
-
 impl Outbound {
-    /// Stores messages with the jobs that send them, all or none; once this returns, neither a crash nor a power cut
-    /// loses them.
+    /// Accepts a message together with the answer about it; once this returns, neither a crash nor a power cut loses
+    /// them. The content is loaded only if the account may send (contract 8.1, the order of checks).
     ///
     /// # Errors
-    /// The disk is full or fails; [`store::Error::outcome`] says whether it is certain that nothing was stored.
-    pub(crate) async fn submit(
+    /// See [`SubmitError`], or the content could not be loaded. [`store::Error::outcome`] says whether it is certain
+    /// that nothing was stored.
+    pub(crate) async fn submit<E: From<SubmitError>>(
         &self,
-        messages: Vec<SignedMessage>,
-        remember: Option<Remember>,
+        submission: Submission,
+        content: impl Future<Output = Result<SubmissionContent, E>>,
+        answer: impl FnOnce(&Submitted) -> Option<Remember>,
         now: Timestamp,
-    ) -> store::Result<()> {
-        let mut persisted = Vec::with_capacity(messages.len());
-        for one in messages {
-            persisted.push(self.persist(one, now).await?);
-        }
-        self.submit_persisted(persisted, remember, now).await
+    ) -> Result<Submitted, E> {
+        let sender = self.authorize(&submission, now).await?;
+        let content = content.await?;
+        let signed = self.compose(&sender, submission, content, now).await?;
+        Ok(self.accept(signed, answer, now).await?)
     }
 
-    /// Does the same as [`Outbound::submit`] for messages that were persisted one by one.
-    ///
-    /// # Errors
-    /// The same as for [`Outbound::submit`].
-    pub(crate) async fn submit_persisted(
+    /// Checks that the account may send from the From and Sender fields.
+    async fn authorize(&self, submission: &Submission, now: Timestamp) -> Result<Sender, SubmitError> {
+        let sender = self.sender(&submission.submitter, submission.from.mailbox.domain(), now).await?;
+        self.check_sender_header(submission, now).await?;
+        Ok(sender)
+    }
+
+    /// Checks that the account may send from the address of a custom Sender field.
+    async fn check_sender_header(&self, submission: &Submission, now: Timestamp) -> Result<(), SubmitError> {
+        match submission.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender")) {
+            Some((_, value)) => self.sender_field(&submission.submitter, value, now).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Composes and signs a message.
+    async fn compose(
         &self,
-        mut persisted: Vec<PersistedMessage>,
-        remember: Option<Remember>,
+        sender: &Sender,
+        submission: Submission,
+        content: SubmissionContent,
         now: Timestamp,
-    ) -> store::Result<()> {
-        let placed = persisted.iter_mut().filter_map(|one| one.placed.take()).collect();
-        let outbound = self.clone();
-        let written = self.parts.db.write_naming(placed, move |tx| {
-            let (parts, mut left) = (&outbound.parts, Vec::new());
-            let scheduled = persisted.iter().filter(|one| one.message.scheduled.is_some());
-            if let Some(first) = scheduled.clone().next() {
-                let account = first.message.sender.account;
-                parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
-            }
-            for one in &persisted {
-                let overhead = MESSAGE_BYTES.saturating_mul(one.message.recipients.len() as u64);
-                let bytes = one.raw.size().saturating_add(overhead);
-                parts.limits.admit_bytes(tx, one.message.sender.account, bytes)?;
-                left.extend(parts.store(tx, one, now)?);
-                left.extend(outbound.report_suppressed(tx, &one.message, now)?);
-            }
-            if let Some(remember) = remember {
-                parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
-                idempotency::put(tx, &remember.request, &remember.answer, now)?;
-            }
-            Ok((left, true))
-        });
-        written.await?.into_iter().for_each(EnqueuedJob::notify_committed);
-        Ok(())
+    ) -> Result<SignedMessage, SubmitError> {
+        let (recipients, metadata) = (submission.recipients(), submission.metadata.clone());
+        let scheduled = submission.scheduled_at.map(|at| (ScheduledId::new(now), at));
+        let complete = move |message_id| submission.complete(content, message_id, now).map_err(SubmitError::Compose);
+        let signed = self.sign(sender, recipients, complete, now).await?;
+        Ok(SignedMessage { metadata, scheduled, ..signed })
     }
 
-    /// Prepares mail data for storage: beside its row, or in a file that is durable before the transaction. The file
-    /// of a message that is never submitted is removed.
-    ///
-    /// # Errors
-    /// The disk is full or fails.
-    pub(crate) async fn persist(&self, mut signed: SignedMessage, now: Timestamp) -> store::Result<PersistedMessage> {
-        let data = std::mem::take(&mut signed.data);
-        if !signed.has_attachments && data.len() <= mail_data::INLINE_MAX {
-            return Ok(PersistedMessage {
-                raw: NewMailData::inline(&data),
-                placed: None,
-                parts: Vec::new(),
-                message: signed,
-            });
-        }
-        let (objects, id) = (self.parts.objects.clone(), signed.id.clone());
-        let writing = tokio::task::spawn_blocking(move || {
-            let parts = mime::parse_without_bodies(&data).attachments;
-            let mut draft = objects.create()?;
-            draft.append(&data)?;
-            objects.commit(draft, &id, now).map(|placed| (placed, parts))
-        });
-        let (placed, parts) = writing.await.unwrap_or(Err(store::Error::Stopped))?;
-        Ok(PersistedMessage {
-            message: signed,
-            raw: NewMailData::File(placed.object().clone()),
-            placed: Some(placed),
-            parts,
-        })
-    }
-}
-
-impl Outbound {
-    fn report_suppressed(
+    /// Stores a message with the answer about it.
+    async fn accept(
         &self,
-        tx: &Connection,
-        signed: &SignedMessage,
+        signed: SignedMessage,
+        answer: impl FnOnce(&Submitted) -> Option<Remember>,
         now: Timestamp,
-    ) -> store::Result<Option<EnqueuedJob>> {
-        if signed.suppressed.is_empty() || signed.return_to.is_none() {
-            return Ok(None);
-        }
-        let addresses: Vec<String> = signed.suppressed.iter().map(ToString::to_string).collect();
-        let status = EnhancedStatusCode::NOT_AUTHORIZED;
-        let diagnostic = format!("{status} the recipient is suppressed");
-        let failure = |recipient| Failure { recipient, code: None, status: Some(status), diagnostic: &diagnostic };
-        let failures: Vec<Failure<'_>> = addresses.iter().map(|address| failure(address)).collect();
-        match messages::find(tx, &signed.id)? {
-            Some(message) => self.report_failures(tx, &message, &failures, now),
-            None => Ok(None),
-        }
-    }
-}
-
-impl Dependencies {
-    /// Returns the bounce address of a message for its recipient at index `place`: at its From domain if that
-    /// receives here, else at the host name (contract 8.5). Without one, a bounce could not be matched to the
-    /// message.
-    fn bounce_address(&self, id: &MessageId, place: usize, sender: &Sender) -> String {
-        let host = if sender.domain.verified { &sender.domain.name } else { &self.config.hostname };
-        let address = u16::try_from(place).ok().and_then(|place| self.return_paths.bounce(id, place, host));
-        address.map(|mailbox| mailbox.to_string()).unwrap_or_default()
-    }
-
-    /// Stores one message completely, as the answer confirms; returns its jobs.
-    fn store(
-        &self,
-        tx: &Connection,
-        persisted: &PersistedMessage,
-        now: Timestamp,
-    ) -> store::Result<Vec<EnqueuedJob>> {
-        let signed = &persisted.message;
-        let sender = &signed.sender;
-        let status = if signed.scheduled.is_some() { RecipientStatus::Scheduled } else { RecipientStatus::Queued };
-        let first = self.bounce_address(&signed.id, 0, sender);
-        let mail_data_id = mail_data::insert(tx, &persisted.raw, now)?;
-        let message =
-            outbound_details::insert_message(tx, &signed.row(persisted, status.into(), first, mail_data_id), now)?;
-        add_deliveries(tx, sender.account, message, signed.recipients.len())?;
-        attachments::insert_all(tx, message, &persisted.parts)?;
-        let beside = signed.details();
-        if !beside.is_empty() {
-            outbound_details::insert(tx, message, &beside)?;
-        }
-        let mut left = Vec::new();
-        for (place, mailbox) in signed.recipients.iter().enumerate() {
-            let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
-            let new = NewDispatch {
-                account_id: sender.account,
-                message: Some(message),
-                route_id: None,
-                sending_domain: &sender.domain.name,
-                domain,
-                reverse_path: &self.bounce_address(&signed.id, place, sender),
-                prefix: "",
-                mail_data_id,
-                forwarding: None,
-            };
-            let dispatch = dispatches::insert(tx, &new, now)?;
-            recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
-            if signed.scheduled.is_none() {
-                let flow = Flow::new(&lane, sender.account);
-                left.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
-            }
-        }
-        if let Some((_, at)) = &signed.scheduled {
-            let flow = Flow::new(RELEASE_LANE, sender.account);
-            left.push(self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?);
-        }
-        Ok(left)
-    }
-
-    /// Returns the recipient domain (`None` if a smarthost takes it) and the lane of mail from a domain to one
-    /// recipient. Mail to a domain that is received here never uses a smarthost.
-    pub(super) fn destination<'r>(
-        &self,
-        tx: &Connection,
-        sending_domain: &str,
-        recipient: &'r Mailbox,
-    ) -> store::Result<(Option<&'r str>, String)> {
-        let name = recipient.domain().as_str();
-        Ok(match self.config.outbound.smarthost_of(sending_domain) {
-            Some(relay) if domains::find_verified(tx, name)?.is_none() => (None, relay_lane(relay)),
-            Some(_) | None => (Some(name), jobs::mail_lane(name)),
-        })
-    }
-}
-
-/// Returns the lane of a smarthost; it contains a blank, so it cannot collide with a domain.
-pub(super) fn relay_lane(relay: &Smarthost) -> String {
-    format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
-}
-
-impl SignedMessage {
-    fn row(
-        &self,
-        persisted: &PersistedMessage,
-        status: MessageStatus,
-        mail_from: String,
-        mail_data_id: MailDataRowId,
-    ) -> NewOutbound {
-        let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
-        let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
-        NewOutbound {
-            public_id: self.id.clone(),
-            account_id: self.sender.account,
-            domain_id: self.sender.domain.id,
-            status,
-            mail_from,
-            from_addr: self.from_addr.clone(),
-            from_name: self.from_name.clone(),
-            to_addr: addresses.join(", "),
-            to_name: only.and_then(|(_, name)| name.clone()),
-            subject: self.subject.clone(),
-            message_id_header: self.message_id_header.clone(),
-            thread_id: self.thread_id.clone(),
-            attachment_count: persisted.parts.len(),
-            size: persisted.raw.size(),
-            mail_data_id,
-        }
-    }
-
-    /// Returns the values that only few messages have, which are stored apart from the message's row.
-    fn details(&self) -> Submission {
-        let shown = |(address, name): &(String, Option<String>)| match name {
-            Some(name) => serde_json::json!({"address": address, "name": name}),
-            None => serde_json::json!({"address": address}),
-        };
-        let list = || serde_json::Value::Array(self.header_to.iter().map(shown).collect()).to_string();
-        Submission {
-            header_to: (self.header_to.len() != 1).then(list),
-            metadata: self.metadata.clone(),
-            scheduled_id: self.scheduled.as_ref().map(|(id, _)| id.clone()),
-            scheduled_at: self.scheduled.as_ref().map(|(_, at)| *at),
-            failure: None,
-            return_to: self.return_to.as_ref().map(ToString::to_string),
-        }
+    ) -> Result<Submitted, SubmitError> {
+        let submitted = signed.submitted();
+        let persisted = self.persist(signed, now).await?;
+        self.commit(vec![persisted], answer(&submitted), now).await?;
+        Ok(submitted)
     }
 }

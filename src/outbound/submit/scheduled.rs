@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::store::Connection;
 
-use super::sender;
+use super::sender::SenderError;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
 use crate::jobs::{AttemptResult, ClaimedJob, EnqueuedJob, Flow, Handler, Health, Settlement, Verdict, mail_lane};
@@ -83,10 +83,10 @@ impl Dependencies {
         }
         match self.gate(tx, &row) {
             // Keys are generated at a domain's first send, which has happened already.
-            Ok(()) | Err(sender::Refusal::NoKeys(_)) => {}
-            Err(sender::Refusal::Store(error)) => return Err(error),
-            Err(refusal) => {
-                fail(tx, &row, &refusal.to_string(), now)?;
+            Ok(()) | Err(SenderError::NoKeys(_)) => {}
+            Err(SenderError::Store(error)) => return Err(error),
+            Err(error) => {
+                fail(tx, &row, &error.to_string(), now)?;
                 return Ok(Vec::new());
             }
         }
@@ -121,9 +121,9 @@ impl Dependencies {
     }
 
     /// Checks the gates of contract 8.1 again.
-    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::Refusal> {
-        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::Refusal::DomainNotOwned)?;
-        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::Refusal::DomainNotOwned)?;
+    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), SenderError> {
+        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(SenderError::DomainNotOwned)?;
+        let from = Mailbox::parse(&row.from_addr).map_err(|_| SenderError::DomainNotOwned)?;
         self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
     }
 
@@ -131,7 +131,7 @@ impl Dependencies {
     pub(crate) fn lane_of(&self, dispatch: &DispatchRow) -> String {
         match (&dispatch.domain, self.config.outbound.smarthost_of(&dispatch.sending_domain)) {
             (Some(domain), _) => mail_lane(domain),
-            (None, Some(relay)) => super::relay_lane(relay),
+            (None, Some(relay)) => super::persist::relay_lane(relay),
             (None, None) => mail_lane(&dispatch.sending_domain),
         }
     }

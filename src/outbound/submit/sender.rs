@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
+use super::SubmitError;
 use crate::clock::Timestamp;
 use crate::domain::keys::{KeyError, PURPOSE};
 use crate::domain::name::with_parents;
 use crate::domain::{DomainError, is_lost};
 use crate::id::{AccountRowId, DomainId, DomainRowId};
 use crate::mail::address::Domain;
+use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::Outbound;
+use crate::outbound::message::compose::{self, ComposeError};
 use crate::outbound::message::dkim::DomainKeys;
 use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
 use crate::store::accounts::{dkim_keys, dns_checks};
-use crate::store::sending::suppressions;
 use crate::store::{self, Connection};
 
 /// Limit of domains with cached keys.
@@ -34,6 +36,14 @@ impl Default for KeyCache {
     }
 }
 
+/// The account that submits a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Submitter {
+    pub(crate) account: Account,
+    /// The domain that its credential is limited to.
+    pub(crate) scope: Option<DomainRowId>,
+}
+
 /// An account and the domain that it may send from.
 #[derive(Clone)]
 pub(crate) struct Sender {
@@ -46,7 +56,7 @@ pub(crate) struct Sender {
 
 /// The reason an account may not send from a domain.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum SenderError {
     /// 403 `email_not_verified`.
     #[error("the e-mail address of the account is not verified")]
     EmailNotVerified,
@@ -67,20 +77,30 @@ pub(crate) enum Refusal {
     Store(#[from] store::Error),
 }
 
+/// The reason a Sender field is refused: 400 `bad_header`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SenderFieldError {
+    /// Not exactly one mailbox.
+    #[error(transparent)]
+    Malformed(#[from] ComposeError),
+    /// The account may not send from its domain.
+    #[error("its domain is none that you may send from")]
+    Domain,
+}
+
 impl Outbound {
-    /// Checks the gates of contract 8.1 in order; `scope` is the domain that the credential is limited to.
+    /// Checks the gates of contract 8.1 in order.
     ///
     /// # Errors
     /// The first closed gate.
     pub(crate) async fn sender(
         &self,
-        account: Account,
-        scope: Option<DomainRowId>,
+        submitter: &Submitter,
         from: &Domain,
         now: Timestamp,
-    ) -> Result<Sender, Refusal> {
-        match self.ask_sender(account.clone(), scope, from).await {
-            Err(Refusal::NoKeys(domain)) => {
+    ) -> Result<Sender, SenderError> {
+        match self.ask_sender(submitter.clone(), from).await {
+            Err(SenderError::NoKeys(domain)) => {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
                 made.map_err(|error| match error {
                     DomainError::Store(error) => error,
@@ -90,7 +110,7 @@ impl Outbound {
                         store::Error::Corrupt("DKIM key")
                     }
                 })?;
-                self.ask_sender(account, scope, from).await
+                self.ask_sender(submitter.clone(), from).await
             }
             asked => asked,
         }
@@ -98,53 +118,61 @@ impl Outbound {
 
     async fn ask_sender(
         &self,
-        account: Account,
-        scope: Option<DomainRowId>,
+        Submitter { account, scope }: Submitter,
         from: &Domain,
-    ) -> Result<Sender, Refusal> {
+    ) -> Result<Sender, SenderError> {
         let name = from.as_str().to_owned();
         let parts = Arc::clone(&self.parts);
         let asked = self.parts.db.read(move |connection| {
             let found = parts.find_sender(connection, &account, scope, &name);
             match found {
-                Err(Refusal::Store(error)) => Err(error),
+                Err(SenderError::Store(error)) => Err(error),
                 other => Ok(other),
             }
         });
         asked.await?
     }
 
-    /// Returns the suppressed ones of these addresses (contract 8.4), in canonical form.
-    pub(crate) async fn suppressed(
+    /// Returns the mailbox of a Sender field, if the account may send from it: mail clients show it next to the author.
+    ///
+    /// # Errors
+    /// The value is not one mailbox, or the account may not send from its domain.
+    pub(super) async fn sender_field(
         &self,
-        account: AccountRowId,
-        addresses: Vec<String>,
-    ) -> store::Result<Vec<String>> {
-        self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &addresses)).await
+        submitter: &Submitter,
+        value: &str,
+        now: Timestamp,
+    ) -> Result<NamedMailbox, SubmitError> {
+        let one = compose::sender_field(value).map_err(SenderFieldError::Malformed)?;
+        match self.sender(submitter, one.mailbox.domain(), now).await {
+            Ok(_) => Ok(one),
+            Err(error @ (SenderError::NoKeys(_) | SenderError::Store(_))) => Err(error.into()),
+            Err(_) => Err(SenderFieldError::Domain.into()),
+        }
     }
 }
 
 impl crate::outbound::Dependencies {
-    /// Does the same as [`Outbound::sender`] on a connection.
+    /// Does the same as [`Outbound::sender`] on a connection; `scope` is the domain that the credential is limited to.
     pub(crate) fn find_sender(
         &self,
         connection: &Connection,
         account: &Account,
         scope: Option<DomainRowId>,
         name: &str,
-    ) -> Result<Sender, Refusal> {
+    ) -> Result<Sender, SenderError> {
         if !account.email_verified && !self.config.dev {
-            return Err(Refusal::EmailNotVerified);
+            return Err(SenderError::EmailNotVerified);
         }
         let found = domains::find_of_account(connection, account.id, name)?;
-        let domain = found.ok_or(Refusal::DomainNotOwned)?;
+        let domain = found.ok_or(SenderError::DomainNotOwned)?;
         if scope.is_some_and(|only| only != domain.id) {
-            return Err(Refusal::KeyScope);
+            return Err(SenderError::KeyScope);
         }
         if !domain.flags.spf || !domain.flags.dkim || is_lost(connection, &domain)? {
-            return Err(Refusal::FromDomain);
+            return Err(SenderError::FromDomain);
         }
-        let keys = self.keys_of(connection, &domain)?.ok_or(Refusal::NoKeys(domain.id))?;
+        let keys = self.keys_of(connection, &domain)?.ok_or(SenderError::NoKeys(domain.id))?;
         Ok(Sender { account: account.id, domain, keys })
     }
 

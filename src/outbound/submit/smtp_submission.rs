@@ -1,19 +1,15 @@
 //! Complete messages submitted over SMTP (RFC 6409): checked, completed, signed, stored.
 
-use std::sync::Arc;
-
-use super::SignedMessage;
-use super::sender::Refusal;
+use super::sender::{SenderError, Submitter};
+use super::signed::{CompleteMail, SignedMessage};
+use super::{SubmitError, Submitted};
 use crate::clock::Timestamp;
-use crate::id::{DomainRowId, MessageId};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
 use crate::mail::{date, header_value, message_id};
 use crate::outbound::Outbound;
 use crate::outbound::message::compose;
-use crate::store;
-use crate::store::accounts::Account;
 
 /// Fields that occur at most once (RFC 5322 §3.6).
 const ONCE: &[&str] =
@@ -21,10 +17,7 @@ const ONCE: &[&str] =
 
 /// A submitted message.
 pub(crate) struct SmtpSubmission {
-    /// The account of the API key.
-    pub(crate) account: Account,
-    /// The domain that the key is limited to.
-    pub(crate) scope: Option<DomainRowId>,
+    pub(crate) submitter: Submitter,
     /// Envelope sender; `None` if failures are not to be reported.
     pub(crate) reverse_path: Option<Mailbox>,
     /// Envelope recipients.
@@ -44,25 +37,9 @@ pub(crate) enum SmtpSubmissionError {
     /// A line that is too long and cannot be repaired.
     #[error(transparent)]
     Irreparable(#[from] Irreparable),
-    /// Every recipient is suppressed.
-    #[error("every recipient is suppressed")]
-    Suppressed,
-    /// A gate is closed.
+    /// As a message of the API.
     #[error(transparent)]
-    Sender(#[from] Refusal),
-    /// The signature failed.
-    #[error("the message could not be signed")]
-    Sign,
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-/// A message completed for sending, with its parsed form.
-#[derive(Debug)]
-pub(crate) struct CompletedMessage {
-    pub(crate) data: Vec<u8>,
-    pub(crate) mail: Mail,
-    pub(crate) message_id: String,
+    Submit(#[from] SubmitError),
 }
 
 impl Outbound {
@@ -74,82 +51,42 @@ impl Outbound {
         &self,
         handed: SmtpSubmission,
         now: Timestamp,
-    ) -> Result<MessageId, SmtpSubmissionError> {
-        let SmtpSubmission { account, scope, reverse_path, recipients, data } = handed;
+    ) -> Result<Submitted, SmtpSubmissionError> {
+        let SmtpSubmission { submitter, reverse_path, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
             let data = mime::repaired(mime::without_stray_lines(data))?;
             Ok::<_, Irreparable>((mime::parse_without_bodies(&data), data))
         });
-        let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)??;
+        let (mail, data) = parsed.await.map_err(|_| SubmitError::Interrupted)??;
         let author = mail.author.as_deref().ok_or(SmtpSubmissionError::From)?;
         let author = Mailbox::parse(author).map_err(|_| SmtpSubmissionError::From)?;
         if author.has_invisible_characters() {
             return Err(SmtpSubmissionError::From);
         }
         let domain = Domain::parse(author.domain().as_str()).map_err(|_| SmtpSubmissionError::From)?;
-        let sender = self.sender(account.clone(), scope, &domain, now).await?;
+        let sender = self.sender(&submitter, &domain, now).await.map_err(SubmitError::Sender)?;
         // Mail clients show Sender next to the author, so it is kept only if the account may send from it
         // (RFC 6409 §8.1).
-        let mut sender_field = match mime::field_values(&data, "Sender").as_slice() {
-            [only] => compose::sender_field(only).ok(),
+        let sender_field = match mime::field_values(&data, "Sender").as_slice() {
+            [only] => match self.sender_field(&submitter, only, now).await {
+                Ok(one) => Some(one),
+                Err(error @ SubmitError::Sender(SenderError::Store(_))) => return Err(error.into()),
+                Err(_) => None,
+            },
             _ => None,
         };
-        if let Some(one) = &sender_field {
-            match self.sender(account.clone(), scope, one.mailbox.domain(), now).await {
-                Ok(_) => {}
-                Err(Refusal::Store(error)) => return Err(error.into()),
-                Err(_) => sender_field = None,
-            }
-        }
-        let suppressed =
-            self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
-        let (suppressed, recipients): (Vec<Mailbox>, Vec<Mailbox>) =
-            recipients.into_iter().partition(|mailbox| suppressed.contains(&mailbox.canonical()));
-        if recipients.is_empty() {
-            return Err(SmtpSubmissionError::Suppressed);
-        }
         // Reports go only to the author or to an address that the account may send from; otherwise they could be used
         // to send mail to anybody.
         let return_to = match reverse_path {
             None => None,
-            Some(path) if path == author || self.sender(account.clone(), scope, path.domain(), now).await.is_ok() => {
-                Some(path)
-            }
+            Some(path) if path == author || self.sender(&submitter, path.domain(), now).await.is_ok() => Some(path),
             Some(_) => Some(author.clone()),
         };
-        let id = MessageId::new(now);
-        let new_message_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
-        let keys = Arc::clone(&sender.keys);
-        let signed = tokio::task::spawn_blocking(move || {
-            let mut completed =
-                complete(data, mail, &new_message_id, sender_field, now).ok_or(SmtpSubmissionError::Message)?;
-            let signature = keys.sign(&completed.data).map_err(|_| SmtpSubmissionError::Sign)?;
-            completed.data.splice(..0, signature.into_bytes());
-            Ok::<_, SmtpSubmissionError>(completed)
-        });
-        let CompletedMessage { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
-        let from_name = mail.header_from.first().and_then(|from| from.name.clone());
-        let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
-        let header_to = mail.header_to.iter().chain(&mail.header_cc).map(|to| (to.address.clone(), to.name.clone()));
-        let signed = SignedMessage {
-            id: id.clone(),
-            has_attachments: !mail.attachments.is_empty(),
-            sender,
-            data,
-            from_addr: author.to_string(),
-            from_name,
-            header_to: header_to.collect(),
-            recipients,
-            subject: mail.subject,
-            message_id_header: Some(message_id),
-            thread_id,
-            metadata: None,
-            scheduled: None,
-            return_to,
-            suppressed,
+        let complete = move |new_message_id: String| {
+            complete(data, mail, &author, &new_message_id, sender_field, now).ok_or(SmtpSubmissionError::Message)
         };
-        self.submit(vec![signed], None, now).await?;
-        Ok(id)
+        let signed = self.sign(&sender, recipients, complete, now).await?;
+        Ok(self.accept(SignedMessage { return_to, ..signed }, |_| None, now).await?)
     }
 }
 
@@ -157,10 +94,11 @@ impl Outbound {
 fn complete(
     mut data: Vec<u8>,
     mut mail: Mail,
+    author: &Mailbox,
     new_message_id: &str,
     sender: Option<NamedMailbox>,
     now: Timestamp,
-) -> Option<CompletedMessage> {
+) -> Option<CompleteMail> {
     if mail.header_truncated {
         return None;
     }
@@ -174,8 +112,18 @@ fn complete(
     let (header, body) = completed_header(&data, &mail, new_message_id, sender, now)?;
     // Replaced in place, as the body may be large.
     data.splice(..body, header);
-    let message_id = mail.message_id.clone().unwrap_or_else(|| new_message_id.to_owned());
-    Some(CompletedMessage { data, mail, message_id })
+    let message_id = mail.message_id.unwrap_or_else(|| new_message_id.to_owned());
+    let header_to = mail.header_to.into_iter().chain(mail.header_cc).map(|to| (to.address, to.name));
+    Some(CompleteMail {
+        data,
+        from_addr: author.to_string(),
+        from_name: mail.header_from.into_iter().next().and_then(|from| from.name),
+        header_to: header_to.collect(),
+        subject: mail.subject,
+        thread_id: mail.in_reply_to.or_else(|| Some(message_id.clone())),
+        message_id_header: Some(message_id),
+        has_attachments: !mail.attachments.is_empty(),
+    })
 }
 
 /// Returns the header that a message is sent with, including the empty line, and the offset of its body.
@@ -252,8 +200,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
     fn completed(text: &str) -> Option<String> {
-        let data = text.as_bytes();
-        complete(data.to_vec(), mime::parse(data), "<new@acme.dev>", None, NOW)
+        let (data, author) = (text.as_bytes(), Mailbox::parse("a@acme.dev").unwrap());
+        complete(data.to_vec(), mime::parse(data), &author, "<new@acme.dev>", None, NOW)
             .map(|done| String::from_utf8(done.data).unwrap())
     }
 

@@ -10,9 +10,9 @@ use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
-use crate::outbound::submit::sender::Refusal;
-use crate::outbound::submit::smtp_submission;
-use crate::outbound::submit::smtp_submission::SmtpSubmissionError;
+use crate::outbound::submit::SubmitError;
+use crate::outbound::submit::sender::{SenderError, Submitter};
+use crate::outbound::submit::smtp_submission::{SmtpSubmission, SmtpSubmissionError};
 use crate::rate_limit::address_key;
 use crate::secrets::token_hash;
 use crate::smtp_server::phase::Phase;
@@ -157,31 +157,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Err(error)) => return storage_failure(&error),
             Err(_) => return Reply::STORAGE_FAILURE,
         };
-        let submission = smtp_submission::SmtpSubmission {
-            account: caller.account,
-            scope: caller.scope,
-            reverse_path,
-            recipients,
-            data: bytes,
-        };
+        let submitter = Submitter { account: caller.account, scope: caller.scope };
+        let submission = SmtpSubmission { submitter, reverse_path, recipients, data: bytes };
         match role.outbound.submit_smtp(submission, role.clock.now()).await {
-            Ok(id) => {
+            Ok(submitted) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);
-                Reply::accepted(id.as_str())
+                Reply::accepted(submitted.id.as_str())
             }
             Err(SmtpSubmissionError::From) => Reply::BAD_FROM,
             Err(SmtpSubmissionError::Message) => Reply::BAD_MESSAGE,
             Err(SmtpSubmissionError::Irreparable(Irreparable::Protected)) => Reply::SEALED_LINE,
             Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
-            Err(SmtpSubmissionError::Suppressed) => Reply::ALL_SUPPRESSED,
-            Err(SmtpSubmissionError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
-            Err(SmtpSubmissionError::Sender(Refusal::Store(error)) | SmtpSubmissionError::Store(error)) => {
-                storage_failure(&error)
-            }
-            Err(SmtpSubmissionError::Sender(
-                Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
-            )) => Reply::FROM_REFUSED,
-            Err(SmtpSubmissionError::Sign) => Reply::STORAGE_FAILURE,
+            Err(SmtpSubmissionError::Submit(error)) => error_reply(error),
+        }
+    }
+}
+
+/// Returns the reply to a message that cannot be sent.
+fn error_reply(error: SubmitError) -> Reply {
+    match error {
+        SubmitError::Suppressed => Reply::ALL_SUPPRESSED,
+        SubmitError::Sender(SenderError::EmailNotVerified) => Reply::ACCOUNT_UNVERIFIED,
+        SubmitError::Sender(SenderError::Store(error)) | SubmitError::Store(error) => storage_failure(&error),
+        SubmitError::Sender(
+            SenderError::DomainNotOwned | SenderError::KeyScope | SenderError::FromDomain | SenderError::NoKeys(_),
+        )
+        | SubmitError::SenderField(_) => Reply::FROM_REFUSED,
+        SubmitError::Compose(_) | SubmitError::Sign(_) | SubmitError::Interrupted => {
+            tracing::error!(%error, "a submitted message could not be completed and was refused");
+            Reply::STORAGE_FAILURE
         }
     }
 }

@@ -1,27 +1,29 @@
 //! One message for each of up to 50 recipients (contract 8.2).
 
+use std::ops::ControlFlow;
+
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
-use super::content::{ContentFields, SharedFields};
+use super::content::ContentFields;
 use super::fields::{self, Mailboxes, SendTime};
-use super::{authorize_sender, check_sender_field, in_reply_to, serialize_answer};
-use crate::clock::Timestamp;
+use super::in_reply_to;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, BeginOutcome};
+use crate::http::idempotency;
 use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::message::compose::Attachment;
-use crate::outbound::submit::SignedMessage;
-use crate::outbound::submit::draft::{Submission, SubmissionError};
-use crate::outbound::submit::sender::Sender;
+use crate::outbound::submit::batch::Batch;
+use crate::outbound::submit::submission::{Submission, SubmissionContent};
+use crate::outbound::submit::{SubmitError, Submitted};
 use crate::store::messages::MessageStatus;
 
 const MAX_ENTRIES: usize = 50;
@@ -129,26 +131,48 @@ pub(crate) struct BatchView {
 }
 
 /// Error of one entry.
+enum EntryError {
+    /// Fails this entry.
+    Entry(Failure),
+    /// Fails the whole call.
+    Call(ApiError),
+}
+
+/// The answer about a failed entry.
 struct Failure {
     code: Code,
     message: String,
 }
 
-impl From<ApiError> for Failure {
+impl From<ApiError> for EntryError {
     fn from(error: ApiError) -> Self {
-        Self { code: error.code(), message: error.message.into_owned() }
+        Self::Entry(Failure { code: error.code(), message: error.message.into_owned() })
     }
 }
 
-/// Data shared by all entries.
-struct Batch {
-    shared: SharedFields,
+impl From<SubmitError> for EntryError {
+    fn from(error: SubmitError) -> Self {
+        let (code, message) = match error {
+            SubmitError::Store(error) => return Self::Call(error.into()),
+            SubmitError::Sender(_) | SubmitError::SenderField(_) => return ApiError::from(error).into(),
+            SubmitError::Suppressed => (Code::RecipientSuppressed, "the recipient is suppressed"),
+            SubmitError::Compose(_) | SubmitError::Sign(_) | SubmitError::Interrupted => {
+                tracing::error!(%error, "a message of a batch could not be composed");
+                (Code::SendFailed, "the message could not be composed")
+            }
+        };
+        Self::Entry(Failure { code, message: message.to_owned() })
+    }
+}
+
+/// Content and headers shared by all entries.
+struct SharedContent<'r> {
+    content: ContentFields,
     attachments: Vec<Attachment>,
-    sender: Sender,
-    suppressed: Vec<String>,
-    /// Octets of the memory budget held for the shared data.
+    headers: Vec<(String, String)>,
+    memory: &'r RequestMemory,
+    /// Octets of the memory budget held for it.
     held: usize,
-    now: Timestamp,
 }
 
 /// `POST /v1/send/batch`
@@ -160,11 +184,9 @@ pub(crate) async fn send_batch(
     body: LargeBody,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    let begun = idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await?;
-    let running = match begun {
-        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(BeginOutcome::First(running)) => Some(running),
-        None => None,
+    let running = match idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await? {
+        ControlFlow::Continue(running) => running,
+        ControlFlow::Break(replayed) => return Ok(replayed),
     };
     let given: BatchFields = body.fields().await?;
     let from = fields::sender(given.from)?;
@@ -174,56 +196,43 @@ pub(crate) async fn send_batch(
     if entries.len() > MAX_ENTRIES {
         return Err(ApiError::at(Code::TooManyRecipients, "recipients"));
     }
-    let mut content = ContentFields {
-        subject: fields::text(given.subject, "subject")?,
-        html: fields::text(given.html, "html")?,
-        text: fields::text(given.text, "text")?,
-        template_id: fields::name(given.template_id, "templateId")?,
-        data: None,
-    };
-    content.check()?;
+    let mut content = ContentFields::read(given.subject, given.html, given.text, given.template_id)?;
     content.data = fields::template_data(given.template_data)?;
-    let mut own_headers = fields::headers(given.headers)?;
+    let mut headers = fields::headers(given.headers)?;
     // RFC 5322 §3.6.4: a Message-ID belongs to one message; an entry may have its own.
-    own_headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Message-ID"));
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Message-ID"));
     let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     fields::check_flag(given.track_opens, "trackOpens")?;
     fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = authorize_sender(&app, &caller, &from, now).await?;
-    check_sender_field(&app, &caller, &own_headers, now).await?;
+    let (submitter, own_headers) = (caller.submitter(), headers.clone());
+    let submission = Submission { reply_to, in_reply_to, headers, scheduled_at, ..Submission::new(submitter, from) };
+    let mut batch = app.outbound.begin_batch(submission, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory with the files and the message being written.
     let beside = memory.held().await / 2;
     let attachments = attachments::load(&app, &memory, wanted, beside).await?;
-    let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
-    let mailboxes: Vec<_> = entries.iter().map(BatchEntry::mailbox).collect();
-    let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
-    let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let held = memory.held().await;
-    let batch = Batch { shared, attachments, sender, suppressed, held, now };
-    let mut persisted = Vec::with_capacity(entries.len());
+    let shared = SharedContent { content, attachments, headers: own_headers, memory: &memory, held };
     let mut results = Vec::with_capacity(entries.len());
-    for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
+    for entry in entries {
+        let mailbox = entry.mailbox();
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
-        let composed = match mailbox {
-            Ok(mailbox) => batch.compose(&app, &caller, &memory, entry, mailbox).await,
+        let added = match mailbox {
+            Ok(mailbox) => shared.add_entry(&mut batch, entry, mailbox).await,
             Err(error) => Err(error.into()),
         };
-        results.push(BatchResultView::new(to, &composed));
-        // One after another: fifty messages with large files would not fit in memory.
-        if let Ok(signed) = composed {
-            persisted.push(app.outbound.persist(signed, now).await?);
-        }
+        results.push(match added {
+            Ok(submitted) => BatchResultView::accepted(to, &submitted),
+            Err(EntryError::Entry(failure)) => BatchResultView::failed(to, failure),
+            Err(EntryError::Call(error)) => return Err(error),
+        });
     }
-    let count = |status: MessageStatus| results.iter().filter(|result| result.status == status.as_str()).count();
-    let (sent, scheduled) = (count(MessageStatus::Sent), count(MessageStatus::Scheduled));
-    let view = BatchView { sent, scheduled, failed: count(MessageStatus::Failed), results };
-    let (body, remember) = serialize_answer(StatusCode::OK, &view, running.as_ref());
-    app.outbound.submit_persisted(persisted, remember, now).await?;
-    Ok(idempotency::respond(StatusCode::OK, body))
+    let (status, view) = (StatusCode::OK, BatchView::new(results));
+    batch.commit(running.as_ref().map(|running| running.remember(status, &view))).await?;
+    Ok((status, Json(view)).into_response())
 }
 
 impl BatchEntry {
@@ -243,69 +252,59 @@ impl BatchEntry {
     }
 }
 
-impl Batch {
-    async fn compose(
+impl SharedContent<'_> {
+    /// Adds the message of an entry to the batch.
+    async fn add_entry(
         &self,
-        app: &AppState,
-        caller: &Caller,
-        memory: &RequestMemory,
+        batch: &mut Batch,
         entry: BatchEntry,
         to: NamedMailbox,
-    ) -> Result<SignedMessage, Failure> {
+    ) -> Result<Submitted, EntryError> {
         let own = fields::template_data(entry.template_data)?;
-        let mut headers = self.shared.headers.clone();
+        let mut headers = self.headers.clone();
         for (name, value) in fields::headers(entry.headers)? {
             headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
             headers.push((name, value));
         }
         fields::check_header_count(headers.len())?;
-        check_sender_field(app, caller, &headers, self.now).await?;
-        let texts = self.shared.content.length(own.as_ref())?;
-        memory.hold(self.held.saturating_add(3 * texts)).await?;
-        let filled = self.shared.content.fill(own.as_ref())?;
-        let content = self.shared.message(vec![to], Vec::new(), filled, headers, self.attachments.clone());
-        let draft = Submission {
-            content,
-            bcc: Vec::new(),
-            suppressed: self.suppressed.clone(),
-            metadata: None,
-            scheduled_at: self.shared.scheduled_at,
+        let loading = async {
+            let texts = self.content.length(own.as_ref())?;
+            self.memory.hold(self.held.saturating_add(3 * texts)).await?;
+            let filled = self.content.fill(own.as_ref())?;
+            Ok::<_, EntryError>(SubmissionContent { attachments: self.attachments.clone(), ..filled })
         };
-        app.outbound.compose(&self.sender, draft, self.now).await.map_err(|error| match error {
-            SubmissionError::Suppressed => {
-                Failure { code: Code::RecipientSuppressed, message: "the recipient is suppressed".to_owned() }
-            }
-            SubmissionError::Compose(_) | SubmissionError::Sign(_) | SubmissionError::CutOff => {
-                tracing::error!(%error, "a message of a batch could not be composed");
-                Failure { code: Code::SendFailed, message: "the message could not be composed".to_owned() }
-            }
-        })
+        batch.add(to, headers, loading).await
+    }
+}
+
+impl BatchView {
+    fn new(results: Vec<BatchResultView>) -> Self {
+        let count = |status: MessageStatus| results.iter().filter(|result| result.status == status.as_str()).count();
+        Self {
+            sent: count(MessageStatus::Sent),
+            scheduled: count(MessageStatus::Scheduled),
+            failed: count(MessageStatus::Failed),
+            results,
+        }
     }
 }
 
 impl BatchResultView {
-    fn new(to: String, composed: &Result<SignedMessage, Failure>) -> Self {
-        match composed {
-            Ok(signed) => Self {
-                to,
-                id: Some(match &signed.scheduled {
-                    Some((id, _)) => id.to_string(),
-                    None => signed.id.to_string(),
-                }),
-                status: match signed.scheduled {
-                    Some(_) => MessageStatus::Scheduled.as_str(),
-                    None => MessageStatus::Sent.as_str(),
-                },
-                error: None,
-                code: None,
-            },
-            Err(failure) => Self {
-                to,
-                id: None,
-                status: MessageStatus::Failed.as_str(),
-                error: Some(failure.message.clone()),
-                code: Some(failure.code.as_str()),
-            },
+    fn accepted(to: String, submitted: &Submitted) -> Self {
+        let (id, status) = match &submitted.scheduled {
+            Some((id, _)) => (id.to_string(), MessageStatus::Scheduled),
+            None => (submitted.id.to_string(), MessageStatus::Sent),
+        };
+        Self { to, id: Some(id), status: status.as_str(), error: None, code: None }
+    }
+
+    fn failed(to: String, failure: Failure) -> Self {
+        Self {
+            to,
+            id: None,
+            status: MessageStatus::Failed.as_str(),
+            error: Some(failure.message),
+            code: Some(failure.code.as_str()),
         }
     }
 }

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::fields::check_subject;
-use crate::clock::Timestamp;
+use super::fields::{self, check_subject};
 use crate::http::AppState;
 use crate::http::auth::Caller;
+use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::id::TemplateId;
-use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::message::compose::{Attachment, Content};
 use crate::outbound::message::template;
 use crate::outbound::message::template::MergeData;
+use crate::outbound::submit::submission::SubmissionContent;
 use crate::store::sending::templates;
 
 /// Subject, html and text of one message together, tags filled in (contract 1.9).
@@ -26,47 +25,28 @@ pub(crate) struct ContentFields {
     pub(crate) data: Option<MergeData>,
 }
 
-/// Checked fields that the messages of one request share.
-pub(super) struct SharedFields {
-    pub(super) from: NamedMailbox,
-    pub(super) content: ContentFields,
-    pub(super) reply_to: Vec<NamedMailbox>,
-    pub(super) in_reply_to: Option<String>,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) scheduled_at: Option<Timestamp>,
-}
-
-impl SharedFields {
-    /// Builds the content of a message.
-    pub(super) fn message(
-        &self,
-        to: Vec<NamedMailbox>,
-        cc: Vec<NamedMailbox>,
-        (subject, html, text): Filled,
-        headers: Vec<(String, String)>,
-        attachments: Vec<Attachment>,
-    ) -> Content {
-        Content {
-            from: self.from.clone(),
-            to,
-            cc,
-            reply_to: self.reply_to.clone(),
-            subject,
-            text,
-            html,
-            in_reply_to: self.in_reply_to.clone(),
-            headers,
-            attachments,
-            message_id: String::new(),
-            date: Timestamp::from_millis(0),
-        }
-    }
-}
-
-/// Subject, html and text with their tags filled in.
-pub(super) type Filled = (String, Option<String>, Option<String>);
-
 impl ContentFields {
+    /// Reads and checks the fields; values of merge tags are added afterwards.
+    ///
+    /// # Errors
+    /// 400 for one of the wrong type, a malformed subject, or a message without subject or body and template.
+    pub(super) fn read(
+        subject: Lenient<String>,
+        html: Lenient<String>,
+        text: Lenient<String>,
+        template_id: Lenient<String>,
+    ) -> Result<Self, ApiError> {
+        let content = Self {
+            subject: fields::text(subject, "subject")?,
+            html: fields::text(html, "html")?,
+            text: fields::text(text, "text")?,
+            template_id: fields::name(template_id, "templateId")?,
+            data: None,
+        };
+        content.check()?;
+        Ok(content)
+    }
+
     /// Returns the octets of the merge tags' values.
     pub(crate) fn data_size(&self) -> usize {
         self.data.as_ref().map_or(0, MergeData::size)
@@ -137,8 +117,8 @@ impl ContentFields {
         data.or_else(|| self.template_id.as_ref().map(|_| Cow::Owned(MergeData::default())))
     }
 
-    /// Fills in the tags of the texts from `data` over the shared data.
-    pub(super) fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
+    /// Fills in the tags of the texts from `data` over the shared data; attachments are added afterwards.
+    pub(super) fn fill(&self, data: Option<&MergeData>) -> Result<SubmissionContent, ApiError> {
         let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
         let data = self.data_with(data);
         let subject = self.subject.as_deref().filter(|subject| !subject.trim().is_empty());
@@ -148,10 +128,13 @@ impl ContentFields {
         if html.is_none() && text.is_none() {
             return Err(missing("text", "text or html is required"));
         }
-        let Some(data) = data else { return Ok((subject.to_owned(), html, text)) };
+        let Some(data) = data else {
+            return Ok(SubmissionContent { subject: subject.to_owned(), html, text, attachments: Vec::new() });
+        };
         let subject = template::fill_subject(subject, &data);
         check_subject(Some(&subject))?;
         let html = html.map(|html| template::fill_html(&html, &data));
-        Ok((subject, html, text.map(|text| template::fill_text(&text, &data))))
+        let text = text.map(|text| template::fill_text(&text, &data));
+        Ok(SubmissionContent { subject, html, text, attachments: Vec::new() })
     }
 }

@@ -7,9 +7,12 @@ mod fields;
 mod scheduled;
 mod template_test;
 
+use std::ops::ControlFlow;
+
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,19 +21,17 @@ use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
-use crate::http::idempotency::{self, BeginOutcome};
+use crate::http::idempotency;
 use crate::http::memory::RequestMemory;
-use crate::id::{MessageId, ScheduledId};
-use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::message::compose::{sender_field, thread_header};
-use crate::outbound::submit::Remember;
-use crate::outbound::submit::draft::{Submission, SubmissionError};
-use crate::outbound::submit::sender::{Refusal, Sender};
-use crate::store::accounts::idempotency::Remembered;
+use crate::id::MessageId;
+use crate::outbound::message::compose::thread_header;
+use crate::outbound::submit::sender::SenderError;
+use crate::outbound::submit::submission::{Submission, SubmissionContent};
+use crate::outbound::submit::{SubmitError, Submitted};
 use crate::store::messages;
 use crate::store::messages::MessageStatus;
 use attachments::AttachmentFields;
-use content::{ContentFields, SharedFields};
+use content::ContentFields;
 use fields::{Mailboxes, SendTime};
 
 pub(crate) use batch::{BatchFields, BatchView, send_batch};
@@ -131,11 +132,12 @@ pub(crate) struct SentView {
     suppressed: Vec<String>,
 }
 
-impl SentView {
-    pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
-        match scheduled {
+impl From<&Submitted> for SentView {
+    fn from(submitted: &Submitted) -> Self {
+        let suppressed = submitted.suppressed.clone();
+        match &submitted.scheduled {
             None => Self {
-                id: id.to_string(),
+                id: submitted.id.to_string(),
                 status: MessageStatus::Queued.as_str(),
                 scheduled_at: None,
                 message_id: None,
@@ -145,34 +147,37 @@ impl SentView {
                 id: scheduled.to_string(),
                 status: MessageStatus::Scheduled.as_str(),
                 scheduled_at: Some(*at),
-                message_id: Some(id.to_string()),
+                message_id: Some(submitted.id.to_string()),
                 suppressed,
             },
         }
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::EmailNotVerified => Code::EmailNotVerified.into(),
-            Refusal::DomainNotOwned => Code::DomainNotOwned.into(),
-            Refusal::KeyScope => Code::KeyScope.into(),
-            Refusal::FromDomain => Code::FromDomain.into(),
-            Refusal::NoKeys(_) => Code::Internal.into(),
-            Refusal::Store(error) => error.into(),
+impl From<SenderError> for ApiError {
+    fn from(error: SenderError) -> Self {
+        match error {
+            SenderError::EmailNotVerified => Code::EmailNotVerified.into(),
+            SenderError::DomainNotOwned => Code::DomainNotOwned.into(),
+            SenderError::KeyScope => Code::KeyScope.into(),
+            SenderError::FromDomain => Code::FromDomain.into(),
+            SenderError::NoKeys(_) => Code::Internal.into(),
+            SenderError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<SubmissionError> for ApiError {
-    fn from(error: SubmissionError) -> Self {
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
         match error {
-            SubmissionError::Suppressed => Code::RecipientSuppressed.into(),
-            SubmissionError::Compose(_) | SubmissionError::Sign(_) | SubmissionError::CutOff => {
+            SubmitError::Sender(error) => error.into(),
+            SubmitError::SenderField(_) => Self::field(Code::BadHeader, "headers", error.to_string()),
+            SubmitError::Suppressed => Code::RecipientSuppressed.into(),
+            SubmitError::Compose(_) | SubmitError::Sign(_) | SubmitError::Interrupted => {
                 tracing::error!(%error, "a message could not be composed");
                 Code::Internal.into()
             }
+            SubmitError::Store(error) => error.into(),
         }
     }
 }
@@ -198,21 +203,6 @@ async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) ->
     thread_header(&given).map(Some).map_err(bad)
 }
 
-/// Serializes an answer, and the record that remembers it if the request has a key.
-fn serialize_answer(
-    status: StatusCode,
-    view: &impl Serialize,
-    running: Option<&idempotency::RunningRequest<'_>>,
-) -> (Vec<u8>, Option<Remember>) {
-    // Views always serialize.
-    let body = serde_json::to_vec(view).unwrap_or_default();
-    let remember = running.map(|running| Remember {
-        request: running.request.clone(),
-        answer: Remembered { body_hash: running.body_hash.clone(), status: status.as_u16(), response: body.clone() },
-    });
-    (body, remember)
-}
-
 /// `POST /v1/send`
 pub(crate) async fn send(
     State(app): State<AppState>,
@@ -222,79 +212,38 @@ pub(crate) async fn send(
     body: LargeBody,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
-    let begun = idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await?;
-    let running = match begun {
-        Some(BeginOutcome::Replayed(answer)) => return Ok(idempotency::replay(answer)),
-        Some(BeginOutcome::First(running)) => Some(running),
-        None => None,
+    let running = match idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await? {
+        ControlFlow::Continue(running) => running,
+        ControlFlow::Break(replayed) => return Ok(replayed),
     };
     let given: SendFields = body.fields().await?;
     let from = fields::sender(given.from)?;
     let [to, cc, bcc] = fields::recipients(given.to, given.cc, given.bcc)?;
-    let mut content = ContentFields {
-        subject: fields::text(given.subject, "subject")?,
-        html: fields::text(given.html, "html")?,
-        text: fields::text(given.text, "text")?,
-        template_id: fields::name(given.template_id, "templateId")?,
-        data: None,
-    };
-    content.check()?;
+    let mut content = ContentFields::read(given.subject, given.html, given.text, given.template_id)?;
     let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
-    let own_headers = fields::headers(given.headers)?;
+    let headers = fields::headers(given.headers)?;
     content.data = fields::template_data(given.template_data)?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     let metadata = fields::metadata(given.metadata)?;
     fields::check_flag(given.track_opens, "trackOpens")?;
     fields::check_flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
-    let sender = authorize_sender(&app, &caller, &from, now).await?;
-    check_sender_field(&app, &caller, &own_headers, now).await?;
-    let mut content = content.with_template(&app, &caller).await?;
-    let texts = content.length(None)?;
-    memory.hold(2 * texts).await?;
-    let filled = content.fill(None)?;
-    // They may be large, and the message has its own copies.
-    (content.html, content.text) = (None, None);
-    let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
-    let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
-    let message = shared.message(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Submission { content: message, bcc, suppressed: Vec::new(), metadata, scheduled_at };
-    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
-    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let skipped = draft.skipped();
-    let signed = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&signed.id, signed.scheduled.as_ref(), skipped);
-    let (body, remember) = serialize_answer(StatusCode::ACCEPTED, &view, running.as_ref());
-    app.outbound.submit(vec![signed], remember, now).await?;
-    Ok(idempotency::respond(StatusCode::ACCEPTED, body))
-}
-
-/// Refuses a custom Sender field whose domain the account may not send from (contract 8.1): mail clients show it next
-/// to the author.
-async fn check_sender_field(
-    app: &AppState,
-    caller: &Caller,
-    headers: &[(String, String)],
-    now: Timestamp,
-) -> Result<(), ApiError> {
-    let Some((_, value)) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender")) else {
-        return Ok(());
+    let submitter = caller.submitter();
+    let submission =
+        Submission { submitter, from, to, cc, bcc, reply_to, in_reply_to, headers, metadata, scheduled_at };
+    let loading = async {
+        let mut content = content.with_template(&app, &caller).await?;
+        let texts = content.length(None)?;
+        memory.hold(2 * texts).await?;
+        let filled = content.fill(None)?;
+        // They may be large, and the message has its own copies.
+        (content.html, content.text) = (None, None);
+        let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
+        Ok::<_, ApiError>(SubmissionContent { attachments, ..filled })
     };
-    let bad = |message: &str| ApiError::field(Code::BadHeader, "headers", format!("Sender: {message}"));
-    let one = sender_field(value).map_err(|error| bad(&error.to_string()))?;
-    match authorize_sender(app, caller, &one, now).await {
-        Err(error) if error.code().status() < 500 => Err(bad("its domain is none that you may send from")),
-        asked => asked.map(|_| ()),
-    }
-}
-
-/// Checks the permission to send from an address, in the contract's order.
-async fn authorize_sender(
-    app: &AppState,
-    caller: &Caller,
-    from: &NamedMailbox,
-    now: Timestamp,
-) -> Result<Sender, ApiError> {
-    Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
+    let status = StatusCode::ACCEPTED;
+    let answer = |submitted: &Submitted| Some(running.as_ref()?.remember(status, &SentView::from(submitted)));
+    let submitted = app.outbound.submit(submission, loading, answer, now).await?;
+    Ok((status, Json(SentView::from(&submitted))).into_response())
 }

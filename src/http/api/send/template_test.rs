@@ -6,14 +6,14 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::content::{ContentFields, SharedFields};
-use super::{SentView, authorize_sender, fields};
+use super::content::ContentFields;
+use super::{SentView, fields};
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::submit::draft::Submission;
+use crate::outbound::submit::submission::Submission;
 use crate::store::accounts::domains;
 
 /// `POST /api/templates/test`
@@ -58,25 +58,10 @@ pub(crate) async fn send_test(
         Lenient::Absent => preview_sender(&app, &caller).await?,
         from => fields::sender(from)?,
     };
-    let sender = authorize_sender(&app, &caller, &from, now).await?;
-    let filled = content.fill(None)?;
-    let shared = SharedFields {
-        from,
-        content,
-        reply_to: Vec::new(),
-        in_reply_to: None,
-        headers: Vec::new(),
-        scheduled_at: None,
-    };
-    let content = shared.message(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
-    let mut draft =
-        Submission { content, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
-    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
-    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let signed = app.outbound.compose(&sender, draft, now).await?;
-    let view = SentView::new(&signed.id, None, Vec::new());
-    app.outbound.submit(vec![signed], None, now).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    let submission = Submission { to: vec![to], ..Submission::new(caller.submitter(), from) };
+    let loading = async { content.fill(None) };
+    let submitted = app.outbound.submit(submission, loading, |_| None, now).await?;
+    Ok((StatusCode::ACCEPTED, Json(SentView::from(&submitted))))
 }
 
 /// Returns `preview@` the account's oldest domain that can send (contract 11).
