@@ -40,7 +40,7 @@ pub(crate) struct SubmissionContent {
 }
 
 impl Submission {
-    /// Creates a submission to nobody, to be sent now.
+    /// Creates a submission without recipients, to be sent now.
     pub(crate) const fn new(submitter: Submitter, from: NamedMailbox) -> Self {
         Self {
             submitter,

@@ -85,6 +85,30 @@ async fn a_repeated_request_sends_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_repeated_meanwhile_sends_once() {
+    let mut setup = SendingServer::start(Clock::System, RemoteHost::start().await).await;
+    // So many that the transaction takes longer than a look-up of its answer.
+    let recipients: Vec<Value> = (0..50).map(|n| json!({"to": format!("a{n}@remote.test")})).collect();
+    let body = json!({"from": "hi@inbox.test", "subject": "Hi", "text": "Hello", "recipients": recipients});
+    let body = body.to_string();
+    let key = [("idempotency-key", "newsletter-3")];
+    let request = || setup.owner.send("POST", "/v1/send/batch", &key, Some(body.as_bytes()));
+    let answers = futures_util::future::join_all((0..8).map(|_| request())).await;
+    let replayed = answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true")).count();
+    assert_eq!(replayed, 7, "one is carried out, and the others wait for it");
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.json), (200, &answers[0].json));
+    }
+    assert_eq!(answers[0].json["sent"], 50);
+    for _ in 0..50 {
+        setup.remote.next_mail().await;
+    }
+    setup.server.until("SELECT count(*) FROM job", 0_i64).await;
+    assert!(setup.remote.is_drained());
+    setup.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_sends_to_each_and_fails_for_those_alone() {
     let mut setup = SendingServer::start(Clock::System, RemoteHost::start().await).await;
     setup.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
