@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::queue::configured_data_dir;
 use crate::id::{MessageId, UploadId};
-use crate::store::audit::{self, Fate, Fates, Table};
+use crate::store::audit::{self, MessageState, MessageStates, Table};
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::removals::Reason;
 use crate::store::{self, Error};
@@ -154,36 +154,36 @@ fn read_ledger(path: &Path) -> anyhow::Result<Vec<String>> {
 
 /// Looks up the state of everything in a ledger.
 fn compare(connection: &Connection, ledger: &[String]) -> store::Result<Finding> {
-    let fates = Fates::load(connection)?;
+    let states = MessageStates::load(connection)?;
     let (mut counts, mut lost) = (BTreeMap::new(), Vec::new());
     for id in ledger {
-        let mut fate = fates.find(connection, id)?;
-        if fate == Fate::Lost {
+        let mut state = states.find(connection, id)?;
+        if state == MessageState::Lost {
             // It may have changed its table while the others were read; look again.
-            fate = Fates::load(connection)?.find(connection, id)?;
+            state = MessageStates::load(connection)?.find(connection, id)?;
         }
-        if fate == Fate::Lost {
+        if state == MessageState::Lost {
             lost.push(format!("{id}: acknowledged, but neither stored nor removed on record"));
         }
-        *counts.entry(label(fate)).or_default() += 1;
+        *counts.entry(label(state)).or_default() += 1;
     }
     let parts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     let said = format!("{} acknowledged: {}", ledger.len(), parts.join(", "));
     Ok(Finding { counts, ..Finding::new("ledger", said, lost) })
 }
 
-const fn label(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Delivered | Fate::Gone(Reason::Delivered) => "delivered",
-        Fate::Stored => "stored",
-        Fate::Pending => "pending",
-        Fate::Failed | Fate::Gone(Reason::Undelivered) => "failed",
-        Fate::Canceled => "canceled",
-        Fate::DroppedByReceiver => "dropped by the receiver",
-        Fate::Gone(Reason::Rule) => "dropped by rule",
-        Fate::Gone(Reason::Api) => "removed by API",
-        Fate::Gone(Reason::Retention) => "past retention",
-        Fate::Lost => "lost",
+const fn label(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Delivered | MessageState::Gone(Reason::Delivered) => "delivered",
+        MessageState::Stored => "stored",
+        MessageState::Pending => "pending",
+        MessageState::Failed | MessageState::Gone(Reason::Undelivered) => "failed",
+        MessageState::Canceled => "canceled",
+        MessageState::DroppedByReceiver => "dropped by the receiver",
+        MessageState::Gone(Reason::Rule) => "dropped by rule",
+        MessageState::Gone(Reason::Api) => "removed by API",
+        MessageState::Gone(Reason::Retention) => "past retention",
+        MessageState::Lost => "lost",
     }
 }
 

@@ -40,24 +40,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let held = DataDir::open(&dir)?;
     let reading = || format!("reading the database in {}", dir.display());
-    let mut standing = mark::inspect(&dir).with_context(reading)?;
+    let mut state = mark::inspect(&dir).with_context(reading)?;
     let database = dir.join(store::FILE_NAME);
     if held.check_database(&database).is_err() {
-        standing.missing = Some(Missing::Database);
+        state.missing = Some(Missing::Database);
     }
     let latest = store::read_offline(&dir, audit::latest_message).with_context(reading)?.flatten();
     let objects = Objects::open_read_only(&dir);
     let orphans = find_orphans(&dir, &objects).with_context(reading)?;
-    print_field("last promise", &standing.promised_at.map_or("none on record".to_owned(), time))?;
+    print_field("last promise", &state.promised_at.map_or("none on record".to_owned(), time))?;
     print_field("last message", &latest.map_or("none in the database".to_owned(), |at| time(at.as_millis())))?;
     print_field("orphans", &format!("{} stored objects have no row in the database", orphans.len()))?;
     if !options.accept_loss {
-        return report(&standing, &orphans);
+        return report(&state, &orphans);
     }
     for name in &orphans {
         objects.set_aside(name).context("moving objects aside")?;
     }
-    if standing.missing == Some(Missing::Database) {
+    if state.missing == Some(Missing::Database) {
         held.forget_database()?;
     }
     mark::forget(&dir)?;
@@ -74,8 +74,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(standing: &MarkFile, orphans: &[String]) -> anyhow::Result<()> {
-    match &standing.missing {
+fn report(state: &MarkFile, orphans: &[String]) -> anyhow::Result<()> {
+    match &state.missing {
         None if orphans.is_empty() => print_field("missing", "nothing"),
         None => {
             print_field("missing", "nothing on record")?;

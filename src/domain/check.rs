@@ -42,7 +42,7 @@ impl Checker {
         Self { resolver, budget }
     }
 
-    /// Returns the present state of the five records, in the order of [`Kind::ALL`].
+    /// Returns the present state of the five records, in the order of the contract.
     pub async fn check(&self, wanted: &Wanted<'_>) -> [Finding; 5] {
         let records = wanted.records();
         let name = |kind: Kind| records.iter().find(|record| record.kind == kind).map_or("", |record| &record.name);

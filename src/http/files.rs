@@ -279,8 +279,8 @@ fn unsatisfiable(size: u64) -> Response {
 /// Streams the decoded octets of a span. Each piece is read only when the connection has room for it, so a slow client
 /// occupies no thread.
 fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
-    let opening = Download::Opening(objects, raw, Box::new(part), span);
-    Body::from_stream(stream::unfold(Some(opening), async |reading| {
+    let download = Download::Opening(objects, raw, Box::new(part), span);
+    Body::from_stream(stream::unfold(Some(download), async |reading| {
         let read = tokio::task::spawn_blocking(move || reading?.step());
         match read.await.unwrap_or(Some(Err(store::Error::Stopped))) {
             None => None,

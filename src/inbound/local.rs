@@ -13,17 +13,17 @@ use crate::outbound::{DeliveryRequest, Outcome};
 use crate::store::blobs::pending::MailData;
 
 impl LocalDelivery for Inbound {
-    fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering {
+    fn deliver(&self, request: DeliveryRequest, verification: Verification) -> Delivering {
         let this = self.clone();
-        Box::pin(async move { this.take(parcel, verification).await })
+        Box::pin(async move { this.take(request, verification).await })
     }
 }
 
 impl Inbound {
-    async fn take(&self, parcel: DeliveryRequest, verification: Verification) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(parcel.recipients.len());
+    async fn take(&self, request: DeliveryRequest, verification: Verification) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(request.recipients.len());
         let mut recipients = Vec::new();
-        for mailbox in &parcel.recipients {
+        for mailbox in &request.recipients {
             match self.resolve(&ForwardPath::Mailbox(mailbox.clone())).await {
                 Ok(recipient) => {
                     recipients.push(recipient);
@@ -33,7 +33,7 @@ impl Inbound {
             }
         }
         let taken =
-            if recipients.is_empty() { None } else { Some(self.take_for(parcel, verification, recipients).await) };
+            if recipients.is_empty() { None } else { Some(self.take_for(request, verification, recipients).await) };
         let taken =
             taken.unwrap_or_else(|| Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, "not tried"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| taken.clone())).collect()
@@ -41,7 +41,7 @@ impl Inbound {
 
     async fn take_for(
         &self,
-        parcel: DeliveryRequest,
+        request: DeliveryRequest,
         verification: Verification,
         recipients: Vec<super::Recipient>,
     ) -> Outcome {
@@ -51,12 +51,12 @@ impl Inbound {
             esmtp: true,
             tls: None,
         };
-        let reverse_path = match parcel.reverse_path {
+        let reverse_path = match request.reverse_path {
             Some(mailbox) => ReversePath::Mailbox(mailbox),
             None => ReversePath::Null,
         };
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
-        let data = MailData::Memory(parcel.data.into());
+        let data = MailData::Memory(request.data.into());
         match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
             Ok(accepted) => Outcome::of_own_reply(250, EnhancedStatusCode::OK, format!("Ok: {}", accepted.id)),
             Err(ReceiveError::MailLoop) => {

@@ -151,7 +151,7 @@ impl SystemMail {
         let hostname = parts.config.hostname.as_str();
         let name = recipient.domain().as_str().to_owned();
         // The null reverse-path: nobody handles a notice that cannot be delivered.
-        let parcel = DeliveryRequest {
+        let request = DeliveryRequest {
             reverse_path: None,
             recipients: vec![recipient.clone()],
             data: data.into(),
@@ -161,7 +161,7 @@ impl SystemMail {
         let local = parts.db.read(move |connection| domains::find_verified(connection, &asked)).await;
         let mut wait = None;
         let outcomes = if matches!(local, Ok(Some(_))) {
-            dispatcher.local.deliver(parcel, Verification::of_own_message(hostname, hostname, "")).await
+            dispatcher.local.deliver(request, Verification::of_own_message(hostname, hostname, "")).await
         } else if parts.config.dev {
             vec![Outcome::without_reply(EnhancedStatusCode::OK, "captured: in dev mode nothing leaves the machine")]
         } else {
@@ -169,7 +169,7 @@ impl SystemMail {
                 Some(relay) => Destination::Smarthost(Arc::clone(relay)),
                 None => Destination::Domain(recipient.domain().clone()),
             };
-            let done = dispatcher.transport.transmit(flow, &destination, parcel, now).await;
+            let done = dispatcher.transport.transmit(flow, &destination, request, now).await;
             wait = done.wait;
             done.outcomes
         };

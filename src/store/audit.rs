@@ -144,7 +144,7 @@ pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'stati
 
 /// Final state of an acknowledged message or upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fate {
+pub(crate) enum MessageState {
     /// A receiver accepted it: a webhook, or the remote host of every recipient.
     Delivered,
     /// It can be read.
@@ -165,12 +165,12 @@ pub(crate) enum Fate {
 
 /// Data to determine the state of many ids.
 #[derive(Debug)]
-pub(crate) struct Fates {
+pub(crate) struct MessageStates {
     gone: HashMap<i64, Reason>,
     in_transit: HashSet<String>,
 }
 
-impl Fates {
+impl MessageStates {
     /// Loads the data.
     pub(crate) fn load(connection: &Connection) -> Result<Self> {
         // Mail in transit first: it leaves its removal note when it goes.
@@ -180,9 +180,9 @@ impl Fates {
     }
 
     /// Determines the state of a message or an upload.
-    pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
+    pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<MessageState> {
         if self.in_transit.contains(id) {
-            return Ok(Fate::Pending);
+            return Ok(MessageState::Pending);
         }
         let message = connection
             .prepare_cached("SELECT id, status FROM message WHERE public_id = ?1")?
@@ -190,23 +190,25 @@ impl Fates {
             .optional()?;
         if let Some((message, status)) = message {
             return match status {
-                MessageStatus::Received => fate_of_received(connection, message),
-                MessageStatus::Dropped => Ok(Fate::DroppedByReceiver),
-                MessageStatus::Scheduled | MessageStatus::Queued | MessageStatus::Deferred => Ok(Fate::Pending),
-                MessageStatus::Canceled => Ok(Fate::Canceled),
-                MessageStatus::Sent => Ok(Fate::Delivered),
-                MessageStatus::Bounced | MessageStatus::Failed => Ok(Fate::Failed),
+                MessageStatus::Received => state_of_received(connection, message),
+                MessageStatus::Dropped => Ok(MessageState::DroppedByReceiver),
+                MessageStatus::Scheduled | MessageStatus::Queued | MessageStatus::Deferred => {
+                    Ok(MessageState::Pending)
+                }
+                MessageStatus::Canceled => Ok(MessageState::Canceled),
+                MessageStatus::Sent => Ok(MessageState::Delivered),
+                MessageStatus::Bounced | MessageStatus::Failed => Ok(MessageState::Failed),
             };
         }
         if connection.prepare_cached("SELECT 1 FROM upload WHERE public_id = ?1")?.exists([id])? {
-            return Ok(Fate::Stored);
+            return Ok(MessageState::Stored);
         }
-        Ok(self.gone.get(&removals::name_hash(id)).map_or(Fate::Lost, |reason| Fate::Gone(*reason)))
+        Ok(self.gone.get(&removals::name_hash(id)).map_or(MessageState::Lost, |reason| MessageState::Gone(*reason)))
     }
 }
 
 /// Derives the state from its deliveries to webhooks and to the addresses that routes forward it to.
-fn fate_of_received(connection: &Connection, message: MessageRowId) -> Result<Fate> {
+fn state_of_received(connection: &Connection, message: MessageRowId) -> Result<MessageState> {
     let (mut pending, mut delivered, mut failed) = (false, false, false);
     let mut deliveries = connection.prepare_cached("SELECT status FROM delivery WHERE message_id = ?1")?;
     for status in deliveries.query_map([message], |row| row.get(0))? {
@@ -227,9 +229,9 @@ fn fate_of_received(connection: &Connection, message: MessageRowId) -> Result<Fa
         }
     }
     Ok(match (pending, delivered, failed) {
-        (true, ..) => Fate::Pending,
-        (_, true, _) => Fate::Delivered,
-        (_, _, true) => Fate::Failed,
-        _ => Fate::Stored,
+        (true, ..) => MessageState::Pending,
+        (_, true, _) => MessageState::Delivered,
+        (_, _, true) => MessageState::Failed,
+        _ => MessageState::Stored,
     })
 }

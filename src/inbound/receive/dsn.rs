@@ -43,17 +43,17 @@ impl Inbound {
         }
         let outbound = self.shared.outbound.clone();
         let settled = self.shared.db.write(move |tx| {
-            let (mut raised, mut left) = (Vec::new(), Vec::new());
+            let (mut raised, mut enqueued) = (Vec::new(), Vec::new());
             for (tag, report) in &reports {
                 let (events, jobs) = outbound.settle_report(tx, tag, report, now)?;
                 raised.extend(events);
-                left.extend(jobs);
+                enqueued.extend(jobs);
             }
-            Ok((raised, left))
+            Ok((raised, enqueued))
         });
-        let (raised, left) = within_deadline(settled).await?;
+        let (raised, enqueued) = within_deadline(settled).await?;
         raised.into_iter().for_each(|one| one.publish(&self.shared.publisher));
-        left.into_iter().for_each(EnqueuedJob::notify_committed);
+        enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
 
@@ -68,15 +68,15 @@ impl Inbound {
         }
         let outbound = self.shared.outbound.clone();
         let written = self.shared.db.write(move |tx| {
-            let mut left = Vec::new();
+            let mut enqueued = Vec::new();
             for report in &reports {
-                left.extend(outbound.report_forward(tx, report, now)?);
+                enqueued.extend(outbound.report_forward(tx, report, now)?);
             }
-            Ok(left)
+            Ok(enqueued)
         });
-        let left: Vec<EnqueuedJob> = within_deadline(written).await?;
-        let has_reported = !left.is_empty();
-        left.into_iter().for_each(EnqueuedJob::notify_committed);
+        let enqueued: Vec<EnqueuedJob> = within_deadline(written).await?;
+        let has_reported = !enqueued.is_empty();
+        enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(has_reported)
     }
 }

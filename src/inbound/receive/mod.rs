@@ -212,7 +212,7 @@ impl Inbound {
                 self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &fields, now)
             })
             .collect();
-        let (raw, placed, fresh) = if plans.iter().all(RecipientPlan::is_dropped) {
+        let (raw, placed, first_attempts) = if plans.iter().all(RecipientPlan::is_dropped) {
             (NewMailData::inline(&[]), None, None)
         } else if draft.is_none() && bytes.len() <= mail_data::INLINE_MAX && fields.parts.is_empty() {
             (NewMailData::inline(&bytes), None, Some(Bytes::from(bytes)))
@@ -221,7 +221,7 @@ impl Inbound {
             (raw, Some(placed), None)
         };
         drop(turn);
-        let accepted = self.commit(id, fields, plans, (raw, placed), fresh, now).await?;
+        let accepted = self.commit(id, fields, plans, (raw, placed), first_attempts, now).await?;
         // Few messages go both to an address of ours and to another one, and reading a report twice changes nothing.
         self.settle_reports(reports, now).await?;
         self.report_forwards(forwards, now).await.map(|_| accepted)
@@ -330,7 +330,7 @@ impl Inbound {
             if let Some(data) = &data {
                 one.first_attempts
                     .into_iter()
-                    .for_each(|fresh| self.shared.first_attempt_cache.put(fresh, data.clone()));
+                    .for_each(|first_attempts| self.shared.first_attempt_cache.put(first_attempts, data.clone()));
             }
             one.jobs.into_iter().for_each(EnqueuedJob::notify_committed);
         }

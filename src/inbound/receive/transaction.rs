@@ -155,13 +155,13 @@ fn store_one(
             url,
         };
         let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let left = services.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
-        if left.is_claimed() {
+        let enqueued = services.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
+        if enqueued.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
             stored.first_attempts.push(CachedMessage { delivery, message, route, version });
         }
-        stored.jobs.push(left);
+        stored.jobs.push(enqueued);
     }
     Ok(stored)
 }

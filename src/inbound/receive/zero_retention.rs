@@ -28,13 +28,13 @@ pub(super) fn store(
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
-    let mut left = Vec::new();
+    let mut enqueued = Vec::new();
     services.limits.admit_mail(tx, account_id)?;
     if store::webhooks::blocked_senders::is_blocked(tx, account_id, &fields.from_addr)? {
-        return Ok(left);
+        return Ok(enqueued);
     }
     if forwards(fields, plan).next().is_some() {
-        left.extend(forward_all(tx, services, fields, plan, None, mail_data_id()?, now)?);
+        enqueued.extend(forward_all(tx, services, fields, plan, None, mail_data_id()?, now)?);
     }
     let metadata = EventMetadata {
         id: id.clone(),
@@ -58,12 +58,12 @@ pub(super) fn store(
             mail_data_id: mail_data_id()?,
         };
         let row = zero_retention::insert(tx, new, now)?;
-        left.push(services.jobs.enqueue(
+        enqueued.push(services.jobs.enqueue(
             tx,
             &webhook::zero_retention_flow(flow),
             JobSubject::ZeroRetention(row),
             now,
         )?);
     }
-    Ok(left)
+    Ok(enqueued)
 }

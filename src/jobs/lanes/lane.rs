@@ -13,7 +13,7 @@ use crate::store::jobs::ClaimedJob;
 pub(super) const FIRST_WIDTH: usize = 2;
 /// Buffered jobs per attempt that may run at once, for jobs claimed on enqueueing: with attempts of 15 s the last of
 /// them begins after 90 s, within its lease.
-pub(super) const IN_HAND: usize = 6;
+pub(super) const BUFFERED: usize = 6;
 /// The same for jobs claimed from the table, initially …
 const REACH: usize = 2;
 /// … and where attempts end so fast that the buffer is empty before the next claim is committed, as on a slow disk.
@@ -52,7 +52,7 @@ pub(super) struct State {
     /// Maximum number of concurrent attempts.
     pub(crate) width: usize,
     /// Degraded: its latest attempt was not answered, or there was none yet.
-    pub(crate) ailing: bool,
+    pub(crate) degraded: bool,
     pub(crate) breaker: Breaker,
     /// Number of its last resumption, and the time from which it may go on.
     pub(crate) resumed: Option<(u64, Timestamp)>,
@@ -73,13 +73,13 @@ impl State {
             in_turn: false,
             running: 0,
             width,
-            ailing: true,
+            degraded: true,
             breaker: Breaker::default(),
             resumed: None,
         }
     }
 
-    fn in_hand(&self) -> usize {
+    fn buffered(&self) -> usize {
         self.claimed.len() + self.reserved
     }
 
@@ -100,7 +100,7 @@ impl State {
     }
 
     fn is_idle(&self) -> bool {
-        self.running + self.in_hand() == 0 && self.due_at.is_none() && !self.claiming
+        self.running + self.buffered() == 0 && self.due_at.is_none() && !self.claiming
     }
 }
 
@@ -109,7 +109,7 @@ impl State {
 struct Member {
     flows: HashMap<i64, State>,
     running: usize,
-    in_hand: usize,
+    buffered: usize,
     /// Flows with a buffered job and room for an attempt, in turn.
     turns: VecDeque<i64>,
     in_turns: bool,
@@ -126,7 +126,7 @@ pub(super) struct Lane {
     /// Maximum number of concurrent attempts.
     width: usize,
     running: usize,
-    in_hand: usize,
+    buffered: usize,
     /// Set while it is among the lanes that may start something.
     pub(crate) queued: bool,
     members: HashMap<AccountRowId, Member>,
@@ -141,7 +141,7 @@ pub(super) struct Picked {
     pub(crate) account: AccountRowId,
     pub(crate) endpoint: i64,
     pub(crate) job: ClaimedJob,
-    pub(crate) ailing: bool,
+    pub(crate) degraded: bool,
 }
 
 impl Lane {
@@ -149,7 +149,7 @@ impl Lane {
         Self {
             width,
             running: 0,
-            in_hand: 0,
+            buffered: 0,
             queued: false,
             members: HashMap::new(),
             turns: VecDeque::new(),
@@ -206,17 +206,17 @@ impl Lane {
     pub(super) fn reserve(&mut self, account: AccountRowId, endpoint: i64, now: Timestamp) -> bool {
         let Some(member) = self.members.get_mut(&account) else { return false };
         let Some(state) = member.flows.get_mut(&endpoint) else { return false };
-        let reach = state.reach.max(IN_HAND);
-        let full = self.in_hand >= self.width * reach;
+        let reach = state.reach.max(BUFFERED);
+        let full = self.buffered >= self.width * reach;
         let waiting = state.claiming || state.parked || state.due_at.is_some_and(|at| at <= now);
         // An account with nothing buffered gets a place behind every backlog of others.
-        let room = state.in_hand() < state.width * reach && (!full || member.in_hand == 0);
+        let room = state.buffered() < state.width * reach && (!full || member.buffered == 0);
         if waiting || !room || state.breaker.is_open() {
             return false;
         }
         state.reserved += 1;
-        member.in_hand += 1;
-        self.in_hand += 1;
+        member.buffered += 1;
+        self.buffered += 1;
         true
     }
 
@@ -224,8 +224,8 @@ impl Lane {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.reserved > 0) else { return };
         state.reserved -= 1;
-        member.in_hand = member.in_hand.saturating_sub(1);
-        self.in_hand = self.in_hand.saturating_sub(1);
+        member.buffered = member.buffered.saturating_sub(1);
+        self.buffered = self.buffered.saturating_sub(1);
     }
 
     /// Ends a claim that brought this many jobs.
@@ -236,11 +236,11 @@ impl Lane {
         state.claiming = false;
         if !state.claimed.is_empty() {
             state.reach = (state.reach - 1).max(REACH);
-        } else if jobs == expected && !state.ailing && state.running < state.width {
+        } else if jobs == expected && !state.degraded && state.running < state.width {
             state.reach = (state.reach * 2).min(REACH_MAX);
         }
-        member.in_hand = member.in_hand.saturating_sub(expected);
-        self.in_hand = self.in_hand.saturating_sub(expected);
+        member.buffered = member.buffered.saturating_sub(expected);
+        self.buffered = self.buffered.saturating_sub(expected);
     }
 
     /// Buffers jobs; returns them if the flow pauses by now.
@@ -256,8 +256,8 @@ impl Lane {
         if state.breaker.pauses(now) {
             return jobs;
         }
-        member.in_hand += jobs.len();
-        self.in_hand += jobs.len();
+        member.buffered += jobs.len();
+        self.buffered += jobs.len();
         state.claimed.extend(jobs);
         self.offer(account, endpoint);
         Vec::new()
@@ -306,7 +306,7 @@ impl Lane {
                 Some(picked) => {
                     member.in_turns = false;
                     self.running += 1;
-                    self.in_hand = self.in_hand.saturating_sub(1);
+                    self.buffered = self.buffered.saturating_sub(1);
                     self.offer(account, picked.endpoint);
                     return (Some(picked), held);
                 }
@@ -334,8 +334,8 @@ impl Lane {
         let Some(member) = self.members.get_mut(&account) else { return Vec::new() };
         let Some(state) = member.flows.get_mut(&endpoint) else { return Vec::new() };
         let jobs: Vec<ClaimedJob> = state.claimed.drain(..).collect();
-        member.in_hand = member.in_hand.saturating_sub(jobs.len());
-        self.in_hand = self.in_hand.saturating_sub(jobs.len());
+        member.buffered = member.buffered.saturating_sub(jobs.len());
+        self.buffered = self.buffered.saturating_sub(jobs.len());
         jobs
     }
 
@@ -348,12 +348,12 @@ impl Lane {
         state.armed = None;
         let limit = if state.breaker.is_open() {
             // One probe, once everything else has ended.
-            state.parked = state.running + state.in_hand() > 0;
+            state.parked = state.running + state.buffered() > 0;
             1
         } else if state.claimed.len() * 2 >= state.hand() {
             state.parked = true;
             0
-        } else if self.in_hand >= self.width * state.reach && member.in_hand >= share {
+        } else if self.buffered >= self.width * state.reach && member.buffered >= share {
             state.parked = true;
             state.lacks_room = true;
             member.parked.push_back(endpoint);
@@ -362,8 +362,8 @@ impl Lane {
             }
             0
         } else {
-            let room = (self.width * state.reach).saturating_sub(self.in_hand);
-            let room = room.max(share.saturating_sub(member.in_hand)).max(1);
+            let room = (self.width * state.reach).saturating_sub(self.buffered);
+            let room = room.max(share.saturating_sub(member.buffered)).max(1);
             state.hand().saturating_sub(state.claimed.len()).min(room)
         };
         if state.parked {
@@ -372,8 +372,8 @@ impl Lane {
         state.due_at = None;
         state.claiming = true;
         state.expected = limit;
-        member.in_hand += limit;
-        self.in_hand += limit;
+        member.buffered += limit;
+        self.buffered += limit;
         Some(limit)
     }
 
@@ -388,12 +388,12 @@ impl Lane {
                     unparked.push((account, endpoint));
                 }
             }
-            if member.in_hand == 0 {
+            if member.buffered == 0 {
                 unparked.extend(member.unpark().map(|endpoint| (account, endpoint)));
             }
         }
         // A flow that pauses by now brings nothing, so the next one has its turn as well.
-        while self.in_hand < self.width
+        while self.buffered < self.width
             && let Some(next) = self.parked.pop_front()
         {
             let Some(member) = self.members.get_mut(&next) else { continue };
@@ -417,7 +417,7 @@ impl Member {
         for _ in 0..self.turns.len().min(LOOKED_AT) {
             let endpoint = self.turns.pop_front()?;
             let Some(state) = self.flows.get_mut(&endpoint) else { continue };
-            if !fits(account, state.ailing) {
+            if !fits(account, state.degraded) {
                 self.turns.push_back(endpoint);
                 continue;
             }
@@ -429,8 +429,8 @@ impl Member {
             let Some(job) = state.claimed.pop_front() else { continue };
             state.running += 1;
             self.running += 1;
-            self.in_hand = self.in_hand.saturating_sub(1);
-            return Some(Picked { account, endpoint, job, ailing: state.ailing });
+            self.buffered = self.buffered.saturating_sub(1);
+            return Some(Picked { account, endpoint, job, degraded: state.degraded });
         }
         None
     }

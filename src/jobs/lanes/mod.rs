@@ -11,12 +11,12 @@
 
 mod breaker;
 mod lane;
+mod pauses;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
@@ -43,7 +43,7 @@ pub(crate) struct Lanes {
     held: VecDeque<AccountRowId>,
     config: WorkerConfig,
     running: usize,
-    running_ailing: usize,
+    running_degraded: usize,
     flows: usize,
     figures: LaneStats,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Lanes {
 struct Account {
     flows: usize,
     running: usize,
-    running_ailing: usize,
+    running_degraded: usize,
     /// Lanes in which it may start nothing until it holds fewer of all slots.
     held: VecDeque<Arc<str>>,
 }
@@ -104,7 +104,7 @@ impl Lanes {
             held: VecDeque::new(),
             config: WorkerConfig { max_in_flight: config.max_in_flight.max(4), ..config },
             running: 0,
-            running_ailing: 0,
+            running_degraded: 0,
             flows: 0,
             figures: LaneStats::default(),
         }
@@ -217,15 +217,15 @@ impl Lanes {
             let name = self.ready.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&name) else { continue };
             lane.queued = false;
-            let (accounts, running, ailing) = (&self.accounts, self.running, self.running_ailing);
-            let (picked, held) = lane.pick(|account, is_ailing| {
+            let (accounts, running, degraded) = (&self.accounts, self.running, self.running_degraded);
+            let (picked, held) = lane.pick(|account, is_degraded| {
                 let Some(has) = accounts.get(&account) else { return true };
                 let alone = accounts.len() == 1;
-                let ailing_slots = slots / 4 * 3;
+                let degraded_slots = slots / 4 * 3;
                 let share = alone || may_take(has.running, slots, running);
-                let ailing_share =
-                    ailing < ailing_slots && (alone || may_take(has.running_ailing, ailing_slots, ailing));
-                share && (!is_ailing || ailing_share)
+                let degraded_share =
+                    degraded < degraded_slots && (alone || may_take(has.running_degraded, degraded_slots, degraded));
+                share && (!is_degraded || degraded_share)
             });
             for account in held {
                 self.hold(account, &name);
@@ -233,10 +233,10 @@ impl Lanes {
             let Some(picked) = picked else { continue };
             let flow = Flow { lane: name, account: picked.account, endpoint: picked.endpoint };
             self.running += 1;
-            self.running_ailing += usize::from(picked.ailing);
+            self.running_degraded += usize::from(picked.degraded);
             let account = self.accounts.entry(flow.account).or_default();
             account.running += 1;
-            account.running_ailing += usize::from(picked.ailing);
+            account.running_degraded += usize::from(picked.degraded);
             self.unpark(&flow);
             self.queue(&flow.lane);
             return Some((flow, picked.job));
@@ -279,10 +279,10 @@ impl Lanes {
             lane.finished(flow.account);
             if let Some(state) = lane.state(flow.account, flow.endpoint) {
                 state.running = state.running.saturating_sub(1);
-                let was_ailing = state.ailing;
-                if was_ailing {
-                    self.running_ailing = self.running_ailing.saturating_sub(1);
-                    account.running_ailing = account.running_ailing.saturating_sub(1);
+                let was_degraded = state.degraded;
+                if was_degraded {
+                    self.running_degraded = self.running_degraded.saturating_sub(1);
+                    account.running_degraded = account.running_degraded.saturating_sub(1);
                 }
                 if !matches!(health, Health::Up | Health::Unknown | Health::Held { .. }) {
                     state.hold_few();
@@ -293,19 +293,19 @@ impl Lanes {
                     Health::Failing { .. } | Health::Unknown | Health::Held { .. } => {}
                 }
                 match health {
-                    Health::Up | Health::Failing { .. } => state.ailing = false,
-                    Health::Unreachable | Health::Reluctant => state.ailing = true,
+                    Health::Up | Health::Failing { .. } => state.degraded = false,
+                    Health::Unreachable | Health::Reluctant => state.degraded = true,
                     Health::Unknown | Health::Held { .. } => {}
                 }
                 // The flow's other attempts change their side of the count with it.
-                match (was_ailing, state.ailing) {
+                match (was_degraded, state.degraded) {
                     (true, false) => {
-                        self.running_ailing = self.running_ailing.saturating_sub(state.running);
-                        account.running_ailing = account.running_ailing.saturating_sub(state.running);
+                        self.running_degraded = self.running_degraded.saturating_sub(state.running);
+                        account.running_degraded = account.running_degraded.saturating_sub(state.running);
                     }
                     (false, true) => {
-                        self.running_ailing += state.running;
-                        account.running_ailing += state.running;
+                        self.running_degraded += state.running;
+                        account.running_degraded += state.running;
                     }
                     _ => {}
                 }
@@ -355,66 +355,6 @@ impl Lanes {
         self.queue(&flow.lane);
         self.forget(flow);
         back
-    }
-
-    /// Returns the time until which a flow pauses; `None` if it does not.
-    pub(crate) fn paused_until(&mut self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
-        let state = self.lanes.get_mut(&flow.lane)?.state(flow.account, flow.endpoint)?;
-        state.breaker.until().filter(|until| *until > now)
-    }
-
-    /// True while a flow pauses or waits for its probe.
-    pub(crate) fn is_paused(&mut self, flow: &Flow) -> bool {
-        let lane = self.lanes.get_mut(&flow.lane);
-        lane.and_then(|lane| lane.state(flow.account, flow.endpoint)).is_some_and(|state| state.breaker.is_open())
-    }
-
-    /// Lets a paused flow make its probe at once.
-    pub(crate) fn probe(&mut self, flow: &Flow, now: Timestamp) {
-        let lane = self.lanes.get_mut(&flow.lane);
-        if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) {
-            state.breaker.probe_at(now);
-        }
-        self.arm(flow);
-    }
-
-    /// Lets a held flow make an attempt at `at`, if that is sooner: resumption `number`. Attempts still running that
-    /// began to wait before it do not hold the flow either.
-    pub(crate) fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
-        let full_width = self.full_width(&flow.lane);
-        if let Some(lane) = self.lanes.get_mut(&flow.lane) {
-            if let Some(state) = lane.state(flow.account, flow.endpoint) {
-                state.resumed = Some((number, at));
-                if !state.breaker.resume_at(at) && !state.breaker.is_open() {
-                    state.width = state.width.max(state.running + 1).min(full_width);
-                }
-            }
-            lane.offer(flow.account, flow.endpoint);
-        }
-        self.arm(flow);
-        self.unpark(flow);
-        self.queue(&flow.lane);
-    }
-
-    /// Moves pauses with a clock that was set back: they end as much earlier.
-    pub(crate) fn shift_back(&mut self, by: Duration) {
-        self.change_pauses(|breaker| breaker.shift_back(by));
-    }
-
-    /// Lets every paused flow make its probe at once.
-    pub(crate) fn probe_all(&mut self, now: Timestamp) {
-        self.change_pauses(|breaker| breaker.probe_at(now));
-    }
-
-    fn change_pauses(&mut self, change: impl Fn(&mut Breaker)) {
-        let mut paused = Vec::new();
-        for (name, lane) in &mut self.lanes {
-            for (account, endpoint, state) in lane.states().filter(|(_, _, state)| state.breaker.is_open()) {
-                change(&mut state.breaker);
-                paused.push(Flow { lane: Arc::clone(name), account, endpoint });
-            }
-        }
-        paused.iter().for_each(|flow| self.arm(flow));
     }
 
     /// Returns when the next flow is due, for the engine's sleep.

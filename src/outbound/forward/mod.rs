@@ -441,6 +441,6 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
     dispatches::postpone(tx, dispatch)?;
     recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Failed, now)?;
     let diagnostic = format!("{} {}", gate.status(), gate.sentence());
-    let standing = RecipientState { status: RecipientStatus::Failed, smtp_code: None, diagnostic: Some(&diagnostic) };
-    recipients::settle(tx, dispatch, 0, standing, now)
+    let state = RecipientState { status: RecipientStatus::Failed, smtp_code: None, diagnostic: Some(&diagnostic) };
+    recipients::settle(tx, dispatch, 0, state, now)
 }

@@ -61,12 +61,12 @@ pub(crate) fn settle(
 ) -> store::Result<SettledDispatch> {
     let mut left = SettledDispatch::default();
     for one in settled {
-        let standing = RecipientState {
+        let state = RecipientState {
             status: one.outcome.verdict.status(),
             smtp_code: one.outcome.code,
             diagnostic: Some(&one.outcome.diagnostic),
         };
-        recipients::settle(tx, dispatch.id, one.recipient.idx, standing, now)?;
+        recipients::settle(tx, dispatch.id, one.recipient.idx, state, now)?;
     }
     if let Some(route) = &dispatch.route_id {
         note_forward(tx, route, settled)?;

@@ -107,9 +107,9 @@ fn bounce(
     }
     let diagnostic = status.diagnostic.clone().or_else(|| status.status.map(|status| status.to_string()));
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
-    let standing =
+    let state =
         RecipientState { status: RecipientStatus::Bounced, smtp_code: status.code, diagnostic: Some(&diagnostic) };
-    recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
+    recipients::settle(tx, recipient.dispatch, recipient.idx, state, now)?;
     if refusal::report_says_no_mailbox(status.status, status.diagnostic.as_deref().unwrap_or_default()) {
         suppressions::suppress(tx, message.account_id, &recipient.address, SuppressionReason::Bounce, now)?;
     }

@@ -39,7 +39,7 @@ pub(super) struct PersistedMessage {
 }
 
 impl Outbound {
-    /// Prepares mail data for storage: beside its row, or in a file that is durable before the transaction. The file
+    /// Prepares mail data for storage: details its row, or in a file that is durable before the transaction. The file
     /// of a message that is never committed is removed.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Outbound {
         let placed = persisted.iter_mut().filter_map(|one| one.placed.take()).collect();
         let outbound = self.clone();
         let written = self.parts.db.write_naming(placed, move |tx| {
-            let (parts, mut left) = (&outbound.parts, Vec::new());
+            let (parts, mut enqueued) = (&outbound.parts, Vec::new());
             let scheduled = persisted.iter().filter(|one| one.message.scheduled.is_some());
             if let Some(first) = scheduled.clone().next() {
                 let account = first.message.sender.account;
@@ -94,14 +94,14 @@ impl Outbound {
                 let overhead = MESSAGE_BYTES.saturating_mul(one.message.recipients.len() as u64);
                 let bytes = one.raw.size().saturating_add(overhead);
                 parts.limits.admit_bytes(tx, one.message.sender.account, bytes)?;
-                left.extend(parts.store(tx, one, now)?);
-                left.extend(outbound.report_suppressed(tx, &one.message, now)?);
+                enqueued.extend(parts.store(tx, one, now)?);
+                enqueued.extend(outbound.report_suppressed(tx, &one.message, now)?);
             }
             if let Some(remember) = remember {
                 parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
                 idempotency::put(tx, &remember.request, &remember.answer, now)?;
             }
-            Ok((left, true))
+            Ok((enqueued, true))
         });
         written.await?.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
@@ -154,11 +154,11 @@ impl Dependencies {
             outbound_details::insert_message(tx, &signed.row(persisted, status.into(), first, mail_data_id), now)?;
         add_deliveries(tx, sender.account, message, signed.recipients.len())?;
         attachments::insert_all(tx, message, &persisted.parts)?;
-        let beside = signed.details();
-        if !beside.is_empty() {
-            outbound_details::insert(tx, message, &beside)?;
+        let details = signed.details();
+        if !details.is_empty() {
+            outbound_details::insert(tx, message, &details)?;
         }
-        let mut left = Vec::new();
+        let mut enqueued = Vec::new();
         for (place, mailbox) in signed.recipients.iter().enumerate() {
             let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
             let new = NewDispatch {
@@ -176,14 +176,14 @@ impl Dependencies {
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
             if signed.scheduled.is_none() {
                 let flow = Flow::new(&lane, sender.account);
-                left.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
+                enqueued.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
             }
         }
         if let Some((_, at)) = &signed.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
-            left.push(self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?);
+            enqueued.push(self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?);
         }
-        Ok(left)
+        Ok(enqueued)
     }
 
     /// Returns the recipient domain (`None` if a smarthost takes it) and the lane of mail from a domain to one

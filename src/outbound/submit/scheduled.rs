@@ -94,12 +94,12 @@ impl Dependencies {
         let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
         for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
-            let standing = RecipientState {
+            let state = RecipientState {
                 status: RecipientStatus::Failed,
                 smtp_code: None,
                 diagnostic: Some("the recipient is suppressed"),
             };
-            recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
+            recipients::settle(tx, one.dispatch, one.idx, state, now)?;
         }
         recipients::set_status_of_message(tx, message, RecipientStatus::Scheduled, RecipientStatus::Queued, now)?;
         let mut enqueued = Vec::new();

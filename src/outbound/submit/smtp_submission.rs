@@ -49,10 +49,10 @@ impl Outbound {
     /// See [`SmtpSubmissionError`]; nothing was stored.
     pub(crate) async fn submit_smtp(
         &self,
-        handed: SmtpSubmission,
+        submission: SmtpSubmission,
         now: Timestamp,
     ) -> Result<Submitted, SmtpSubmissionError> {
-        let SmtpSubmission { submitter, reverse_path, recipients, data } = handed;
+        let SmtpSubmission { submitter, reverse_path, recipients, data } = submission;
         let parsed = tokio::task::spawn_blocking(move || {
             let data = mime::repaired(mime::without_stray_lines(data))?;
             Ok::<_, Irreparable>((mime::parse_without_bodies(&data), data))

@@ -100,7 +100,7 @@ impl Transport {
         &self,
         flow: &Flow,
         destination: &Destination,
-        parcel: DeliveryRequest,
+        request: DeliveryRequest,
         now: Timestamp,
     ) -> DeliveryResult {
         match destination {
@@ -115,12 +115,12 @@ impl Transport {
                         auth: None,
                         guard,
                     };
-                    let progress = self.transmit_to(&hosts, &parcel, access).await;
+                    let progress = self.transmit_to(&hosts, &request, access).await;
                     self.finish(progress, flow)
                 }
-                Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable).finish(),
+                Err(unroutable) => Progress::of(&request, self.timeouts.total).unroutable(unroutable).finish(),
             },
-            Destination::Smarthost(relay) => self.relay(flow, relay, parcel, now).await,
+            Destination::Smarthost(relay) => self.relay(flow, relay, request, now).await,
         }
     }
 
@@ -128,20 +128,20 @@ impl Transport {
     pub(crate) async fn transmit_large(
         &self,
         flow: &Flow,
-        parcel: DeliveryRequest,
+        request: DeliveryRequest,
         now: Timestamp,
     ) -> DeliveryResult {
         let mut domains: Vec<Domain> = Vec::new();
-        for recipient in &parcel.recipients {
+        for recipient in &request.recipients {
             if !domains.contains(recipient.domain()) {
                 domains.push(recipient.domain().clone());
             }
         }
-        let mut whole = Progress::of(&parcel, self.timeouts.total);
+        let mut whole = Progress::of(&request, self.timeouts.total);
         // Concurrent, so that a slow domain does not delay the others.
         let parts = domains.into_iter().map(|domain| {
-            let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
-            let part = DeliveryRequest { recipients, ..parcel.clone() };
+            let recipients = request.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
+            let part = DeliveryRequest { recipients, ..request.clone() };
             async move {
                 let destination = Destination::Domain(domain.clone());
                 let done = Box::pin(self.transmit(flow, &destination, part, now)).await;
@@ -153,7 +153,8 @@ impl Transport {
         let waits: Option<Vec<_>> = done.iter().map(|(_, done)| done.wait.clone()).collect();
         let wait = waits.and_then(|waits| waits.into_iter().min_by_key(|wait| wait.until));
         for (domain, done) in done {
-            let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
+            let places =
+                request.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
             places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
             whole.transcript.append(&done.record.transcript);
             whole.record = SessionRecord { transcript: String::new(), ..done.record };
@@ -166,7 +167,7 @@ impl Transport {
         &self,
         flow: &Flow,
         relay: &Arc<Smarthost>,
-        parcel: DeliveryRequest,
+        request: DeliveryRequest,
         now: Timestamp,
     ) -> DeliveryResult {
         let progress = match self.hosts.resolve_smarthost(relay).await {
@@ -181,15 +182,15 @@ impl Transport {
                     auth,
                     guard: None,
                 };
-                self.transmit_to(&hosts, &parcel, access).await
+                self.transmit_to(&hosts, &request, access).await
             }
-            Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable),
+            Err(unroutable) => Progress::of(&request, self.timeouts.total).unroutable(unroutable),
         };
         if !progress.is_untouched() || progress.is_full() || !relay.fallback {
             return self.finish(progress, flow);
         }
         let mut transcript = progress.transcript;
-        let mut done = self.transmit_large(flow, parcel, now).await;
+        let mut done = self.transmit_large(flow, request, now).await;
         transcript.append(&done.record.transcript);
         done.record.transcript = transcript.text();
         done
@@ -205,8 +206,8 @@ impl Transport {
     }
 
     /// Tries hosts in turn until every recipient has a verdict.
-    async fn transmit_to(&self, hosts: &[Host], parcel: &DeliveryRequest, access: ConnectParams<'_>) -> Progress {
-        let mut progress = Progress::of(parcel, self.timeouts.total);
+    async fn transmit_to(&self, hosts: &[Host], request: &DeliveryRequest, access: ConnectParams<'_>) -> Progress {
+        let mut progress = Progress::of(request, self.timeouts.total);
         progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
         let groups = self.in_order(hosts);
         for (number, equals) in groups.iter().enumerate() {
@@ -215,7 +216,7 @@ impl Transport {
             while !progress.is_over()
                 && let Some(reached) = self.reach(&mut left, access, &mut progress).await
             {
-                self.try_host(reached, &mut left, parcel, access, &mut progress).await;
+                self.try_host(reached, &mut left, request, access, &mut progress).await;
             }
             if progress.is_full() {
                 break;
@@ -238,7 +239,7 @@ impl Transport {
         &self,
         reached: Reached<'h>,
         left: &mut Left<'h>,
-        parcel: &DeliveryRequest,
+        request: &DeliveryRequest,
         access: ConnectParams<'_>,
         progress: &mut Progress,
     ) {
@@ -253,7 +254,7 @@ impl Transport {
             }
         };
         loop {
-            match self.use_connection(connection, reused, candidate, parcel, access, progress).await {
+            match self.use_connection(connection, reused, candidate, request, access, progress).await {
                 Used::Up => return,
                 Used::Ready(next) => (connection, reused) = (*next, true),
                 Used::Closed(candidate, permit) => return left.again(candidate, permit),
@@ -327,7 +328,7 @@ impl Transport {
         connection: Connection,
         reused: bool,
         candidate: Candidate<'h>,
-        parcel: &DeliveryRequest,
+        request: &DeliveryRequest,
         access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Used<'h> {
@@ -341,12 +342,12 @@ impl Transport {
         let mut open = progress.open();
         open.truncate(MAX_RECIPIENTS);
         let recipients: Vec<Mailbox> =
-            open.iter().filter_map(|place| parcel.recipients.get(*place)).cloned().collect();
+            open.iter().filter_map(|place| request.recipients.get(*place)).cloned().collect();
         session.transcript = if reused { Transcript::default() } else { std::mem::take(&mut session.transcript) };
         if reused {
             session.transcript.note(&format!("{} [{address}], a session that was kept", host.name));
         }
-        let mut ended = session.send(parcel, &recipients, progress.deadline).await;
+        let mut ended = session.send(request, &recipients, progress.deadline).await;
         if source != ReplySource::MailHost {
             ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.reclassified(source))).collect();
         }

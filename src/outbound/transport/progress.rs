@@ -33,9 +33,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn of(parcel: &DeliveryRequest, time: Duration) -> Self {
+    pub(super) fn of(request: &DeliveryRequest, time: Duration) -> Self {
         Self {
-            outcomes: vec![None; parcel.recipients.len()],
+            outcomes: vec![None; request.recipients.len()],
             record: SessionRecord::default(),
             transcript: Transcript::default(),
             last_error: None,

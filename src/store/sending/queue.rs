@@ -155,8 +155,8 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
             waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == RecipientStatus::Scheduled);
         for one in open {
             let status = if scheduled { RecipientStatus::Canceled } else { RecipientStatus::Failed };
-            let standing = RecipientState { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
-            recipients::settle(connection, id, one.idx, standing, now)?;
+            let state = RecipientState { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
+            recipients::settle(connection, id, one.idx, state, now)?;
             dropped += 1;
         }
         jobs::delete_by_subject(connection, JobSubject::Dispatch(id))?;

@@ -133,7 +133,7 @@ pub(crate) fn settle(
     connection: &Connection,
     dispatch: DispatchRowId,
     idx: u32,
-    standing: RecipientState<'_>,
+    state: RecipientState<'_>,
     now: Timestamp,
 ) -> Result<()> {
     connection
@@ -141,7 +141,7 @@ pub(crate) fn settle(
             "UPDATE recipient SET status = ?3, smtp_code = ?4, diagnostic = ?5, updated_at = ?6
              WHERE dispatch_id = ?1 AND idx = ?2",
         )?
-        .execute(params![dispatch, idx, standing.status, standing.smtp_code, standing.diagnostic, now.as_millis()])?;
+        .execute(params![dispatch, idx, state.status, state.smtp_code, state.diagnostic, now.as_millis()])?;
     Ok(())
 }
 

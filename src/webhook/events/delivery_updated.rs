@@ -50,7 +50,7 @@ pub(crate) fn event(
     delivery: &DeliveryRow,
     message: &str,
     domain: Option<DomainRowId>,
-    standing: DeliveryState,
+    state: DeliveryState,
     now: Timestamp,
 ) -> Event {
     let id = EventId::new(now);
@@ -63,10 +63,10 @@ pub(crate) fn event(
             delivery_id: delivery.public_id.as_str(),
             message_id: message,
             route_id: delivery.route_id.as_ref().map(|route| route.as_str()),
-            status: standing.status.as_str(),
-            attempts: standing.attempts,
-            last_status_code: standing.last_status_code,
-            paused_until: standing.paused_until,
+            status: state.status.as_str(),
+            attempts: state.attempts,
+            last_status_code: state.last_status_code,
+            paused_until: state.paused_until,
         },
     };
     // Strings and numbers always serialize.

@@ -21,14 +21,19 @@ const PLAIN: &[&str] = &["build.rs", "src/", "tests/it/"];
 
 /// Words that name nothing, nor are a part of a name: metaphors, each with the field's word or a plain one.
 const METAPHORS: &[(&str, &str)] = &[
+    ("ailing", "degraded"),
+    ("bell", "wakeup"),
     ("breath", "pause"),
     ("crowd", "contention"),
+    ("desk", "engine"),
     ("dismissed", "closed"),
     ("doubtful", "unconfirmed"),
+    ("fate", "state"),
     ("hurry", "run_now"),
     ("ladder", "schedule"),
     ("letterhead", "request_meta"),
     ("obey", "execute"),
+    ("parcel", "request, or delivery_request"),
     ("rung", "step"),
     ("whereabouts", "location"),
 ];
@@ -55,6 +60,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("fresh_mail", "first_attempt_cache"),
     ("give_back", "release, or forward_dsn"),
     ("given_file", "attachment_url"),
+    ("in_hand", "buffered"),
     ("intervene", "write_from_cli"),
     ("letter", "content"),
     ("loose", "lenient"),

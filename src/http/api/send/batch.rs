@@ -212,8 +212,8 @@ pub(crate) async fn send_batch(
     let mut batch = app.outbound.begin_batch(submission, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory with the files and the message being written.
-    let beside = memory.held().await / 2;
-    let attachments = attachments::load(&app, &memory, wanted, beside).await?;
+    let reserved = memory.held().await / 2;
+    let attachments = attachments::load(&app, &memory, wanted, reserved).await?;
     let held = memory.held().await;
     let shared = SharedContent { content, attachments, headers: own_headers, memory: &memory, held };
     let mut results = Vec::with_capacity(entries.len());

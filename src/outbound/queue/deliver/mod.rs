@@ -4,6 +4,7 @@
 //! other mail is captured, so its recipients count as sent and the API shows it.
 
 mod prepare;
+mod record;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,18 +18,14 @@ use bytes::Bytes;
 use super::hosts::Wait;
 use super::outcome::health;
 use super::rate_limiter::{RateLimiter, Slot};
-use super::settle::{self, Settled};
+use super::settle::Settled;
 use crate::clock::{Clock, Timestamp};
-use crate::event_bus::Activity;
 use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::memory_budget::MemoryBudget;
-use crate::metrics::Counter;
-use crate::outbound::forward::Gate;
-use crate::outbound::reports::bounce::Failure;
 use crate::outbound::transport::Transport;
 use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Outbound, Outcome, SessionRecord, Verdict};
 use crate::store;
@@ -37,8 +34,9 @@ use crate::store::jobs::lane_pauses::Pause;
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients::RecipientRow;
-use crate::store::webhooks::routes;
 use prepare::{Lookup, Prepared};
+use record::CompletedDispatch;
+pub(crate) use record::RecordedDispatch;
 
 /// Delay before an attempt that failed for a local reason (a busy database) runs again.
 const LOCAL_FAILURE_PAUSE: Duration = Duration::from_secs(5);
@@ -54,7 +52,7 @@ pub(crate) type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 pub(crate) trait LocalDelivery: Send + Sync + 'static {
     /// Returns the outcome of each recipient, in the order of the delivery request; the sender was authenticated
     /// before.
-    fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering;
+    fn deliver(&self, request: DeliveryRequest, verification: Verification) -> Delivering;
 }
 
 /// Attempts dispatches; handles the jobs of that kind.
@@ -79,23 +77,6 @@ pub(crate) enum Attempted {
     Settled(Box<CompletedDispatch>),
     /// The hosts accept nothing at the moment.
     HostPause(HostPause),
-}
-
-/// An attempt with the outcome of each recipient.
-pub(crate) struct CompletedDispatch {
-    dispatch: DispatchRow,
-    settled: Vec<Settled>,
-    session: SessionRecord,
-    /// The forwarding gate that closed since it was stored.
-    closed: Option<Gate>,
-    finished: Timestamp,
-}
-
-/// A recorded attempt.
-pub(crate) struct RecordedDispatch {
-    completed: CompletedDispatch,
-    left: settle::SettledDispatch,
-    next_attempt_at: Option<i64>,
 }
 
 /// A pause of the hosts that a lane leads to.
@@ -254,9 +235,9 @@ impl Dispatcher {
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
         let ascii = prepared.ascii_form();
-        let parcel = DeliveryRequest { reverse_path, recipients, data, ascii };
+        let request = DeliveryRequest { reverse_path, recipients, data, ascii };
         if prepared.local {
-            let outcomes = self.local.deliver(parcel, verification).await;
+            let outcomes = self.local.deliver(request, verification).await;
             let host = Some(self.outbound.parts.config.hostname.clone());
             return DeliveryResult {
                 outcomes,
@@ -273,17 +254,17 @@ impl Dispatcher {
         let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
         match (relay, &dispatch.domain) {
             (Some(relay), _) => {
-                self.transport.transmit(flow, &Destination::Smarthost(Arc::clone(relay)), parcel, now).await
+                self.transport.transmit(flow, &Destination::Smarthost(Arc::clone(relay)), request, now).await
             }
             (None, Some(domain)) => match Domain::parse(domain) {
-                Ok(domain) => self.transport.transmit(flow, &Destination::Domain(domain), parcel, now).await,
+                Ok(domain) => self.transport.transmit(flow, &Destination::Domain(domain), request, now).await,
                 Err(_) => all(
                     prepared,
                     &Outcome::without_reply(EnhancedStatusCode::BAD_SYSTEM, "the domain is no host name"),
                 ),
             },
             // The smarthost that took them together was removed from the configuration.
-            (None, None) => self.transport.transmit_large(flow, parcel, now).await,
+            (None, None) => self.transport.transmit_large(flow, request, now).await,
         }
     }
 
@@ -347,78 +328,6 @@ impl Dispatcher {
         };
         let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now };
         AttemptResult { verdict, health, attempted: Some(Attempted::Settled(Box::new(completed))) }
-    }
-
-    fn record(
-        &self,
-        tx: &Connection,
-        completed: CompletedDispatch,
-        settlement: Settlement,
-    ) -> store::Result<Option<RecordedDispatch>> {
-        let CompletedDispatch { dispatch, settled, session, closed, finished: now } = &completed;
-        // The dispatch may have been removed or finished meanwhile.
-        if dispatches::find(tx, dispatch.id)?.is_none_or(|row| row.mail_data_id != dispatch.mail_data_id) {
-            return Ok(None);
-        }
-        let made = dispatches::DispatchAttempt {
-            host: session.host.as_deref(),
-            tls: session.tls.as_deref(),
-            transcript: &session.transcript,
-        };
-        dispatches::record_attempt(tx, dispatch.id, made, *now)?;
-        if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
-            lane_pauses::end(tx, &self.outbound.parts.lane_of(dispatch))?;
-        }
-        let mut left = settle::settle(tx, &self.outbound.parts.jobs, dispatch, settled, *now)?;
-        if let Some(message) = &left.message {
-            let failed = settled.iter().filter(|one| one.outcome.verdict == Verdict::Bounced);
-            let failures: Vec<Failure<'_>> = failed
-                .map(|one| Failure {
-                    recipient: &one.recipient.address,
-                    code: one.outcome.code,
-                    status: one.outcome.status,
-                    diagnostic: &one.outcome.diagnostic,
-                })
-                .collect();
-            left.report = self.outbound.report_failures(tx, message, &failures, *now)?;
-        }
-        if let (Some(gate), Some(route)) = (closed, &dispatch.route_id) {
-            routes::note_outcome(tx, route, gate.word(), None)?;
-        }
-        let next_attempt_at = match settlement {
-            Settlement::Retry(at) => Some(at.as_millis()),
-            Settlement::Delivered | Settlement::Failed => None,
-        };
-        Ok(Some(RecordedDispatch { completed, left, next_attempt_at }))
-    }
-
-    /// Notifies subscribers after the commit.
-    fn publish(&self, recorded: RecordedDispatch) {
-        let RecordedDispatch { completed, left, next_attempt_at } = recorded;
-        let CompletedDispatch { dispatch, settled, session, .. } = completed;
-        let parts = &self.outbound.parts;
-        left.raised.into_iter().for_each(|one| one.publish(&parts.publisher));
-        left.report.into_iter().for_each(jobs::EnqueuedJob::notify_committed);
-        parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
-        for one in &settled {
-            parts.metrics.add(match one.outcome.verdict {
-                Verdict::Sent => Counter::RecipientsSent,
-                Verdict::Deferred => Counter::RecipientsDeferred,
-                Verdict::Bounced => Counter::RecipientsBounced,
-            });
-            let deferred = one.outcome.verdict == Verdict::Deferred;
-            parts.publisher.publish(|| Activity::Sent {
-                message_id: left.message.as_ref().map(|row| row.public_id.to_string()),
-                from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
-                to: one.recipient.address.clone(),
-                subject: left.message.as_ref().and_then(|row| row.subject.clone()),
-                status: one.outcome.verdict.status().as_str(),
-                captured: one.outcome.is_captured(),
-                diagnostic: one.outcome.diagnostic.clone(),
-                host: session.host.clone(),
-                next_attempt_at: next_attempt_at.filter(|_| deferred),
-            });
-        }
     }
 
     /// Settles a dispatch whose mail data is missing, or is not what was accepted.
