@@ -4,6 +4,8 @@
 
 mod pauses;
 
+use std::time::Duration;
+
 use super::lane::{BUFFERED, FIRST_WIDTH};
 use super::*;
 use crate::id::{AccountRowId, JobRowId, RowId};
