@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::Flow;
+use crate::store::jobs::NewJob;
 pub(crate) use crate::store::jobs::{ClaimedJob, JobKind, JobSubject};
 pub(crate) use handler::{AttemptResult, Handler, Loaded, Registration, load};
 use lanes::Lanes;
@@ -150,18 +151,34 @@ impl Jobs {
         subject: JobSubject,
         now: Timestamp,
     ) -> store::Result<EnqueuedJob> {
-        let lease = self.with_state(|engine| {
-            let lease = engine.leases.get(&subject.kind())?;
-            engine.lanes.reserve(flow, now).then_some(*lease)
-        });
-        let mut enqueued = EnqueuedJob::waiting(self, flow, now);
-        match lease.flatten() {
-            Some(lease) => {
-                enqueued.location = Location::Reserved;
-                let job = store::jobs::insert_claimed(tx, flow, subject, now, now.plus(lease))?;
-                enqueued.location = Location::Claimed(job);
+        let mut enqueued = self.enqueue_all(tx, &[(flow, subject)], now)?;
+        enqueued.pop().ok_or(store::Error::Corrupt("job"))
+    }
+
+    /// Does the same as [`Jobs::enqueue`] for several jobs; returns them in their order.
+    pub(crate) fn enqueue_all(
+        &self,
+        tx: &Connection,
+        jobs: &[(&Flow, JobSubject)],
+        now: Timestamp,
+    ) -> store::Result<Vec<EnqueuedJob>> {
+        let (mut new, mut enqueued) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        for &(flow, subject) in jobs {
+            let lease = self.with_state(|engine| {
+                let lease = engine.leases.get(&subject.kind())?;
+                engine.lanes.reserve(flow, now).then_some(*lease)
+            });
+            let lease_until = lease.flatten().map(|lease| now.plus(lease));
+            let mut one = EnqueuedJob::waiting(self, flow, now);
+            if lease_until.is_some() {
+                // If the transaction fails, dropping it returns the place.
+                one.location = Location::Reserved;
             }
-            None => store::jobs::insert(tx, flow, subject, now)?,
+            enqueued.push(one);
+            new.push(NewJob { flow, subject, run_at: now, lease_until });
+        }
+        for (one, claimed) in enqueued.iter_mut().zip(store::jobs::insert_all(tx, &new)?) {
+            one.location = claimed.map_or(Location::Waiting, Location::Claimed);
         }
         Ok(enqueued)
     }

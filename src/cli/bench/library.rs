@@ -166,7 +166,7 @@ fn store_delivery(tx: &store::Connection, message: MessageRowId, id: &MessageId,
     let url = "https://hooks.example/mail";
     let new =
         NewDelivery { account_id: AccountRowId::new(1), message, message_id: id, route_id: &RouteId::new(at), url };
-    let delivery = deliveries::insert_received(tx, &new, at)?.id;
+    let delivery = deliveries::insert_received(tx, &[new], at)?.pop().ok_or(store::Error::Corrupt("delivery"))?.id;
     let progress = Progress {
         status: DeliveryStatus::Delivered,
         url,

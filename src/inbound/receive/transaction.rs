@@ -12,6 +12,8 @@ use crate::store::messages;
 use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::messages::removals::Reason;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::NewDelivery;
 use crate::store::{self, Connection};
 use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
@@ -145,23 +147,37 @@ fn store_one(
     }
     stored.jobs = forward_all(tx, services, fields, &plan, Some(row), mail_data_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
-    for route in &plan.routes {
-        let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
-        let delivery = store::webhooks::deliveries::NewDelivery {
+    let webhooks: Vec<_> = plan
+        .routes
+        .iter()
+        .filter_map(|route| Some((&route.row, route.row.destination.as_deref()?, route.flow.as_ref()?)))
+        .collect();
+    let new: Vec<NewDelivery<'_>> = webhooks
+        .iter()
+        .map(|(route, url, _)| NewDelivery {
             account_id: account,
             message: row,
             message_id: &id,
-            route_id: &route.row.public_id,
+            route_id: &route.public_id,
             url,
-        };
-        let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let enqueued = services.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
-        if enqueued.is_claimed() {
-            let version = plan.recipient.routes_version;
-            let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
-            stored.first_attempts.push(CachedMessage { delivery, message, route, version });
-        }
-        stored.jobs.push(enqueued);
-    }
+        })
+        .collect();
+    let deliveries = deliveries::insert_received(tx, &new, now)?;
+    let jobs: Vec<_> = webhooks
+        .iter()
+        .zip(&deliveries)
+        .map(|((_, _, flow), delivery)| (*flow, jobs::JobSubject::Webhook(delivery.id)))
+        .collect();
+    let enqueued = services.jobs.enqueue_all(tx, &jobs, now)?;
+    let claimed = webhooks.iter().zip(deliveries).zip(&enqueued).filter(|(_, job)| job.is_claimed());
+    stored.first_attempts = claimed
+        .map(|(((route, ..), delivery), _)| CachedMessage {
+            delivery,
+            message: Arc::clone(&message),
+            route: Arc::clone(route),
+            version: plan.recipient.routes_version,
+        })
+        .collect();
+    stored.jobs.extend(enqueued);
     Ok(stored)
 }

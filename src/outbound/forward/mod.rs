@@ -355,8 +355,8 @@ impl Outbound {
     ) -> store::Result<Option<EnqueuedJob>> {
         let account = new.account_id;
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
-        let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
-        recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Queued, now)?;
+        let dispatch = dispatches::insert(tx, NewDispatch { domain, ..new }, now)?;
+        recipients::insert_all(tx, &[(dispatch, to.to_string())], RecipientStatus::Queued, now)?;
         self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobSubject::Dispatch(dispatch), now).map(Some)
     }
 }
@@ -437,9 +437,9 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
         mail_data_id: forward.mail_data_id,
         forwarding: None,
     };
-    let dispatch = dispatches::insert(tx, &new, now)?;
+    let dispatch = dispatches::insert(tx, new, now)?;
     dispatches::postpone(tx, dispatch)?;
-    recipients::insert(tx, dispatch, 0, &to.to_string(), RecipientStatus::Failed, now)?;
+    recipients::insert_all(tx, &[(dispatch, to.to_string())], RecipientStatus::Failed, now)?;
     let diagnostic = format!("{} {}", gate.status(), gate.sentence());
     let state = RecipientState { status: RecipientStatus::Failed, smtp_code: None, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, dispatch, 0, state, now)

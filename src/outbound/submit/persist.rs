@@ -158,32 +158,36 @@ impl Dependencies {
         if !details.is_empty() {
             outbound_details::insert(tx, message, &details)?;
         }
-        let mut enqueued = Vec::new();
+        let mut routed = Vec::with_capacity(signed.recipients.len());
         for (place, mailbox) in signed.recipients.iter().enumerate() {
             let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
-            let new = NewDispatch {
+            routed.push((domain, Flow::new(&lane, sender.account), self.bounce_address(&signed.id, place, sender)));
+        }
+        let new: Vec<NewDispatch<'_>> = routed
+            .iter()
+            .map(|(domain, _, reverse_path)| NewDispatch {
                 account_id: sender.account,
                 message: Some(message),
                 route_id: None,
                 sending_domain: &sender.domain.name,
-                domain,
-                reverse_path: &self.bounce_address(&signed.id, place, sender),
+                domain: *domain,
+                reverse_path,
                 prefix: "",
                 mail_data_id,
                 forwarding: None,
-            };
-            let dispatch = dispatches::insert(tx, &new, now)?;
-            recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
-            if signed.scheduled.is_none() {
-                let flow = Flow::new(&lane, sender.account);
-                enqueued.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
-            }
-        }
+            })
+            .collect();
+        let dispatches = dispatches::insert_all(tx, &new, now)?;
+        let addresses = signed.recipients.iter().map(ToString::to_string);
+        let recipients: Vec<_> = dispatches.iter().copied().zip(addresses).collect();
+        recipients::insert_all(tx, &recipients, status, now)?;
         if let Some((_, at)) = &signed.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
-            enqueued.push(self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?);
+            return Ok(vec![self.jobs.enqueue_at(tx, &flow, JobSubject::ScheduledSend(message), *at)?]);
         }
-        Ok(enqueued)
+        let flows = routed.iter().map(|(_, flow, _)| flow);
+        let jobs: Vec<_> = flows.zip(dispatches).map(|(flow, id)| (flow, JobSubject::Dispatch(id))).collect();
+        self.jobs.enqueue_all(tx, &jobs, now)
     }
 
     /// Returns the recipient domain (`None` if a smarthost takes it) and the lane of mail from a domain to one

@@ -110,48 +110,50 @@ pub(crate) struct ClaimedJob {
     pub(crate) lease_until: Timestamp,
 }
 
-/// Queues a job to be attempted from `run_at` on.
-pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at: Timestamp) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-        )?
-        .execute(params![flow.lane, flow.account, flow.endpoint, subject.kind(), subject.id(), run_at.as_millis()])?;
-    Ok(())
+/// Data of a new job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewJob<'a> {
+    pub(crate) flow: &'a Flow,
+    pub(crate) subject: JobSubject,
+    /// Time from which it is to be attempted.
+    pub(crate) run_at: Timestamp,
+    /// End of its lease, if its transaction claims it, so that nobody else has to find it.
+    pub(crate) lease_until: Option<Timestamp>,
 }
 
-/// Queues a job already claimed by its transaction, so that nobody else has to find it.
-pub(crate) fn insert_claimed(
-    connection: &Connection,
-    flow: &Flow,
-    subject: JobSubject,
-    run_at: Timestamp,
-    lease_until: Timestamp,
-) -> Result<ClaimedJob> {
-    connection
-        .prepare_cached(
-            "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at, claims, lease_until)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, 1, ?7)",
-        )?
-        .execute(params![
+/// Queues a job to be attempted from `run_at` on.
+pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at: Timestamp) -> Result<()> {
+    insert_all(connection, &[NewJob { flow, subject, run_at, lease_until: None }]).map(drop)
+}
+
+/// Queues jobs; returns the claim of each that has a lease, in their order.
+pub(crate) fn insert_all(connection: &Connection, new: &[NewJob<'_>]) -> Result<Vec<Option<ClaimedJob>>> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at, claims, lease_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7 IS NOT NULL, ?7)",
+    )?;
+    let mut claimed = Vec::with_capacity(new.len());
+    for &NewJob { flow, subject, run_at, lease_until } in new {
+        statement.execute(params![
             flow.lane,
             flow.account,
             flow.endpoint,
             subject.kind(),
             subject.id(),
             run_at.as_millis(),
-            lease_until.as_millis()
+            lease_until.map(Timestamp::as_millis)
         ])?;
-    Ok(ClaimedJob {
-        id: crate::id::RowId::new(connection.last_insert_rowid()),
-        kind: subject.kind(),
-        subject_id: subject.id(),
-        failures: 0,
-        run_at,
-        queued_at: run_at,
-        lease_until,
-    })
+        claimed.push(lease_until.map(|lease_until| ClaimedJob {
+            id: crate::id::RowId::new(connection.last_insert_rowid()),
+            kind: subject.kind(),
+            subject_id: subject.id(),
+            failures: 0,
+            run_at,
+            queued_at: run_at,
+            lease_until,
+        }));
+    }
+    Ok(claimed)
 }
 
 /// Claims up to `limit` due jobs of a flow, each with the lease that its kind needs.

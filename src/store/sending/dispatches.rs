@@ -101,14 +101,24 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
 }
 
 /// Stores a dispatch; returns its row id.
-pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<DispatchRowId> {
-    connection
-        .prepare_cached(
-            "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
-                                   mail_data_id, queued_at, forwarding)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
+pub(crate) fn insert(connection: &Connection, new: NewDispatch<'_>, queued_at: Timestamp) -> Result<DispatchRowId> {
+    let made = insert_all(connection, &[new], queued_at)?.pop();
+    made.ok_or(crate::store::Error::Corrupt("dispatch"))
+}
+
+/// Stores dispatches; returns their row ids.
+pub(crate) fn insert_all(
+    connection: &Connection,
+    new: &[NewDispatch<'_>],
+    queued_at: Timestamp,
+) -> Result<Vec<DispatchRowId>> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
+                               mail_data_id, queued_at, forwarding)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    let insert = |new: &NewDispatch<'_>| {
+        statement.execute(params![
             new.account_id,
             new.message,
             new.route_id,
@@ -120,7 +130,9 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
             queued_at.as_millis(),
             new.forwarding
         ])?;
-    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
+        Ok(DispatchRowId::new(connection.last_insert_rowid()))
+    };
+    new.iter().map(insert).collect()
 }
 
 /// Finds a dispatch by row id.

@@ -83,20 +83,19 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RecipientRow> {
 
 const COLUMNS: &str = "dispatch_id, idx, address, recipient.status, smtp_code, diagnostic, updated_at";
 
-/// Stores a recipient.
-pub(crate) fn insert(
+/// Stores recipients, each with its dispatch and in the order in which the message names them.
+pub(crate) fn insert_all(
     connection: &Connection,
-    dispatch: DispatchRowId,
-    idx: usize,
-    address: &str,
+    new: &[(DispatchRowId, String)],
     status: RecipientStatus,
     now: Timestamp,
 ) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO recipient (dispatch_id, idx, address, status, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![dispatch, idx, address, status, now.as_millis()])?;
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO recipient (dispatch_id, idx, address, status, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for (idx, (dispatch, address)) in new.iter().enumerate() {
+        statement.execute(params![dispatch, idx, address, status, now.as_millis()])?;
+    }
     Ok(())
 }
 

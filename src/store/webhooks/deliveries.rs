@@ -100,16 +100,20 @@ pub(crate) const COLUMNS: &str =
     "id, public_id, account_id, message_id, route_id, event_id, event_type, url, status, attempts,
      last_status_code, last_error, next_attempt_at, created_at, updated_at";
 
-/// Stores the delivery of a received message; returns its row.
-pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<DeliveryRow> {
-    let public_id = DeliveryId::new(now);
-    connection
-        .prepare_cached(
-            "INSERT INTO delivery (public_id, account_id, message_id, route_id, event_id, event_type, url, status,
-                                   next_attempt_at, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'email.received', ?6, 'pending', ?7, ?7, ?7)",
-        )?
-        .execute(params![
+/// Stores the deliveries of a received message; returns their rows.
+pub(crate) fn insert_received(
+    connection: &Connection,
+    new: &[NewDelivery<'_>],
+    now: Timestamp,
+) -> Result<Vec<DeliveryRow>> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO delivery (public_id, account_id, message_id, route_id, event_id, event_type, url, status,
+                               next_attempt_at, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'email.received', ?6, 'pending', ?7, ?7, ?7)",
+    )?;
+    let insert = |new: &NewDelivery<'_>| {
+        let public_id = DeliveryId::new(now);
+        statement.execute(params![
             public_id,
             new.account_id,
             new.message,
@@ -118,23 +122,25 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
             new.url,
             now.as_millis()
         ])?;
-    Ok(DeliveryRow {
-        id: crate::id::RowId::new(connection.last_insert_rowid()),
-        public_id,
-        account_id: new.account_id,
-        message: Some(new.message),
-        route_id: Some(new.route_id.clone()),
-        event_id: new.message_id.to_string(),
-        event_type: "email.received".to_owned(),
-        url: new.url.to_owned(),
-        status: DeliveryStatus::Pending,
-        attempts: 0,
-        last_status_code: None,
-        last_error: None,
-        next_attempt_at: Some(now),
-        created_at: now,
-        updated_at: now,
-    })
+        Ok(DeliveryRow {
+            id: DeliveryRowId::new(connection.last_insert_rowid()),
+            public_id,
+            account_id: new.account_id,
+            message: Some(new.message),
+            route_id: Some(new.route_id.clone()),
+            event_id: new.message_id.to_string(),
+            event_type: "email.received".to_owned(),
+            url: new.url.to_owned(),
+            status: DeliveryStatus::Pending,
+            attempts: 0,
+            last_status_code: None,
+            last_error: None,
+            next_attempt_at: Some(now),
+            created_at: now,
+            updated_at: now,
+        })
+    };
+    new.iter().map(insert).collect()
 }
 
 /// Inserts the delivery of a stored message to a route that requests it later (contract 6.4); returns its row id.
@@ -145,7 +151,8 @@ pub(crate) fn insert_replayed(
     new: &NewDelivery<'_>,
     now: Timestamp,
 ) -> Result<DeliveryRowId> {
-    let id = insert_received(connection, new, now)?.id;
+    let made = insert_received(connection, std::slice::from_ref(new), now)?.pop();
+    let id = made.ok_or(crate::store::Error::Corrupt("delivery"))?.id;
     connection
         .prepare_cached("UPDATE delivery SET status = 'failed', next_attempt_at = NULL WHERE id = ?1")?
         .execute([id])?;
