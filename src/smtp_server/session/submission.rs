@@ -25,6 +25,26 @@ use crate::store::blobs::pending::MailData;
 const MAX_FAILED: usize = 3;
 const LONGEST_RESPONSE: usize = 1024;
 
+/// End of an AUTH exchange without a password.
+enum AuthFailure {
+    /// The command is refused; the session goes on.
+    Refused(Reply),
+    /// The session ended.
+    Ended(End),
+}
+
+impl From<Reply> for AuthFailure {
+    fn from(reply: Reply) -> Self {
+        Self::Refused(reply)
+    }
+}
+
+impl From<End> for AuthFailure {
+    fn from(end: End) -> Self {
+        Self::Ended(end)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Executes AUTH (RFC 4954): PLAIN (RFC 4616) or LOGIN, with a key as password and any user name.
     pub(super) async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> Result<(), End> {
@@ -38,42 +58,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.refuse(&Reply::BAD_SEQUENCE);
         }
         let password = match mechanism {
-            "PLAIN" => self.plain(initial).await?,
-            "LOGIN" => self.login(initial).await?,
+            "PLAIN" => self.plain(initial).await,
+            "LOGIN" => self.login(initial).await,
             _ => return self.refuse(&Reply::UNKNOWN_MECHANISM),
         };
         match password {
             Ok(password) => self.sign_in(&password).await,
-            Err(reply) => self.refuse(&reply),
+            Err(AuthFailure::Refused(reply)) => self.refuse(&reply),
+            Err(AuthFailure::Ended(end)) => Err(end),
         }
     }
 
-    async fn plain(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
+    async fn plain(&mut self, initial: Option<String>) -> Result<String, AuthFailure> {
         let response = match initial {
-            Some(response) => decode(&response),
+            Some(response) => decode(&response)?,
             None => self.challenge(&Reply::AUTH_PLAIN).await?,
         };
         // authorization identity, NUL, user, NUL, password
-        Ok(response.and_then(|text| text.splitn(3, '\0').nth(2).map(str::to_owned).ok_or(Reply::BAD_SYNTAX)))
+        Ok(response.splitn(3, '\0').nth(2).map(str::to_owned).ok_or(Reply::BAD_SYNTAX)?)
     }
 
-    async fn login(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
-        let user = match initial {
-            Some(response) => decode(&response),
+    async fn login(&mut self, initial: Option<String>) -> Result<String, AuthFailure> {
+        // Any user name is accepted, if it can be read.
+        match initial {
+            Some(response) => decode(&response)?,
             None => self.challenge(&Reply::AUTH_USERNAME).await?,
         };
-        match user {
-            Ok(_) => self.challenge(&Reply::AUTH_PASSWORD).await,
-            Err(reply) => Ok(Err(reply)),
-        }
+        self.challenge(&Reply::AUTH_PASSWORD).await
     }
 
     /// Sends a challenge and reads the response.
-    async fn challenge(&mut self, challenge: &Reply) -> Result<Result<String, Reply>, End> {
+    async fn challenge(&mut self, challenge: &Reply) -> Result<String, AuthFailure> {
         self.reply(challenge);
         let line = self.read_line().await?;
-        let text = std::str::from_utf8(&line).map_err(|_| Reply::BAD_SYNTAX);
-        Ok(text.and_then(|text| if text == "*" { Err(Reply::AUTH_CANCELED) } else { decode(text) }))
+        match std::str::from_utf8(&line) {
+            Ok("*") => Err(Reply::AUTH_CANCELED.into()),
+            Ok(text) => Ok(decode(text)?),
+            Err(_) => Err(Reply::BAD_SYNTAX.into()),
+        }
     }
 
     /// Checks before MAIL that the key is still valid; it may have been revoked, or its account changed, since AUTH.

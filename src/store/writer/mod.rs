@@ -40,7 +40,7 @@ use counts::{Announced, Counts};
 use faults::Faults;
 use mark::Keeper;
 use pace::Pace;
-use request::{Answer, Event, Request, Savepoint, Work};
+use request::{CallerTransaction, Event, Request};
 pub(crate) use request::{Durability, Room, Urgency};
 use reserve::Reserve;
 use sync::Syncs;
@@ -137,36 +137,8 @@ impl Writer {
         F: FnOnce(&Connection) -> std::result::Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let ticket = self.waiting.enter();
-        let work: Work = Box::new(move |opened| {
-            let connection = match opened {
-                Ok(connection) => connection,
-                Err(error) => {
-                    drop(answer.send(Err(error.to_error().into())));
-                    return None;
-                }
-            };
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or_else(|_| {
-                tracing::error!("a transaction panicked and was undone");
-                Err(Error::Corrupt("value met by a transaction").into())
-            });
-            let savepoint = match &outcome {
-                Ok(_) => Savepoint::Kept,
-                Err(error) if matches!(error.storage(), Some(Error::Full(_))) => Savepoint::NoRoom,
-                Err(_) => Savepoint::Undone,
-            };
-            let respond: Answer = Box::new(move |commit| {
-                let outcome = match commit {
-                    Ok(()) => outcome,
-                    Err(error) => outcome.and_then(|_| Err(error.to_error().into())),
-                };
-                // A caller that stopped waiting (its connection closed) needs no answer.
-                drop(answer.send(outcome));
-                drop(ticket);
-            });
-            Some((savepoint, respond))
-        });
-        let request = Request { durability, urgency, room, came: Instant::now(), work };
+        let transaction = Box::new(CallerTransaction::new(work, answer, self.waiting.enter()));
+        let request = Request { durability, urgency, room, came: Instant::now(), transaction };
         self.events.send(Event::Request(request)).map_err(|_| Error::Stopped)?;
         // The thread ended while it held the request.
         answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped)).into()))

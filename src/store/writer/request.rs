@@ -1,12 +1,15 @@
 //! A caller's transaction on its way to the writer's thread, and its answer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 use super::checkpoint::Moved;
 use super::pace::WaitingCommits;
-use crate::store::Error;
+use super::waiting::Ticket;
+use crate::store::{Error, TransactionError};
 
 /// Failure that a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +40,64 @@ pub(crate) enum Room {
     Rest,
 }
 
-/// Answers one caller, once it is known whether the shared commit succeeded.
-pub(super) type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
-/// Runs inside a savepoint and returns whether to keep it and how to answer; or, given an error, answers with that.
-pub(super) type Work =
-    Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(Savepoint, Answer)> + Send>;
+/// A caller's transaction, until it is answered.
+pub(super) trait Transaction: Send {
+    /// Runs the caller's work inside a savepoint, once; returns what becomes of the savepoint.
+    fn run(&mut self, connection: &Connection) -> Savepoint;
+
+    /// Answers the caller; an error says that the shared commit failed, or that nothing was begun.
+    fn answer(self: Box<Self>, committed: std::result::Result<(), &CommitError>);
+}
+
+/// The work of a caller that waits for a result of its own type.
+pub(super) struct CallerTransaction<T, E, F> {
+    /// None once it has run.
+    work: Option<F>,
+    outcome: Option<std::result::Result<T, E>>,
+    answer: oneshot::Sender<std::result::Result<T, E>>,
+    /// Counts the caller as waiting.
+    _ticket: Ticket,
+}
+
+impl<T, E, F> CallerTransaction<T, E, F> {
+    pub(super) const fn new(work: F, answer: oneshot::Sender<std::result::Result<T, E>>, ticket: Ticket) -> Self {
+        Self { work: Some(work), outcome: None, answer, _ticket: ticket }
+    }
+}
+
+impl<T, E, F> Transaction for CallerTransaction<T, E, F>
+where
+    T: Send,
+    E: TransactionError,
+    F: FnOnce(&Connection) -> std::result::Result<T, E> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> Savepoint {
+        let Some(work) = self.work.take() else { return Savepoint::Undone };
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or_else(|_| {
+            tracing::error!("a transaction panicked and was undone");
+            Err(Error::Corrupt("value met by a transaction").into())
+        });
+        let savepoint = match &outcome {
+            Ok(_) => Savepoint::Kept,
+            Err(error) if matches!(error.storage(), Some(Error::Full(_))) => Savepoint::NoRoom,
+            Err(_) => Savepoint::Undone,
+        };
+        self.outcome = Some(outcome);
+        savepoint
+    }
+
+    fn answer(self: Box<Self>, committed: std::result::Result<(), &CommitError>) {
+        let outcome = match (self.outcome, committed) {
+            // Its own error is certain, whatever became of the others' work.
+            (Some(Err(error)), _) => Err(error),
+            (Some(outcome), Ok(())) => outcome,
+            (_, Err(error)) => Err(error.to_error().into()),
+            (None, Ok(())) => Err(Error::Stopped.into()),
+        };
+        // A caller that stopped waiting (its connection closed) needs no answer.
+        drop(self.answer.send(outcome));
+    }
+}
 
 /// End of one caller's part of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +113,7 @@ pub(super) struct Request {
     pub(super) urgency: Urgency,
     pub(super) room: Room,
     pub(super) came: Instant,
-    pub(super) work: Work,
+    pub(super) transaction: Box<dyn Transaction>,
 }
 
 /// Event that the thread waits for.
@@ -106,5 +162,5 @@ pub(super) fn waiting(batch: &[Request]) -> Option<WaitingCommits> {
 
 /// Answers all requests with an error; nothing was begun.
 pub(super) fn refuse(batch: Vec<Request>, error: &CommitError) {
-    batch.into_iter().for_each(|request| drop((request.work)(Err(error))));
+    batch.into_iter().for_each(|request| request.transaction.answer(Err(error)));
 }

@@ -191,6 +191,12 @@ fn stored_states_are_enums() {
 }
 
 #[test]
+fn no_function_returns_a_result_in_a_result() {
+    let strays = strays(r"\bResult<(\w+::)*Result<", |_| false);
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
+#[test]
 fn only_the_clock_reads_the_clock() {
     let strays = strays(r"(SystemTime|Zoned|Timestamp|Utc|Local)::now\(", |path| path == "clock.rs");
     assert!(strays.is_empty(), "{strays:#?}");

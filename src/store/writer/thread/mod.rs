@@ -19,7 +19,7 @@ use super::counts::Counts;
 use super::faults::Faults;
 use super::mark::Keeper;
 use super::pace::{Due, Pace};
-use super::request::{Answer, CommitError, Durability, Event, Request, Room, Savepoint, Work, refuse, waiting};
+use super::request::{CommitError, Durability, Event, Request, Room, Savepoint, Transaction, refuse, waiting};
 use super::reserve::Reserve;
 use super::sync::{self, Syncs};
 use crate::store::changes::Changes;
@@ -167,16 +167,16 @@ impl Thread {
             self.roll_back();
             return refuse(batch, &error);
         }
-        let mut answers = Vec::with_capacity(batch.len());
+        let mut unanswered = Vec::with_capacity(batch.len());
         let mut outcome = Ok(());
         for request in batch {
             if let Err(error) = &outcome {
-                (request.work)(Err(error));
+                request.transaction.answer(Err(error));
                 continue;
             }
-            let (answer, kept) = self.run_in_savepoint(request.work);
-            answers.extend(answer);
-            outcome = kept;
+            let (transaction, ended) = self.run_in_savepoint(request.transaction);
+            unanswered.extend(transaction);
+            outcome = ended;
         }
         // Up to here an error is certain: without a COMMIT nothing of the transaction counts.
         let ended = outcome.and_then(|()| self.commit(durability));
@@ -184,13 +184,13 @@ impl Thread {
         self.changes.publish();
         if let Err(error) = ended {
             self.roll_back();
-            answers.into_iter().for_each(|answer| answer(Err(&error)));
+            unanswered.into_iter().for_each(|transaction| transaction.answer(Err(&error)));
             return;
         }
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
-        let tell: sync::Answers = Box::new(move |durable| {
+        let answer: sync::Answers = Box::new(move |durable| {
             let outcome = if durable { Ok(()) } else { Err(CommitError::Begun(Box::new(CommitError::Stopped))) };
-            answers.into_iter().for_each(|answer| answer(outcome.as_ref().copied()));
+            unanswered.into_iter().for_each(|transaction| transaction.answer(outcome.as_ref().copied()));
         });
         let wrote = self.connection.total_changes() != changes_before;
         let sync = durability == Durability::Power;
@@ -198,7 +198,7 @@ impl Thread {
         // Before the fsync that makes it a promise.
         self.mark.committed(&self.connection, sync.then_some(made));
         self.counts.made.store(made, Ordering::Release);
-        self.syncs.commit(sync, wrote, tell);
+        self.syncs.commit(sync, wrote, answer);
     }
 
     /// Raises it only with commits that are fsynced, because the mark is a promise.
@@ -215,16 +215,17 @@ impl Thread {
         self.mark.rolled_back();
     }
 
-    /// Runs one caller's work; an error affects the whole transaction.
-    fn run_in_savepoint(&self, work: Work) -> (Option<Answer>, std::result::Result<(), CommitError>) {
+    /// Runs one caller's work; an error affects the whole transaction. Returns it unless it is answered already.
+    fn run_in_savepoint(
+        &self,
+        mut transaction: Box<dyn Transaction>,
+    ) -> (Option<Box<dyn Transaction>>, std::result::Result<(), CommitError>) {
         if let Err(error) = self.execute("SAVEPOINT one") {
             let error = self.judge(&error);
-            work(Err(&error));
+            transaction.answer(Err(&error));
             return (None, Err(error));
         }
-        let Some((savepoint, answer)) = work(Ok(&self.connection)) else {
-            return (None, Ok(()));
-        };
+        let savepoint = transaction.run(&self.connection);
         // When there is no room, or reading fails, SQLite rolls back the whole transaction, not only the statement.
         if self.connection.is_autocommit() {
             let undone = match savepoint {
@@ -232,15 +233,15 @@ impl Thread {
                 Savepoint::Undone => CommitError::Busy,
                 Savepoint::Kept => {
                     // The work went on after the error, and its later statements were committed one by one.
-                    answer(Err(&CommitError::Begun(Box::new(CommitError::Busy))));
+                    transaction.answer(Err(&CommitError::Begun(Box::new(CommitError::Busy))));
                     return (None, Err(CommitError::Busy));
                 }
             };
-            return (Some(answer), Err(undone));
+            return (Some(transaction), Err(undone));
         }
         let undone = if savepoint == Savepoint::Kept { Ok(()) } else { self.execute("ROLLBACK TO one") };
         let closed = undone.and_then(|()| self.execute("RELEASE one")).map_err(|error| self.judge(&error));
-        (Some(answer), closed)
+        (Some(transaction), closed)
     }
 
     /// Commits the batch. However this fails, the frames may be on disk, and a restart may find them complete.
