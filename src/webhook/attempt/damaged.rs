@@ -12,8 +12,7 @@ use crate::event_bus::Activity;
 use crate::id::AttemptId;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
-use crate::store::webhooks::deliveries::DeliveryStatus;
-use crate::store::webhooks::deliveries::Progress;
+use crate::store::webhooks::deliveries::{DeliveryStatus, Progress};
 use crate::store::webhooks::{attempts, deliveries};
 use crate::webhook::Webhooks;
 

@@ -18,8 +18,7 @@ use crate::jobs::{AttemptResult, ClaimedJob, Flow, Handler, Settlement};
 use crate::metrics::Counter;
 use crate::net::egress::{Answer, Body, EgressError, Limits, Target};
 use crate::store;
-use crate::store::webhooks::deliveries;
-use crate::store::webhooks::deliveries::DeliveryStatus;
+use crate::store::webhooks::deliveries::{self, DeliveryStatus};
 use crate::store::webhooks::routes::AckMode;
 use crate::webhook::Webhooks;
 
