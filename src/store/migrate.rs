@@ -65,11 +65,6 @@ fn check_edited_definitions(connection: &Connection) -> Result<()> {
     if edited == 7 { Ok(()) } else { Err(Error::Corrupt("sqlite_schema")) }
 }
 
-/// Returns the error for a database that this version cannot use.
-pub(super) fn refused(sentence: String) -> Error {
-    Error::Io { context: sentence, source: std::io::Error::other("the database was left untouched") }
-}
-
 /// Returns the schema version that this program writes.
 pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
@@ -102,10 +97,10 @@ pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()>
     // Reads the complete schema.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     if application != APPLICATION_ID {
-        return Err(refused(format!("{} is not a mailkite database", path.display())));
+        return Err(Error::Refused(format!("{} is not a mailkite database", path.display())));
     }
     if version > present_version() {
-        return Err(refused(format!(
+        return Err(Error::Refused(format!(
             "{} was written by a newer mailkite (schema {version}, this one knows {}); install that version or restore \
              a backup",
             path.display(),
@@ -117,15 +112,15 @@ pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()>
 
 /// Turns SQLite's report of damage into an explanation with a way out; returns any other error unchanged.
 pub(crate) fn damaged(error: Error, path: &Path) -> Error {
-    use rusqlite::ErrorCode;
-    let Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = &error else { return error };
+    if error.is_unreadable() { damage(path, &error.to_string()) } else { error }
+}
+
+/// Returns the error for a damaged database.
+pub(super) fn damage(path: &Path, found: &str) -> Error {
     let path = path.display();
-    match failure.code {
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => refused(format!(
-            "{path} is damaged ({error}); restore a backup, or save what can still be read: sqlite3 {path} .recover"
-        )),
-        _ => error,
-    }
+    Error::Refused(format!(
+        "{path} is damaged ({found}); restore a backup, or save what can still be read: sqlite3 {path} .recover"
+    ))
 }
 
 /// Checks that a database has exactly the schema of this program.
@@ -136,7 +131,7 @@ pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> 
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != APPLICATION_ID || version != present_version() {
-        return Err(refused(format!(
+        return Err(Error::Refused(format!(
             "{} has schema {version}, this program writes {}; start the server of this version once",
             path.display(),
             present_version()
@@ -174,7 +169,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         transaction.execute_batch(step.sql)?;
         (step.rows)(&transaction)?;
         if transaction.prepare("PRAGMA foreign_key_check")?.exists([])? {
-            return Err(refused(format!("upgrading {} would part rows that belong together", path.display())));
+            return Err(Error::Refused(format!("upgrading {} would part rows that belong together", path.display())));
         }
         transaction.pragma_update(
             None,
