@@ -174,6 +174,9 @@ fn database(dir: &Path, config: &Config, findings: &mut Findings) {
         findings.outcome(WHAT, Err::<(), _>(lost), |()| String::new());
     } else if file.exists() {
         findings.outcome(WHAT, store::inspect(dir), |()| format!("{} is intact", file.display()));
+        if let Ok(Some(Some(upgrade))) = store::examine(dir, store::migrate::pending_upgrade) {
+            findings.hint(WHAT, format!("the next start upgrades it: {upgrade}"));
+        }
         // An older schema may lack the table of routes.
         if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
             findings.hint("forwarding", hint);

@@ -42,7 +42,7 @@ pub enum Error {
     #[error("{0}; the database was left untouched")]
     Refused(String),
     /// Any other error of SQLite.
-    #[error("database: {0}")]
+    #[error("database: {0}{way_out}", way_out = way_out(.0))]
     Sqlite(#[source] rusqlite::Error),
     /// A stored value does not have the form that this version writes.
     #[error("stored {0} cannot be read")]
@@ -50,6 +50,10 @@ pub enum Error {
     /// A commit failed after it had begun, or its result was never received: the disk may hold the whole transaction.
     #[error("it is not known whether this was stored: {0}")]
     Unknown(#[source] Box<Error>),
+}
+
+fn way_out(error: &rusqlite::Error) -> &'static str {
+    if is_unreadable(error) { "; the file is damaged, or its disk fails: run mailkite check" } else { "" }
 }
 
 /// Final state of a transaction.

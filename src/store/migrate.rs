@@ -4,6 +4,7 @@
 //! transaction, and a database from a newer version is refused: it must never be opened and "repaired".
 
 use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -152,7 +153,32 @@ fn create(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
+/// Octets a second that a copy of the database and the steps take on a slow disk.
+const UPGRADE_RATE: u64 = 50 << 20;
+
+/// Describes the upgrade that the next start makes; `None` if the schema is the present one.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) fn pending_upgrade(connection: &Connection) -> Result<Option<String>> {
+    let from: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if from == 0 || from >= present_version() {
+        return Ok(None);
+    }
+    let page = |name| -> Result<u64> { Ok(connection.pragma_query_value(None, name, |row| row.get(0))?) };
+    let octets = page("page_count")?.saturating_mul(page("page_size")?);
+    let (mebibytes, seconds) = (octets.div_ceil(1 << 20), octets.div_ceil(UPGRADE_RATE));
+    Ok(Some(format!(
+        "schema {from} becomes {}, after a copy of {mebibytes} MiB beside it: about {seconds} s, in which nothing is served",
+        present_version()
+    )))
+}
+
 fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
+    if let Some(upgrade) = pending_upgrade(connection)? {
+        tracing::info!("upgrading the database: {upgrade}");
+    }
+    let began = Instant::now();
     let backup = path.with_extension(format!("before-schema-{}.db", present_version()));
     if !backup.exists() {
         let partial = backup.with_extension("partial");
@@ -179,6 +205,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         transaction.commit()?;
     }
     connection.pragma_update(None, "foreign_keys", enforced)?;
+    tracing::info!(duration_ms = began.elapsed().as_millis(), "the database is upgraded");
     Ok(())
 }
 

@@ -8,5 +8,7 @@ mod durability;
 mod fault_injection;
 mod full_disk;
 mod recovery;
+mod refused_starts;
 mod retention;
+mod upgrades;
 mod uploads;

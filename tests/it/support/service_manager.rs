@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Plays systemd for one service.
 pub(crate) struct ServiceManager {
     path: PathBuf,
-    /// What the service gave it to keep, and what socket units opened, by name.
+    /// Sockets that the service gave it to keep, and those of socket units, by name.
     pub sockets: BTreeMap<String, OwnedFd>,
     /// The lines of the notices so far, of which the first were waited for.
     said: Vec<String>,
