@@ -7,6 +7,7 @@ mod damaged_objects;
 mod durability;
 mod fault_injection;
 mod full_disk;
+mod litestream;
 mod recovery;
 mod refused_starts;
 mod retention;
