@@ -128,9 +128,11 @@ impl Parts {
 
     /// Refuses a master key that is not the one of the database: mail would be accepted, and no webhook signed.
     pub(super) async fn check_master_key(&self) -> Result<(), StartError> {
-        let sealed = self.db.read(keys::oldest_sealed).await.map_err(StartError::because)?;
+        let sealed = self.db.read(keys::any_sealed).await.map_err(StartError::because)?;
         let data_dir = &self.config.data_dir;
-        sealed.map_or(Ok(()), |sealed| self.secrets.check_fits(data_dir, keys::PURPOSE, &sealed)).map_err(of_secrets)
+        sealed
+            .map_or(Ok(()), |(purpose, sealed)| self.secrets.check_fits(data_dir, purpose, &sealed))
+            .map_err(of_secrets)
     }
 
     pub(super) fn accounts(&self) -> Arc<Accounts> {

@@ -160,8 +160,8 @@ fn data_dir(config: &Config, findings: &mut Findings) {
 fn master_key(dir: &Path) -> Result<(), SecretsError> {
     let secrets = Secrets::read(dir)?;
     // A database that cannot be read is a finding of its own.
-    match store::examine(dir, keys::oldest_sealed) {
-        Ok(Some(Some(sealed))) => secrets.check_fits(dir, keys::PURPOSE, &sealed),
+    match store::examine(dir, keys::any_sealed) {
+        Ok(Some(Some((purpose, sealed)))) => secrets.check_fits(dir, purpose, &sealed),
         _ => Ok(()),
     }
 }

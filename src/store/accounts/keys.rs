@@ -7,6 +7,7 @@ use super::Account;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainId, DomainRowId, KeyId, KeyRowId};
 use crate::store::Result;
+use crate::store::accounts::verifications::SETUP_PURPOSE;
 
 /// Sealing purpose of `key_sealed`.
 pub const PURPOSE: &str = "api-key";
@@ -37,10 +38,14 @@ pub(crate) struct ScopedKey {
     pub(crate) last_used_at: Option<Timestamp>,
 }
 
-/// Returns the oldest sealed key, to see that the master key opens it; `None` before the first account.
-pub(crate) fn oldest_sealed(connection: &Connection) -> Result<Option<Vec<u8>>> {
-    let found = connection.query_row("SELECT key_sealed FROM api_key ORDER BY id LIMIT 1", [], |row| row.get(0));
-    Ok(found.optional()?)
+/// Returns a sealed secret and its purpose, to see that the master key opens it: the oldest key, else the setup token.
+/// `None` before the first start.
+pub(crate) fn any_sealed(connection: &Connection) -> Result<Option<(&'static str, Vec<u8>)>> {
+    let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).optional();
+    if let Some(sealed) = one("SELECT key_sealed FROM api_key ORDER BY id LIMIT 1")? {
+        return Ok(Some((PURPOSE, sealed)));
+    }
+    Ok(one("SELECT token_sealed FROM setup_token")?.map(|sealed| (SETUP_PURPOSE, sealed)))
 }
 
 /// Stores an account's own API key: its hash, by which it is looked up, and the key itself, sealed.

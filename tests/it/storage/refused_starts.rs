@@ -63,6 +63,18 @@ async fn a_master_key_of_another_database_is_refused_by_check_and_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_refused_before_there_is_an_account_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = ServeProcess::start(folder.path()).await;
+    served.wait_for_log("this server has no owner yet").await;
+    served.signal(rustix::process::Signal::TERM);
+    assert!(served.into_child().wait().await.unwrap().success());
+    fs::write(folder.path().join("data/master.key"), [7; 32]).unwrap();
+    let (code, said) = run(folder.path(), "serve");
+    assert!(code == Some(78) && said.contains("master.key is not the key that"), "{code:?} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_database_is_told_by_check_and_by_the_mail_it_cannot_take() {
     let (folder, _owner) = served_before().await;
     damage(folder.path(), "message");
