@@ -13,6 +13,7 @@ pub(crate) mod blobs;
 mod changes;
 mod connection;
 mod error;
+pub(crate) mod figures;
 mod ids;
 pub(crate) mod jobs;
 pub(crate) mod messages;
