@@ -160,16 +160,16 @@ impl Expose for MemoryBudget {
             (state.held, state.queues.each_ref().map(Queue::len), state.max_held)
         };
         let refused = self.shared.shares.iter().map(|share| share.refused.load(Ordering::Relaxed));
-        let doors = || CONSUMERS.iter().map(|(_, door, ..)| [("door", *door)]);
+        let labels = || CONSUMERS.iter().map(|(_, door, ..)| [("door", *door)]);
         let help = "The memory that all doors may hold together.";
         exposition.gauge("mailkite_memory_budget_bytes", help, self.shared.total)?;
         let help = "The most of the memory budget that was held at once.";
         exposition.gauge("mailkite_memory_held_max_bytes", help, most_held)?;
-        exposition.gauges("mailkite_memory_held_bytes", "Memory held, by door.", doors().zip(held))?;
+        exposition.gauges("mailkite_memory_held_bytes", "Memory held, by door.", labels().zip(held))?;
         let help = "Reservations waiting for memory, by door.";
-        exposition.gauges("mailkite_memory_waiting", help, doors().zip(waiting))?;
+        exposition.gauges("mailkite_memory_waiting", help, labels().zip(waiting))?;
         let help = "Refusals for lack of memory, by door.";
-        exposition.counters("mailkite_memory_refused_total", help, doors().zip(refused))
+        exposition.counters("mailkite_memory_refused_total", help, labels().zip(refused))
     }
 }
 

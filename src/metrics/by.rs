@@ -80,7 +80,7 @@ impl<A: Label, B: Label> CounterByTwo<A, B> {
     }
 }
 
-/// A histogram for each value of a label.
+/// A histogram for each of the first values of a label.
 #[derive(Debug)]
 pub(crate) struct HistogramBy<L> {
     histograms: Vec<Histogram>,
@@ -88,9 +88,9 @@ pub(crate) struct HistogramBy<L> {
 }
 
 impl<L: Label> HistogramBy<L> {
-    pub(super) fn new(buckets: &[f64]) -> Self {
+    pub(super) fn new(buckets: &[f64], values: usize) -> Self {
         let histogram = |_| Histogram::new(buckets.iter().copied());
-        Self { histograms: L::WORDS.iter().map(histogram).collect(), label: PhantomData }
+        Self { histograms: (0..values).map(histogram).collect(), label: PhantomData }
     }
 
     /// Notes an observation.

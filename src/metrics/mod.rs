@@ -1,4 +1,4 @@
-//! What happens in the server, counted and timed for `/metrics`. Pure: atomics, and text made of them.
+//! Events of the server, counted and timed for `/metrics`. Pure: atomics, and text made of them.
 //!
 //! [`Metrics`] has the events that several modules count; a part with figures of its own (the database, the memory
 //! budget, the job engine) keeps them and implements [`Expose`]. `docs/metrics.md` lists every series. Labels belong
@@ -108,7 +108,7 @@ impl Default for Metrics {
             rate_limited: CounterBy::default(),
             webhook_attempts: CounterBy::default(),
             remote_deliveries: CounterByTwo::default(),
-            accept: HistogramBy::new(buckets::ACCEPT),
+            accept: HistogramBy::new(buckets::ACCEPT, Service::Http.index()),
             mail_to_webhook: histogram(buckets::MAIL_TO_WEBHOOK),
             webhook_attempt: histogram(buckets::WEBHOOK),
             remote_delivery: histogram(buckets::REMOTE_DELIVERY),

@@ -1,5 +1,5 @@
-//! What the process uses of its machine, under the names that all Prometheus clients give it. `/proc/self` is enough: the
-//! unit hides the rest of `/proc`.
+//! Usage of the machine by this process, under the names that all Prometheus clients give it. `/proc/self` is enough:
+//! the unit hides the rest of `/proc`.
 
 use std::fmt;
 
