@@ -21,6 +21,8 @@ use crate::process::usage::Usage;
 use crate::secrets::token_hash;
 use crate::store::figures::DatabaseFigures;
 
+/// Time for the figures of the database; a scrape has ten seconds by default.
+const DATABASE_MAX: Duration = Duration::from_secs(3);
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// Family of paths that no endpoint has.
@@ -31,9 +33,11 @@ pub(crate) async fn page(State(app): State<AppState>, headers: HeaderMap) -> Res
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accept.join(","));
     let now = app.clock.now();
-    let database = app.db.read(move |connection| DatabaseFigures::read(connection, now)).await;
+    // The other figures are wanted most while the database does not answer.
+    let read = app.db.read_background(move |connection| DatabaseFigures::read(connection, now));
+    let database = tokio::time::timeout(DATABASE_MAX, read).await.ok().and_then(Result::ok);
     // Files of /proc and the file system are read.
-    let rendered = tokio::task::spawn_blocking(move || text(format, parts(app, database.ok())));
+    let rendered = tokio::task::spawn_blocking(move || text(format, parts(app, database)));
     match rendered.await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
         Ok(Err(_)) | Err(_) => ApiError::from(Code::Internal).into_response(),

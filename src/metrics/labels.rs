@@ -131,6 +131,11 @@ labels! {
     }
 }
 
+impl Service {
+    /// Number of services that speak SMTP; they come first.
+    pub(super) const SMTP: usize = 3;
+}
+
 impl WebhookAnswer {
     /// Returns the class of an HTTP status.
     pub(crate) const fn of_status(status: u16) -> Self {

@@ -108,7 +108,7 @@ impl Default for Metrics {
             rate_limited: CounterBy::default(),
             webhook_attempts: CounterBy::default(),
             remote_deliveries: CounterByTwo::default(),
-            accept: HistogramBy::new(buckets::ACCEPT, Service::Http.index()),
+            accept: HistogramBy::new(buckets::ACCEPT, Service::SMTP),
             mail_to_webhook: histogram(buckets::MAIL_TO_WEBHOOK),
             webhook_attempt: histogram(buckets::WEBHOOK),
             remote_delivery: histogram(buckets::REMOTE_DELIVERY),
@@ -245,7 +245,7 @@ impl Expose for Metrics {
         let opened = load(&self.opened);
         exposition.counter_beside_gauge("mailkite_smtp_sessions_total", "SMTP sessions opened.", opened)?;
         exposition.gauge("mailkite_smtp_sessions", "Open SMTP sessions.", self.open.iter().map(load).sum::<u64>())?;
-        let smtp = Service::WORDS.iter().zip(&self.open).take(Service::Http.index());
+        let smtp = Service::WORDS.iter().zip(&self.open).take(Service::SMTP);
         let open = smtp.map(|(word, open)| ([(Service::KEY, *word)], load(open)));
         exposition.gauges("mailkite_sessions", "Open SMTP sessions, by service.", open)?;
         let listeners = load(&self.listeners);
