@@ -81,8 +81,8 @@
 //!
 //! | level | modules | purpose |
 //! | --- | --- | --- |
-//! | 0 | [`clock`] [`fair_semaphore`] [`id`] [`mail`] | time, fair queueing, ids, the mail formats; pure |
-//! | 1 | [`config`] [`event_bus`] [`limits`] [`memory_budget`] [`metrics`] [`net`] [`process`] [`rate_limit`] [`secrets`] [`store`] | one resource each: the file, the network, the process, the database, … |
+//! | 0 | [`clock`] [`fair_semaphore`] [`id`] [`mail`] [`metrics`] | time, fair queueing, ids, the mail formats, metrics; pure |
+//! | 1 | [`config`] [`event_bus`] [`limits`] [`memory_budget`] [`net`] [`process`] [`rate_limit`] [`secrets`] [`store`] | one resource each: the file, the network, the process, the database, … |
 //! | 2 | [`accounts`] [`bootstrap`] [`content`] [`domain`] [`jobs`] | accounts and sign-in; first owner and domain; content of stored messages; domains and their DNS; the job engine |
 //! | 3 | [`retention`] [`webhook`] | the sweep; webhook events, attempts and signatures |
 //! | 4 | [`outbound`] | sending: submission, queue, transport, bounces, forwarding |

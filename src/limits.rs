@@ -4,7 +4,7 @@
 //! together. [`Limits::take_request`] is the one rate of an account, for its requests and for messages it forwards.
 //! The values are the configuration's `[limits]`; refusals are counted for `/metrics`.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::id::AccountRowId;
+use crate::metrics::{Expose, Exposition};
 use crate::rate_limit::TokenBuckets;
 use crate::store::accounts::limits::{CountedRow, count, stored_bytes};
 use crate::store::{self, Connection, Error};
@@ -268,27 +269,27 @@ impl Limits {
             total.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
+}
 
-    /// Renders the metrics in the text format of Prometheus.
-    pub(crate) fn render(&self) -> String {
-        let name = "mailkite_limit_reached_total";
-        let mut text = format!("# HELP {name} Refusals because an account reached its limit.\n");
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "# TYPE {name} counter");
-        for (kind, count) in Kind::ALL.iter().zip(&self.refused) {
-            let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", kind.as_str(), count.load(Ordering::Relaxed));
-        }
+impl Expose for Limits {
+    fn expose(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let refused = Kind::ALL.iter().zip(&self.refused);
+        exposition.counters(
+            "mailkite_limit_reached_total",
+            "Refusals because an account reached its limit.",
+            refused.map(|(kind, count)| ([("limit", kind.as_str())], count.load(Ordering::Relaxed))),
+        )?;
         let full = self.cache.iter().filter(|(_, (_, stored))| stored.is_full()).count();
-        let name = "mailkite_accounts_full";
-        let _ = writeln!(text, "# HELP {name} Accounts that were full when last checked.");
-        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {full}");
-        text
+        exposition.gauge("mailkite_accounts_full", "Accounts that were full when last checked.", full)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
     use super::*;
+    use crate::metrics::{Format, text};
 
     #[test]
     fn every_kind_counts_under_its_own_name() {
@@ -298,7 +299,7 @@ mod tests {
             limits.count_refused(*kind, 1);
         }
         limits.count_refused(Kind::Templates, 1);
-        let text = limits.render();
+        let text = text(Format::Prometheus, vec![Box::new(limits)]).unwrap();
         assert!(text.contains("\nmailkite_limit_reached_total{limit=\"templates\"} 2\n"), "{text}");
         assert_eq!(text.matches("} 1\n").count(), Kind::ALL.len() - 1, "{text}");
     }

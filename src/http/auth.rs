@@ -13,6 +13,7 @@ use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainRowId, KeyRowId};
 use crate::limits::Kind;
+use crate::metrics::{RateLimit, Service};
 use crate::outbound::submit::sender::Submitter;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
@@ -118,15 +119,18 @@ pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Ca
     match identified {
         Ok(caller) => {
             note_credential(&parts.extensions, Some(caller.id()));
-            app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
+            app.limits.requests.take(&caller.limit_key(), now).map_err(app.rate_limited(RateLimit::Requests))?;
             app.account_limits.take_request(caller.id(), now).map_err(|wait| {
                 app.account_limits.count_refused(Kind::Requests, 1);
-                ApiError::rate_limited(wait)
+                app.rate_limited(RateLimit::AccountRequests)(wait)
             })?;
             Ok(caller)
         }
         Err(error) if error.code().status() == 401 => {
-            app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            if bearer(&parts.headers).is_some() {
+                app.metrics.credentials_failed.add(Service::Http);
+            }
+            app.limits.failures.take(&client.key(), now).map_err(app.rate_limited(RateLimit::Unauthorized))?;
             Err(error)
         }
         Err(error) => Err(error),

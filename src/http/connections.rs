@@ -2,6 +2,7 @@
 //! shown no credential, so a client that opens many only displaces itself.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::memory::RequestMemory;
 use crate::id::AccountRowId;
+use crate::metrics::{Expose, Exposition};
 use crate::rate_limit::address_network;
 
 /// Bodies of anonymous requests read at the same time per client address.
@@ -189,22 +191,17 @@ impl Connections {
     fn bodies(&self) -> MutexGuard<'_, Bodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Renders the metrics in the Prometheus text format.
-    pub(crate) fn render(&self) -> String {
+impl Expose for Connections {
+    fn expose(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
         let open = self.table().open.len();
         let (refused, displaced) = (self.refused.load(Ordering::Relaxed), self.displaced.load(Ordering::Relaxed));
-        format!(
-            "# HELP mailkite_http_connections HTTP connections that are open.\n\
-             # TYPE mailkite_http_connections gauge\n\
-             mailkite_http_connections {open}\n\
-             # HELP mailkite_http_connections_refused_total HTTP connections refused by the cap of their address.\n\
-             # TYPE mailkite_http_connections_refused_total counter\n\
-             mailkite_http_connections_refused_total {refused}\n\
-             # HELP mailkite_http_displaced_total HTTP connections and bodies given up for newer ones at a cap.\n\
-             # TYPE mailkite_http_displaced_total counter\n\
-             mailkite_http_displaced_total {displaced}\n"
-        )
+        exposition.gauge("mailkite_http_connections", "HTTP connections that are open.", open)?;
+        let help = "HTTP connections refused by the cap of their address.";
+        exposition.counter("mailkite_http_connections_refused_total", help, refused)?;
+        let help = "HTTP connections and bodies given up for newer ones at a cap.";
+        exposition.counter("mailkite_http_displaced_total", help, displaced)
     }
 }
 
@@ -337,6 +334,11 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
     use super::*;
+    use crate::metrics::{Format, text};
+
+    fn shown(connections: &Arc<Connections>) -> String {
+        text(Format::Prometheus, vec![Box::new(Arc::clone(connections))]).unwrap()
+    }
 
     fn connections() -> Arc<Connections> {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
@@ -375,7 +377,7 @@ mod tests {
         prove(&second);
         let (_one, _two) = (first.connection.begin(), second.connection.begin());
         assert!(admit(&connections, "2001:db8::6").is_none());
-        assert!(connections.render().contains("mailkite_http_connections_refused_total 1\n"));
+        assert!(shown(&connections).contains("mailkite_http_connections_refused_total 1\n"));
         drop(in_progress);
         assert!(admit(&connections, "2001:db8::7").is_some() && is_displaced(&known));
         assert!(admit(&connections, "2001:db8:0:1::1").is_some(), "another network");
@@ -389,7 +391,7 @@ mod tests {
         let one = admit(&connections, "192.0.2.2").unwrap();
         let new = admit(&connections, "192.0.2.3").unwrap();
         assert!(is_displaced(&two[0]) && !is_displaced(&two[1]) && !is_displaced(&one));
-        assert!(connections.render().contains("mailkite_http_connections 6\n"));
+        assert!(shown(&connections).contains("mailkite_http_connections 6\n"));
         for slot in [&two[1], &one, &new] {
             prove(slot);
         }
@@ -397,7 +399,7 @@ mod tests {
         let last = admit(&connections, "192.0.2.4").unwrap();
         assert_eq!(proxied.iter().filter(|slot| is_displaced(slot)).count(), 1);
         drop((last, proxied, two, one, new));
-        assert!(connections.render().contains("mailkite_http_connections 0\n"));
+        assert!(shown(&connections).contains("mailkite_http_connections 0\n"));
         assert!(connections.table().by_address.is_empty());
     }
 

@@ -1,7 +1,9 @@
 //! Applied to every request: request id, cache, CORS and HSTS fields; refuses ambiguous requests, plain HTTP from other
 //! machines, and foreign pages over loopback (contract 1.1, 1.10).
 
-use axum::extract::{Request, State};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, IF_RANGE, ORIGIN, RANGE, STRICT_TRANSPORT_SECURITY,
 };
@@ -36,6 +38,8 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Middleware of the API.
 pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+    let (begun, method) = (Instant::now(), request.method().clone());
+    let endpoint = request.extensions().get::<MatchedPath>().cloned();
     // The reservation ends with the response, whoever still has a clone.
     let memory = RequestMemory::new(app.memory.clone());
     request.extensions_mut().insert(memory.clone());
@@ -63,6 +67,8 @@ pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, nex
         next.run(request).instrument(span).await
     };
     drop(memory);
+    let endpoint = endpoint.as_ref().map(MatchedPath::as_str);
+    app.requests.count(endpoint, &method, response.status(), begun.elapsed());
     let headers = response.headers_mut();
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));

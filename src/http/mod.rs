@@ -3,7 +3,7 @@
 //!
 //! A new endpoint is a row in `table` and a handler in `api`: the router, the OpenAPI document and the tests are built
 //! from the rows, and `authorize` enforces the credential class that a row names. Rules for every request (contract
-//! 1.1, 1.10) belong to `middleware`, error codes to `error`, connections to `listener`.
+//! 1.1, 1.10) belong to `middleware`, error codes to `error`, connections to `listener`, figures to `metrics`.
 
 mod api;
 mod auth;
@@ -24,6 +24,7 @@ mod limits;
 mod listener;
 pub(crate) mod local;
 mod memory;
+mod metrics;
 mod middleware;
 mod openapi;
 mod pages;
@@ -73,6 +74,7 @@ use forwarded::UntrustedProxies;
 use idempotency::Idempotency;
 use limits::Limits;
 use local::OwnNames;
+use metrics::RequestMetrics;
 use realtime::StreamTokens;
 pub use table::table;
 
@@ -105,6 +107,7 @@ pub(crate) struct AppInner {
     parts: Dependencies,
     limits: Limits,
     connections: Arc<Connections>,
+    requests: Arc<RequestMetrics>,
     idempotency: Idempotency,
     /// The OpenAPI document, built on the first request for it: building takes megabytes.
     openapi: OnceCell<Bytes>,
@@ -173,7 +176,7 @@ fn router(app: AppState) -> Router {
 
 fn metrics_router(app: AppState) -> Router {
     Router::new()
-        .route("/metrics", get(service::metrics))
+        .route("/metrics", get(metrics::page))
         .fallback(error::unknown_path)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::apply_to_metrics))
         .with_state(app)
@@ -231,6 +234,7 @@ impl Http {
             parts,
             limits,
             connections,
+            requests: Arc::new(RequestMetrics::new(table().iter().map(|endpoint| endpoint.path))),
             idempotency: Idempotency::default(),
             openapi: OnceCell::new(),
             stream_tokens: StreamTokens::default(),

@@ -30,6 +30,7 @@ use crate::clock::Timestamp;
 use crate::event_bus::realtime::{Body, Event, Stream};
 use crate::id::{DomainRowId, fill_random};
 use crate::memory_budget::Reservation;
+use crate::metrics::{RateLimit, Service};
 use crate::secrets::token_hash;
 use crate::store::accounts::domains;
 use crate::webhook::attempt::payload::Payload;
@@ -91,7 +92,7 @@ pub(crate) struct StreamToken {
 pub(crate) async fn token(State(app): State<AppState>, headers: HeaderMap) -> Result<Json<StreamToken>, ApiError> {
     let credential = bearer(&headers).ok_or(Code::Unauthorized)?;
     let issued = app.stream_tokens.issue(credential, app.clock.now());
-    let (token, expires_at) = issued.ok_or_else(|| ApiError::rate_limited(RETRY_AFTER_SECS))?;
+    let (token, expires_at) = issued.ok_or_else(|| app.rate_limited(RateLimit::EventStreams)(RETRY_AFTER_SECS))?;
     Ok(Json(StreamToken { token, expires_at }))
 }
 
@@ -121,7 +122,8 @@ pub(crate) async fn stream(
         Ok(admitted) => admitted,
         Err(error) => {
             if error.code().status() == 401 {
-                app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+                app.metrics.credentials_failed.add(Service::Http);
+                app.limits.failures.take(&client.key(), now).map_err(app.rate_limited(RateLimit::Unauthorized))?;
             }
             return Err(error);
         }
@@ -133,7 +135,7 @@ pub(crate) async fn stream(
     };
     let last = headers.get(LAST_EVENT_ID).and_then(|last| last.to_str().ok()).filter(|last| !last.is_empty());
     let followed = app.realtime.follow(caller.id(), last);
-    let (stream, gap) = followed.map_err(|_| ApiError::rate_limited(RETRY_AFTER_SECS))?;
+    let (stream, gap) = followed.map_err(|_| app.rate_limited(RateLimit::EventStreams)(RETRY_AFTER_SECS))?;
     let mut first = "retry: 3000\n\n".to_owned();
     if gap {
         let lost = serde_json::json!({"lastEventId": last});
@@ -174,7 +176,7 @@ fn every(period: Duration) -> Interval {
 async fn admit(app: &AppState, credential: Option<String>, now: Timestamp) -> Result<(Caller, String), ApiError> {
     let credential = credential.ok_or(Code::Unauthorized)?;
     let caller = identify(app, &credential, now).await?;
-    app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
+    app.limits.requests.take(&caller.limit_key(), now).map_err(app.rate_limited(RateLimit::Requests))?;
     Ok((caller, credential))
 }
 

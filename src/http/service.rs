@@ -1,19 +1,15 @@
-//! Health, readiness and metrics (contract 2.1).
+//! Health and readiness (contract 2.1).
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::auth::bearer;
-use super::error::ApiError;
 use crate::process::data_dir::DataDir;
-use crate::secrets::token_hash;
 
 /// `GET /api/health`
 #[derive(Serialize, ToSchema)]
@@ -59,43 +55,4 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     }
     let body = json!({"ok": false, "checks": checks, "error": "not ready", "code": "not_ready"});
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], Json(body)).into_response()
-}
-
-/// Renders metrics of waiting attempts, password hashes and key generations.
-fn render_waiting(app: &AppState) -> String {
-    let (passwords, keys) = (app.accounts.passwords.queue_stats(), app.domains.keys.figures());
-    let costly = format!(
-        "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
-         # TYPE mailkite_costly_work_waiting gauge\nmailkite_costly_work_waiting {}\n\
-         # HELP mailkite_costly_work_refused_total Such requests that were refused because too many waited.\n\
-         # TYPE mailkite_costly_work_refused_total counter\nmailkite_costly_work_refused_total {}\n",
-        passwords.0 + keys.0,
-        passwords.1 + keys.1,
-    );
-    app.webhooks.jobs.figures().render() + &costly
-}
-
-/// Serves the metrics on their own listener.
-pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
-    app.metrics.set_objects(app.objects.damaged_count(), app.objects.kept_orphans());
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(app.db.commits())
-            + &app.db.render()
-            + &app.account_limits.render()
-            + &app.memory.render()
-            + &app.connections.render()
-            + &render_waiting(&app),
-    )
-        .into_response()
-}
-
-/// Serves the metrics on the main listener to clients with the token; for others the path does not exist.
-pub(crate) async fn metrics_with_token(state: State<AppState>, headers: HeaderMap) -> Response {
-    let genuine = match (bearer(&headers), &state.config.metrics.token) {
-        // Hashes are compared, so the timing reveals nothing of the token.
-        (Some(given), Some(token)) => token_hash(given) == token_hash(token),
-        _ => false,
-    };
-    if genuine { metrics(state).await } else { ApiError::not_found().into_response() }
 }

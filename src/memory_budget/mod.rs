@@ -8,8 +8,9 @@
 mod queue;
 
 use crate::id::AccountRowId;
+use crate::metrics::{Expose, Exposition};
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -150,53 +151,25 @@ impl MemoryBudget {
     pub(crate) fn held(&self) -> usize {
         self.shared.state().held.iter().sum()
     }
+}
 
-    /// Renders the metrics in the text format of Prometheus.
-    pub(crate) fn render(&self) -> String {
+impl Expose for MemoryBudget {
+    fn expose(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
         let (held, waiting, most_held) = {
             let state = self.shared.state();
             (state.held, state.queues.each_ref().map(Queue::len), state.max_held)
         };
-        let mut text = String::with_capacity(2048);
-        // Writing to a string cannot fail.
-        let gauge = |name: &str, help: &str, value: usize, out: &mut String| {
-            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        };
-        gauge(
-            "mailkite_memory_budget_bytes",
-            "The memory that all doors may hold together.",
-            self.shared.total,
-            &mut text,
-        );
-        gauge(
-            "mailkite_memory_held_max_bytes",
-            "The most of the memory budget that was held at once.",
-            most_held,
-            &mut text,
-        );
-        let _ = text.write_str(
-            "# HELP mailkite_memory_held_bytes Memory held, by door.\n\
-             # TYPE mailkite_memory_held_bytes gauge\n",
-        );
-        for ((_, name, ..), held) in CONSUMERS.iter().zip(held) {
-            let _ = writeln!(text, "mailkite_memory_held_bytes{{door=\"{name}\"}} {held}");
-        }
-        let _ = text.write_str(
-            "# HELP mailkite_memory_waiting Reservations waiting for memory, by door.\n\
-             # TYPE mailkite_memory_waiting gauge\n",
-        );
-        for ((_, name, ..), waiting) in CONSUMERS.iter().zip(waiting) {
-            let _ = writeln!(text, "mailkite_memory_waiting{{door=\"{name}\"}} {waiting}");
-        }
-        let _ = text.write_str(
-            "# HELP mailkite_memory_refused_total Refusals for lack of memory, by door.\n\
-             # TYPE mailkite_memory_refused_total counter\n",
-        );
-        for ((_, name, ..), share) in CONSUMERS.iter().zip(&self.shared.shares) {
-            let refused = share.refused.load(Ordering::Relaxed);
-            let _ = writeln!(text, "mailkite_memory_refused_total{{door=\"{name}\"}} {refused}");
-        }
-        text
+        let refused = self.shared.shares.iter().map(|share| share.refused.load(Ordering::Relaxed));
+        let labels = || CONSUMERS.iter().map(|(_, door, ..)| [("door", *door)]);
+        let help = "The memory that all doors may hold together.";
+        exposition.gauge("mailkite_memory_budget_bytes", help, self.shared.total)?;
+        let help = "The most of the memory budget that was held at once.";
+        exposition.gauge("mailkite_memory_held_max_bytes", help, most_held)?;
+        exposition.gauges("mailkite_memory_held_bytes", "Memory held, by door.", labels().zip(held))?;
+        let help = "Reservations waiting for memory, by door.";
+        exposition.gauges("mailkite_memory_waiting", help, labels().zip(waiting))?;
+        let help = "Refusals for lack of memory, by door.";
+        exposition.counters("mailkite_memory_refused_total", help, labels().zip(refused))
     }
 }
 

@@ -2,6 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::*;
+use crate::metrics::{Format, text};
+
+fn shown(budget: &MemoryBudget) -> String {
+    text(Format::Prometheus, vec![Box::new(budget.clone())]).unwrap()
+}
 use crate::id::RowId;
 
 const MIB: usize = 1 << 20;
@@ -36,7 +41,7 @@ fn no_consumer_takes_what_is_kept_for_another_and_all_together_take_no_more_than
     for (reservation, (consumer, _, _, reserve)) in held.iter().zip(CONSUMERS) {
         assert!(reservation.held() >= reserve * MIB, "{consumer:?}");
     }
-    let text = budget.render();
+    let text = shown(&budget);
     assert!(text.lines().any(|line| line == "mailkite_memory_budget_bytes 201326592"), "{text}");
     assert!(text.lines().any(|line| line == "mailkite_memory_held_bytes{door=\"smtp\"} 67108864"), "{text}");
     drop(held);
@@ -74,7 +79,7 @@ async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refu
     assert_eq!(whole.held(), 48 * MIB);
     let late = budget.reservation(Consumer::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
     assert_eq!(late, Err(UsedUp));
-    assert!(budget.render().contains("mailkite_memory_refused_total{door=\"webhooks\"} 1"));
+    assert!(shown(&budget).contains("mailkite_memory_refused_total{door=\"webhooks\"} 1"));
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = Vec::new();
     for number in 0..3 {

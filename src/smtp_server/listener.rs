@@ -139,8 +139,7 @@ pub(crate) async fn serve(
 }
 
 async fn run_session(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
-    shared.metrics.add(Counter::SessionsOpened);
-    let _open = shared.metrics.open_session();
+    let _open = shared.metrics.open_session(shared.role.service());
     let abort = shared.abort.clone();
     let session = Session::new(shared, stream, address);
     // A session in DATA sends 421 itself; this timeout is for one that waits for storage or a handshake.

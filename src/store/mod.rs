@@ -14,6 +14,7 @@ mod changes;
 mod connection;
 mod damage;
 mod error;
+pub(crate) mod figures;
 mod ids;
 pub(crate) mod jobs;
 pub(crate) mod messages;

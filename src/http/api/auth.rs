@@ -18,6 +18,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::pages::{confirmation_page, result_page};
 use crate::mail::address::Mailbox;
+use crate::metrics::{RateLimit, Service};
 use crate::rate_limit::{Attempt, AttemptLimiter};
 use crate::secrets::passwords;
 use crate::secrets::passwords::HashError;
@@ -149,9 +150,10 @@ impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
     async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &AppState) -> Result<Self, ApiError> {
         let client = ClientAddress::from_request_parts(parts, app).await?;
         let now = app.clock.now();
-        app.limits.signups_per_client.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
+        let limited = app.rate_limited(RateLimit::SignUp);
+        app.limits.signups_per_client.take(&client.narrow_key(), now).map_err(&limited)?;
         if client.claimed.is_some() {
-            app.limits.signups_per_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            app.limits.signups_per_proxy.take(&client.key(), now).map_err(&limited)?;
         }
         Ok(Self)
     }
@@ -202,6 +204,7 @@ pub(crate) async fn log_in(
 
 /// A login attempt (contract 2.3). It counts as a failure in every limit from the start, until it is forgiven.
 struct LoginAttempt<'a> {
+    app: &'a AppState,
     tries: Vec<Attempt<'a>>,
     /// Limits that a success resets.
     pairs: Vec<(&'a AttemptLimiter, String)>,
@@ -230,13 +233,13 @@ impl<'a> LoginAttempt<'a> {
         if client.claimed.is_some() {
             counters.push((&app.limits.logins_per_proxy, client.key()));
         }
-        let mut attempt = Self { tries: Vec::with_capacity(counters.len()), pairs };
+        let mut attempt = Self { app, tries: Vec::with_capacity(counters.len()), pairs };
         for (limit, key) in counters {
             match limit.begin(&key, &app.clock).await {
                 Ok(one) => attempt.tries.push(one),
                 Err(wait) => {
                     attempt.forgive();
-                    return Err(ApiError::rate_limited(wait));
+                    return Err(app.rate_limited(RateLimit::SignIn)(wait));
                 }
             }
         }
@@ -245,6 +248,7 @@ impl<'a> LoginAttempt<'a> {
 
     fn end(self, result: &Result<SignedIn, Refusal>) {
         if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword)) {
+            self.app.metrics.credentials_failed.add(Service::Http);
             return;
         }
         let pairs = self.forgive();
@@ -383,7 +387,8 @@ pub(crate) async fn send_verification(
 ) -> Result<Json<VerificationStatus>, ApiError> {
     let now = app.clock.now();
     if !caller.account.email_verified {
-        app.limits.verifications.take(&caller.id().to_string(), now).map_err(ApiError::rate_limited)?;
+        let limited = app.rate_limited(RateLimit::VerificationMail);
+        app.limits.verifications.take(&caller.id().to_string(), now).map_err(limited)?;
     }
     let status = match app.accounts.send_verification(caller.account, now).await? {
         Verification::Verified => "verified",

@@ -18,7 +18,7 @@ use super::api::{overview, server, unsupported};
 use super::endpoint::Class::{Account, Public};
 use super::endpoint::{Endpoint, FILES, Header};
 use super::error::Code;
-use super::{dashboard, files, openapi, pages, service};
+use super::{dashboard, files, metrics, openapi, pages, service};
 
 /// Returns every endpoint.
 pub fn table() -> Vec<Endpoint> {
@@ -62,7 +62,7 @@ fn service() -> Vec<Endpoint> {
         Endpoint::get("/", dashboard::index).auth(Public),
         Endpoint::post("/frame", dashboard::frame).auth(Public),
         Endpoint::get("/assets/{version}/{*name}", pages::asset).auth(Public),
-        Endpoint::get("/metrics", service::metrics_with_token).auth(Public),
+        Endpoint::get("/metrics", metrics::page_with_token).auth(Public),
         Endpoint::get("/api/health", service::health)
             .auth(Public)
             .summary("Service", "getHealth", "Does the process serve?")

@@ -31,7 +31,7 @@ use crate::limits::{Kind, Limits};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail};
 use crate::mail::trace;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, MessageRefused, Service};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
@@ -95,6 +95,17 @@ pub(super) enum Checks {
     },
 }
 
+impl Checks {
+    /// Returns the service through which a message with these checks comes.
+    const fn service(&self) -> Service {
+        match self {
+            Self::All => Service::Smtp,
+            Self::Known(_) => Service::Local,
+            Self::Injected { .. } => Service::Http,
+        }
+    }
+}
+
 /// Services used inside the transaction.
 #[derive(Clone, Copy)]
 struct Services<'a> {
@@ -126,18 +137,20 @@ impl Inbound {
         data: MailData,
         checks: Checks,
     ) -> Result<AcceptedMessage, ReceiveError> {
+        let service = checks.service();
         let outcome = self.accept(peer, envelope, data, checks).await;
         let metrics = &self.shared.metrics;
+        let refuse = |reason| metrics.messages_refused.add(service, reason);
         match &outcome {
             Ok(_) => metrics.add(Counter::MessagesAccepted),
-            Err(ReceiveError::MailLoop) => metrics.add(Counter::RefusedLoop),
-            Err(ReceiveError::NotAReport) => metrics.add(Counter::RefusedReport),
+            Err(ReceiveError::MailLoop) => refuse(MessageRefused::Loop),
+            Err(ReceiveError::NotAReport) => refuse(MessageRefused::NotAReport),
             Err(ReceiveError::StorageFull) => {
-                metrics.add(Counter::RefusedStorageFull);
+                refuse(MessageRefused::StorageFull);
                 self.note_full(self.shared.clock.now());
             }
-            Err(ReceiveError::AccountFull) => {}
-            Err(ReceiveError::Storage | ReceiveError::Busy) => metrics.add(Counter::RefusedStorage),
+            Err(ReceiveError::AccountFull) => refuse(MessageRefused::AccountFull),
+            Err(ReceiveError::Storage | ReceiveError::Busy) => refuse(MessageRefused::Storage),
         }
         outcome
     }

@@ -16,11 +16,13 @@ mod pauses;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, fill_random};
+use crate::metrics::{Expose, Exposition};
 use crate::store::jobs::{ClaimedJob, Flow};
 pub(crate) use breaker::Breaker;
 use lane::{Lane, may_take};
@@ -69,18 +71,13 @@ pub struct LaneStats {
     pub(crate) pauses: u64,
 }
 
-impl LaneStats {
-    /// Renders the text format of Prometheus.
-    pub(crate) fn render(&self) -> String {
-        let Self { running, paused, pauses } = self;
-        format!(
-            "# HELP mailkite_job_attempts_running Attempts of webhooks and outbound mail that run.\n\
-             # TYPE mailkite_job_attempts_running gauge\nmailkite_job_attempts_running {running}\n\
-             # HELP mailkite_job_queues_paused Queues for one endpoint or domain that pause because it fails.\n\
-             # TYPE mailkite_job_queues_paused gauge\nmailkite_job_queues_paused {paused}\n\
-             # HELP mailkite_job_pauses_total Pauses of such queues that began.\n\
-             # TYPE mailkite_job_pauses_total counter\nmailkite_job_pauses_total {pauses}\n"
-        )
+impl Expose for LaneStats {
+    fn expose(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let help = "Attempts of webhooks and outbound mail that run.";
+        exposition.gauge("mailkite_job_attempts_running", help, self.running)?;
+        let help = "Queues for one endpoint or domain that pause because it fails.";
+        exposition.gauge("mailkite_job_queues_paused", help, self.paused)?;
+        exposition.counter("mailkite_job_pauses_total", "Pauses of such queues that began.", self.pauses)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::inbound::ReceiveError;
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 use crate::memory_budget::Reservation;
-use crate::metrics::Counter;
+use crate::metrics::MessageRefused;
 use crate::smtp_server::data::{DataReader, MailDataBuffer, Progress};
 
 /// Data that stays slower than this beyond the grace period is refused.
@@ -43,12 +43,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             // Ten thousand idle sessions must not hold a large buffer each.
             self.input = BytesMut::new();
         }
+        let ended = Instant::now();
         // Boxed to keep sessions that wait for data small.
         let reply = Box::pin(self.finish_data(envelope, &reader, buffer)).await;
         if reply == Reply::TOO_LARGE {
-            self.shared.metrics.add(Counter::RefusedTooLarge);
+            self.count_refused(MessageRefused::TooLarge);
         }
         if reply.code == 250 {
+            self.shared.metrics.accepted_within(self.shared.role.service(), ended.elapsed());
             (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
             self.last_accepted_at = Instant::now();
         }
@@ -91,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return Ok(());
                 }
                 Progress::BareNewline => {
-                    self.shared.metrics.add(Counter::RefusedBareLine);
+                    self.count_refused(MessageRefused::BareNewline);
                     return self.close_with(&Reply::BARE_NEWLINE);
                 }
                 Progress::More => self.input.clear(),
@@ -100,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             buffer.spill(self.shared.inbound.objects(), short).await;
             self.flush().await?;
             if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
+                self.count_refused(MessageRefused::TooSlow);
                 return self.close_with(&Reply::TOO_SLOW);
             }
             let read_started = Instant::now();
@@ -139,17 +142,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Reply::TOO_LARGE;
         }
         if reader.line_too_long() {
+            self.count_refused(MessageRefused::LineTooLong);
             return Reply::DATA_LINE_TOO_LONG;
         }
         let data = match buffer.finish(objects).await {
             Ok(data) => data,
             Err(error) => {
                 tracing::warn!(%error, "mail data could not be written and was refused");
-                return if error.is_full() { Reply::STORAGE_FULL } else { Reply::STORAGE_FAILURE };
+                let full = error.is_full();
+                self.count_refused(if full { MessageRefused::StorageFull } else { MessageRefused::Storage });
+                return if full { Reply::STORAGE_FULL } else { Reply::STORAGE_FAILURE };
             }
         };
         if let Some(caller) = self.caller.clone() {
-            return self.submit(caller, envelope, data).await;
+            let reply = self.submit(caller, envelope, data).await;
+            self.count_unsubmitted(&reply);
+            return reply;
         }
         let envelope = envelope.map(|recipient| match recipient {
             Accepted::Received(recipient) => Some(recipient),

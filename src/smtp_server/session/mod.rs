@@ -28,7 +28,7 @@ use crate::inbound::{Inbound, Recipient, RecipientRefusal};
 use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::Peer;
 use crate::mail::reply::{self, Reply};
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{MessageRefused, Metrics, RecipientRefused, Service};
 use crate::outbound::Outbound;
 use crate::process::host::FileUse;
 use crate::rate_limit::FixedWindow;
@@ -80,6 +80,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Returns the service, as metrics name it.
+    pub(crate) const fn service(&self) -> Service {
+        match self {
+            Self::Mx => Service::Smtp,
+            Self::Submission(role) if role.implicit_tls => Service::Submissions,
+            Self::Submission(_) => Service::Submission,
+        }
+    }
+
     /// Returns the share of file descriptors that its sessions count against.
     pub(crate) const fn files(&self) -> FileUse {
         match self {
@@ -316,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             // A too large message is not an error of the client's.
             Err(reply) if reply == Reply::TOO_LARGE => {
-                self.shared.metrics.add(Counter::RefusedTooLarge);
+                self.count_refused(MessageRefused::TooLarge);
                 self.reply(&reply);
                 Ok(())
             }
@@ -343,6 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     } else {
                         self.phase.add_recipient(recipient, self.shared.limits)
                     };
+                self.count_recipient(&reply);
                 self.reply(&reply);
                 Ok(())
             }
@@ -351,20 +361,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn refuse_recipient(&mut self, refusal: RecipientRefusal) -> Result<(), End> {
-        let reply = match refusal {
-            RecipientRefusal::RelayRefused => {
-                self.shared.metrics.add(Counter::RefusedRelay);
-                Reply::RELAY_REFUSED
-            }
-            RecipientRefusal::Unknown => {
-                self.shared.metrics.add(Counter::RefusedUnknown);
-                Reply::UNKNOWN_RECIPIENT
-            }
-            RecipientRefusal::DomainPending => Reply::DOMAIN_PENDING,
-            RecipientRefusal::AccountFull => Reply::MAILBOX_FULL,
-            RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
-            RecipientRefusal::Unavailable => Reply::STORAGE_FAILURE,
+        let (reason, reply) = match refusal {
+            RecipientRefusal::RelayRefused => (RecipientRefused::Relay, Reply::RELAY_REFUSED),
+            RecipientRefusal::Unknown => (RecipientRefused::Unknown, Reply::UNKNOWN_RECIPIENT),
+            RecipientRefusal::DomainPending => (RecipientRefused::DomainPending, Reply::DOMAIN_PENDING),
+            RecipientRefusal::AccountFull => (RecipientRefused::AccountFull, Reply::MAILBOX_FULL),
+            RecipientRefusal::StorageFull => (RecipientRefused::StorageFull, Reply::STORAGE_FULL),
+            RecipientRefusal::Unavailable => (RecipientRefused::Storage, Reply::STORAGE_FAILURE),
         };
+        self.shared.metrics.recipients_refused.add(self.shared.role.service(), reason);
         self.reply(&reply);
         self.refused += usize::from(reply.is_permanent_failure());
         if self.refused > MAX_REFUSED { self.close_with(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
@@ -384,6 +389,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.input.clear();
         self.flush().await?;
         self.handshake(&acceptor).await
+    }
+
+    /// Counts a refused message.
+    fn count_refused(&self, reason: MessageRefused) {
+        self.shared.metrics.messages_refused.add(self.shared.role.service(), reason);
+    }
+
+    /// Counts a recipient that was one too many.
+    fn count_recipient(&self, reply: &Reply) {
+        if *reply == Reply::TOO_MANY_RECIPIENTS {
+            self.shared.metrics.recipients_refused.add(self.shared.role.service(), RecipientRefused::TooMany);
+        }
     }
 
     fn reply(&mut self, reply: &Reply) {

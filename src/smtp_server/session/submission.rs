@@ -9,7 +9,7 @@ use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, MessageRefused, RateLimit, RecipientRefused};
 use crate::outbound::submit::SubmitError;
 use crate::outbound::submit::sender::{SenderError, Submitter};
 use crate::outbound::submit::smtp_submission::{SmtpSubmission, SmtpSubmissionError};
@@ -124,8 +124,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let address = address_key(self.peer.address);
             let is_guessing = role.failures.check(&address, now).is_err();
             role.failures.count(&address, now);
-            self.shared.metrics.add(Counter::LoginsRefused);
+            self.shared.metrics.credentials_failed.add(self.shared.role.service());
             if is_guessing {
+                self.shared.metrics.rate_limited.add(RateLimit::Auth);
                 return self.close_with(&Reply::TOO_MANY_GUESSES);
             }
             self.failed_logins += 1;
@@ -148,11 +149,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match path {
             ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
                 let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.limits);
+                self.count_recipient(&reply);
                 self.reply(&reply);
                 Ok(())
             }
-            ForwardPath::Mailbox(_) | ForwardPath::Postmaster => self.refuse(&Reply::NO_DOMAIN),
+            ForwardPath::Mailbox(_) | ForwardPath::Postmaster => {
+                let service = self.shared.role.service();
+                self.shared.metrics.recipients_refused.add(service, RecipientRefused::NoDomain);
+                self.refuse(&Reply::NO_DOMAIN)
+            }
         }
+    }
+
+    /// Counts a message that was not submitted.
+    pub(super) fn count_unsubmitted(&self, reply: &Reply) {
+        if reply.code == 250 {
+            return;
+        }
+        let reasons = [
+            (Reply::MAILBOX_FULL, MessageRefused::AccountFull),
+            (Reply::STORAGE_FULL, MessageRefused::StorageFull),
+            (Reply::ALL_SUPPRESSED, MessageRefused::Suppressed),
+            (Reply::ACCOUNT_UNVERIFIED, MessageRefused::Sender),
+            (Reply::FROM_REFUSED, MessageRefused::Sender),
+            (Reply::BAD_FROM, MessageRefused::Sender),
+            (Reply::BAD_MESSAGE, MessageRefused::BadMessage),
+            (Reply::SEALED_LINE, MessageRefused::BadMessage),
+            (Reply::LONG_LINE, MessageRefused::BadMessage),
+        ];
+        let found = reasons.iter().find(|(refusal, _)| refusal == reply);
+        self.count_refused(found.map_or(MessageRefused::Storage, |(_, reason)| *reason));
     }
 
     /// Submits a message at the end of data and returns the reply.

@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::metrics::histogram::Histogram;
 use rustix::fs::OFlags;
 
 use super::awaited::{AwaitedNames, Hold};
 use super::pending::{PendingObject, read_whole};
 use crate::clock::Timestamp;
+use crate::metrics::buckets;
 use crate::store::{Error, Result};
 
 const FOLDER: &str = "objects";
@@ -79,6 +81,8 @@ pub struct Objects {
     day: Arc<Mutex<String>>,
     /// Fsyncs of objects and of their folders since the start.
     fsyncs: Arc<AtomicU64>,
+    /// Durations of these fsyncs, of an object together with its folder.
+    fsync_times: Histogram,
     opened: Instant,
     /// Files without a row that the sweep left in place because there are too many of them.
     held_back: Arc<AtomicU64>,
@@ -99,6 +103,7 @@ impl Objects {
             root: Arc::new(root),
             day: Arc::default(),
             fsyncs: Arc::default(),
+            fsync_times: fsync_times(),
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
@@ -116,6 +121,7 @@ impl Objects {
             root: Arc::new(data_dir.join(FOLDER)),
             day: Arc::default(),
             fsyncs: Arc::default(),
+            fsync_times: fsync_times(),
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
@@ -151,8 +157,10 @@ impl Objects {
         self.make_day(&day, &folder)?;
         let name = format!("{day}/{file_name}");
         let hold = self.awaited.hold(&name);
+        let begun = Instant::now();
         let (size, checksum) = draft.move_to(&self.root.join(&name))?;
         sync_folder(&folder)?;
+        self.fsync_times.observe(begun.elapsed().as_secs_f64());
         self.fsyncs.fetch_add(2, Ordering::Relaxed);
         Ok((Object { name, size, checksum: Some(checksum) }, hold))
     }
@@ -160,6 +168,11 @@ impl Objects {
     /// Returns the number of fsyncs of objects and their folders since the start.
     pub fn fsyncs(&self) -> u64 {
         self.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// Returns the durations of these fsyncs.
+    pub(crate) const fn fsync_times(&self) -> &Histogram {
+        &self.fsync_times
     }
 
     /// Creates the day's folder; a second caller at midnight waits here until the folder itself is durable.
@@ -376,6 +389,10 @@ impl ListedObject {
 }
 
 /// Returns the age; zero for a file that is gone or dated in the future.
+fn fsync_times() -> Histogram {
+    Histogram::new(buckets::FSYNC.iter().copied())
+}
+
 fn age_of(modified: Option<SystemTime>) -> Duration {
     modified.and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 use super::Event;
 use super::failure::Failure;
 use super::mark::Keeper;
 use super::sync::Listener;
+use crate::metrics::buckets;
 
 /// Counters of the writer, and times of its last events.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(in crate::store) struct Counts {
     /// Number of the last commit that needs an fsync, and of the last durable one that wrote anything.
     pub(super) made: AtomicU64,
     pub(super) proven: AtomicU64,
+    /// Durations of the WAL's fsyncs.
+    pub(super) fsyncs: Histogram,
 }
 
 impl Counts {
@@ -46,6 +50,7 @@ impl Counts {
             wal_written: AtomicU64::new(0),
             made: AtomicU64::new(0),
             proven: AtomicU64::new(0),
+            fsyncs: Histogram::new(buckets::FSYNC.iter().copied()),
         }
     }
 
@@ -67,6 +72,11 @@ impl Counts {
         self.wal_octets.load(Ordering::Relaxed)
     }
 
+    /// Returns the durations of the WAL's fsyncs.
+    pub(in crate::store) const fn fsyncs(&self) -> &Histogram {
+        &self.fsyncs
+    }
+
     /// Returns the WAL's size as a multiple of the size for a checkpoint: large while readers prevent its reset.
     pub(in crate::store) fn wal_marks(&self) -> u64 {
         self.wal_octets() / self.wal_mark.load(Ordering::Relaxed).max(1)
@@ -82,7 +92,8 @@ pub(super) struct Announced {
 }
 
 impl Listener for Announced {
-    fn synced(&self, durable: u64, proven: u64) {
+    fn synced(&self, durable: u64, proven: u64, took: Duration) {
+        self.counts.fsyncs.observe(took.as_secs_f64());
         self.counts.synced.fetch_max(durable, Ordering::Release);
         self.counts.proven.fetch_max(proven, Ordering::Release);
         // Before any caller is answered.

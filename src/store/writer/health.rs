@@ -1,8 +1,11 @@
 //! Health of the database: progress of commits, longest waits and reads, size of the WAL.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::metrics::{Expose, Exposition};
 use crate::store::{Db, Result};
 
 /// Commits that take longer count as stalled.
@@ -58,39 +61,37 @@ impl Db {
         self.write_removal(|_| Ok(())).await
     }
 
-    /// Returns the figures in the text format of Prometheus.
-    pub(crate) fn render(&self) -> String {
-        let figures = [
-            (
-                "mailkite_wal_written_bytes_total",
-                "counter",
-                "Octets that commits have written to the database's WAL.",
-                self.wal_written() as f64,
-            ),
-            (
-                "mailkite_wal_bytes",
-                "gauge",
-                "Octets of the database's WAL that are in use.",
-                self.wal_octets() as f64,
-            ),
-            (
-                "mailkite_commit_oldest_waiting_seconds",
-                "gauge",
-                "How long the transaction has waited that waits longest for its commit.",
-                self.longest_wait().as_secs_f64(),
-            ),
-            (
-                "mailkite_reader_oldest_seconds",
-                "gauge",
-                "How long the database's oldest reader has read; the WAL keeps what it reads.",
-                self.longest_read().as_secs_f64(),
-            ),
-        ];
-        let mut text = String::with_capacity(1024);
-        for (name, kind, help, value) in figures {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-        }
-        text
+    /// Returns the durations of the WAL's fsyncs.
+    pub(crate) fn fsync_times(&self) -> &Histogram {
+        self.inner.writer.counts().fsyncs()
+    }
+}
+
+impl Expose for Db {
+    fn expose(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let (made, fsynced) = self.commits();
+        let written = self.wal_written();
+        exposition.counter("mailkite_commits_total", "Commits of the database.", made)?;
+        exposition.counter(
+            "mailkite_commits_fsynced_total",
+            "Commits of the database that were fsynced.",
+            fsynced,
+        )?;
+        let help = "Octets that commits have written to the database's WAL.";
+        exposition.counter("mailkite_wal_written_bytes_total", help, written)?;
+        let help = "Octets of the database's WAL that are in use.";
+        exposition.gauge("mailkite_wal_bytes", help, self.wal_octets())?;
+        exposition.gauge(
+            "mailkite_commit_oldest_waiting_seconds",
+            "How long the transaction has waited that waits longest for its commit.",
+            self.longest_wait().as_secs_f64(),
+        )?;
+        exposition.gauge(
+            "mailkite_reader_oldest_seconds",
+            "How long the database's oldest reader has read; the WAL keeps what it reads.",
+            self.longest_read().as_secs_f64(),
+        )?;
+        let help = "1 while the disk is full and nothing new is stored.";
+        exposition.gauge("mailkite_storage_full", help, u32::from(self.is_full()))
     }
 }

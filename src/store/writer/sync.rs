@@ -24,8 +24,8 @@ pub(super) type Answers = Box<dyn FnOnce(bool) + Send>;
 /// Listener for the end of each fsync and for the first failure.
 pub(super) trait Listener: Send + Sync + 'static {
     /// Called after a successful fsync, with the numbers of the last durable commit and of the last of these that wrote
-    /// anything.
-    fn synced(&self, durable: u64, proven: u64);
+    /// anything, and with its duration.
+    fn synced(&self, durable: u64, proven: u64, took: Duration);
     /// Called when one failed; nothing that waits can be trusted.
     fn failed(&self, error: &std::io::Error);
 }
@@ -175,7 +175,7 @@ impl Shared {
             let (durable, proven) = (state.durable, state.proven);
             drop(state);
             match &synced {
-                Ok(()) => self.listener.synced(durable, proven),
+                Ok(()) => self.listener.synced(durable, proven, took),
                 Err(error) => self.listener.failed(error),
             }
             answers.into_iter().for_each(|answer| answer(synced.is_ok()));
@@ -195,7 +195,7 @@ mod tests {
     struct Ends(Mutex<Sender<Option<u64>>>);
 
     impl Listener for Ends {
-        fn synced(&self, durable: u64, _: u64) {
+        fn synced(&self, durable: u64, _: u64, _: Duration) {
             self.0.lock().unwrap().send(Some(durable)).unwrap_or_default();
         }
 

@@ -8,14 +8,14 @@ use hyper::HeaderMap;
 
 use super::in_flight::Guard;
 use super::outcome::{self, AnswerView, Outcome};
-use super::prepare::{Damaged, Lookup, Prepared, Trigger};
+use super::prepare::{Damaged, EMAIL_RECEIVED, Lookup, Prepared, Trigger};
 use super::record::{CompletedAttempt, Recorded, RequestInfo};
 use super::request::{self, RequestMeta};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::id::DeliveryRowId;
 use crate::jobs::{AttemptResult, ClaimedJob, Flow, Handler, Settlement};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, WebhookAnswer};
 use crate::net::egress::{Answer, Body, EgressError, Limits, Target};
 use crate::store;
 use crate::store::webhooks::deliveries::{self, DeliveryStatus};
@@ -124,6 +124,7 @@ impl Webhooks {
             }
             Ok((Lookup::Damaged(damaged), _)) => {
                 self.metrics.add(Counter::WebhooksRejected);
+                self.metrics.webhook_attempts.add(WebhookAnswer::Damaged);
                 AttemptResult { attempted: Some(Made::Damaged(damaged, now)), ..AttemptResult::failed() }
             }
             Ok((Lookup::Ended(ended), _)) => {
@@ -153,6 +154,10 @@ impl Webhooks {
         let clock = Instant::now();
         let answer = self.post(&prepared.url, prepared.ack_mode, headers.clone(), body).await;
         let duration = clock.elapsed();
+        self.metrics.webhook_attempted(answer_class(&answer), duration);
+        if attempt == 1 && trigger == Trigger::Queue && prepared.delivery.event_type == EMAIL_RECEIVED {
+            self.metrics.webhook_reached_after(now.plus(duration).since(prepared.delivery.created_at));
+        }
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let sent = RequestInfo { attempt, manual: trigger == Trigger::Manual, headers: &headers, at: now, duration };
         let posted = CompletedAttempt::new(prepared, sent, answer, outcome);
@@ -182,6 +187,19 @@ impl Webhooks {
 pub(crate) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
     let waited = waiting.elapsed();
     if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
+}
+
+/// Returns the end of an attempt as metrics name it.
+pub(crate) fn answer_class(answer: &Result<Answer, EgressError>) -> WebhookAnswer {
+    match answer {
+        Ok(answer) => WebhookAnswer::of_status(answer.status),
+        Err(EgressError::Timeout) => WebhookAnswer::Timeout,
+        Err(EgressError::Dns) => WebhookAnswer::Dns,
+        Err(EgressError::Connect) => WebhookAnswer::Connection,
+        Err(EgressError::Tls) => WebhookAnswer::Tls,
+        Err(EgressError::BlockedAddress) => WebhookAnswer::Blocked,
+        Err(EgressError::BadResponse) => WebhookAnswer::BadResponse,
+    }
 }
 
 /// Judges an answer by the route's ack mode; `now` is the time at which it was complete.

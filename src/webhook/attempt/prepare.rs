@@ -25,7 +25,7 @@ use crate::store::webhooks::{events, former_webhooks};
 use crate::webhook::Webhooks;
 
 /// The only event whose payload is built from the stored message.
-const EMAIL_RECEIVED: &str = "email.received";
+pub(super) const EMAIL_RECEIVED: &str = "email.received";
 /// A delivery that is ready to be attempted, with everything the attempt needs.
 pub(crate) struct Prepared {
     pub(crate) delivery: DeliveryRow,

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
-use super::deliver::{ATTEMPT_TIME, judge, postponed};
+use super::deliver::{ATTEMPT_TIME, answer_class, judge, postponed};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -240,6 +240,8 @@ impl ZeroRetentionAttempts {
         let outcome = answer.as_ref().ok().map(|answer| judge(mode, answer, now.plus(duration)));
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
         let metrics = &self.webhooks.metrics;
+        metrics.webhook_attempted(answer_class(&answer), duration);
+        metrics.webhook_reached_after(now.plus(duration).since(prepared.metadata.received_at));
         metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
         // The message has one attempt and is not kept, so it does not wait for the endpoint to recover.
         let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };

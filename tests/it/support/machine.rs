@@ -31,9 +31,10 @@ pub(crate) fn own_address() -> Option<IpAddr> {
     found
 }
 
-/// Path of a server's program, which may lie outside of a user's PATH; without it the test is skipped.
+/// Path of a program, which may lie outside of a user's PATH or be a tool of the tests; without it the test is skipped.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin");
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:" + tools;
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|program| program.is_file());
     if found.is_none() {
         skip(&format!("{name} is not installed"));

@@ -11,6 +11,7 @@ pub(crate) mod dns;
 pub(crate) mod forwarding_server;
 pub(crate) mod google;
 pub(crate) mod machine;
+pub(crate) mod metrics;
 pub(crate) mod outbound;
 pub(crate) mod promises;
 pub(crate) mod receiver;

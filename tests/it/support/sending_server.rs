@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
 
 use super::api::Api;
 use super::dns::DnsServer;
@@ -21,12 +22,18 @@ pub(crate) struct SendingServer {
 
 impl SendingServer {
     pub(crate) async fn start(clock: Clock, remote: RemoteHost) -> Self {
+        Self::start_with(clock, remote, |_| {}).await
+    }
+
+    /// The same, whose configuration `adjust` has changed.
+    pub(crate) async fn start_with(clock: Clock, remote: RemoteHost, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let port = remote.address.port();
         let server = Server::start_with(clock, |config| {
             config.submission.listen = vec!["127.0.0.1:0".parse().unwrap()];
             deliver_to_loopback(config, &dns, port);
+            adjust(config);
         })
         .await;
         let owner = server.owner().await;

@@ -9,7 +9,7 @@ mod record;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::id::{AccountRowId, DispatchRowId};
 use crate::store::Connection;
@@ -26,6 +26,7 @@ use crate::mail::address::{Domain, Mailbox};
 use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::memory_budget::MemoryBudget;
+use crate::metrics::{RemoteOutcome, StatusSubject};
 use crate::outbound::transport::Transport;
 use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Outbound, Outcome, SessionRecord, Verdict};
 use crate::store;
@@ -114,7 +115,9 @@ impl Handler for Dispatcher {
         }
         match found {
             Ok((Lookup::Ready(mut prepared), _reservation)) => {
+                let begun = Instant::now();
                 let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                self.count(&prepared, &transmitted, begun);
                 if transmitted.wait.is_some() {
                     self.release(&prepared, slot);
                 }
@@ -161,6 +164,24 @@ impl Handler for Dispatcher {
 }
 
 impl Dispatcher {
+    /// Counts an attempt that a remote host had the chance to answer.
+    fn count(&self, prepared: &Prepared, transmitted: &DeliveryResult, begun: Instant) {
+        let parts = &self.outbound.parts;
+        if prepared.local || parts.config.dev || prepared.closed.is_some() || transmitted.wait.is_some() {
+            return;
+        }
+        parts.metrics.remote_delivery_took(begun.elapsed());
+        for outcome in &transmitted.outcomes {
+            let ended = match outcome.verdict {
+                Verdict::Sent => RemoteOutcome::Sent,
+                Verdict::Deferred => RemoteOutcome::Deferred,
+                Verdict::Bounced => RemoteOutcome::Bounced,
+            };
+            let subject = StatusSubject::of_number(outcome.status.map(|status| status.subject));
+            parts.metrics.remote_deliveries.add(ended, subject);
+        }
+    }
+
     /// Waits for the rate limit of a dispatch, before its mail data takes up memory.
     async fn acquire_slot(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
         if !self.pace.is_limited() {

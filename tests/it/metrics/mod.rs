@@ -1,0 +1,6 @@
+//! `/metrics`: what is counted, and that the documentation, the alerts and the dashboard for Grafana name what is
+//! there.
+
+mod documents;
+mod exposition;
+mod figures;
