@@ -11,6 +11,7 @@ use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::Via;
 use crate::id::{AccountRowId, DomainRowId, KeyRowId};
 use crate::limits::Kind;
 use crate::outbound::submit::sender::Submitter;
@@ -127,6 +128,10 @@ pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Ca
         }
         Err(error) if error.code().status() == 401 => {
             app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+            // A request without a credential tries none.
+            if bearer(&parts.headers).is_some() {
+                error.log_credential(Via::Api, client.address);
+            }
             Err(error)
         }
         Err(error) => Err(error),

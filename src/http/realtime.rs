@@ -27,6 +27,7 @@ use super::error::{ApiError, Code};
 use super::extract::Query;
 use super::listener::Hangup;
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::Via;
 use crate::event_bus::realtime::{Body, Event, Stream};
 use crate::id::{DomainRowId, fill_random};
 use crate::memory_budget::Reservation;
@@ -122,6 +123,9 @@ pub(crate) async fn stream(
         Err(error) => {
             if error.code().status() == 401 {
                 app.limits.failures.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+                if query.token.is_some() || bearer(&headers).is_some() {
+                    error.log_credential(Via::Stream, client.address);
+                }
             }
             return Err(error);
         }

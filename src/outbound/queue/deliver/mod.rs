@@ -9,7 +9,7 @@ mod record;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::id::{AccountRowId, DispatchRowId};
 use crate::store::Connection;
@@ -114,11 +114,13 @@ impl Handler for Dispatcher {
         }
         match found {
             Ok((Lookup::Ready(mut prepared), _reservation)) => {
+                let began = Instant::now();
                 let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                let took = began.elapsed();
                 if transmitted.wait.is_some() {
                     self.release(&prepared, slot);
                 }
-                self.attempted_or_waits(&flow, &job, *prepared, transmitted)
+                self.attempted_or_waits(&flow, &job, *prepared, transmitted, took)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
             Ok((Lookup::Ended, _)) => AttemptResult::finished(),
@@ -135,7 +137,7 @@ impl Handler for Dispatcher {
                 let unanswered =
                     Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
                 let transmitted = all(&prepared, &unanswered);
-                self.attempted(*prepared, transmitted)
+                self.attempted(*prepared, transmitted, None)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
             Ok((Lookup::Ended, _)) => AttemptResult::finished(),
@@ -296,16 +298,22 @@ impl Dispatcher {
         job: &ClaimedJob,
         prepared: Prepared,
         transmitted: DeliveryResult,
+        took: Duration,
     ) -> AttemptResult<Attempted> {
         let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         match transmitted.wait {
             Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait, Attempted::HostPause),
-            _ => self.attempted(prepared, transmitted),
+            _ => self.attempted(prepared, transmitted, Some(took)),
         }
     }
 
     /// Judges an attempt. Recipients still deferred at the end of the retry time bounce.
-    fn attempted(&self, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult<Attempted> {
+    fn attempted(
+        &self,
+        prepared: Prepared,
+        transmitted: DeliveryResult,
+        took: Option<Duration>,
+    ) -> AttemptResult<Attempted> {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
@@ -326,7 +334,7 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now };
+        let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now, took };
         AttemptResult { verdict, health, attempted: Some(Attempted::Settled(Box::new(completed))) }
     }
 
@@ -347,7 +355,7 @@ impl Dispatcher {
             keys: None,
             closed: None,
         };
-        self.attempted(prepared, DeliveryResult { outcomes, record: SessionRecord::default(), wait: None })
+        self.attempted(prepared, DeliveryResult { outcomes, record: SessionRecord::default(), wait: None }, None)
     }
 }
 
