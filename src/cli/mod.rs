@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod check;
 mod dev;
+mod log_format;
 mod logs;
 mod queue;
 mod recover;

@@ -80,7 +80,7 @@ pub struct Log {
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// Human on a terminal, JSON otherwise.
+    /// Human on a terminal and for journald, JSON otherwise.
     #[default]
     Auto,
     /// One readable line for people.

@@ -1,10 +1,11 @@
-//! Publishes what just happened: to the terminal of `mailkite dev`, and ([`realtime`]) to the event streams of
-//! accounts.
+//! Publishes what just happened: to the terminal of `mailkite dev`, ([`realtime`]) to the event streams of accounts,
+//! and ([`mail_log`]) to the log.
 //!
 //! Events are published after the commit, never before. Without subscribers publishing costs nothing, and a slow
-//! subscriber misses events instead of holding anything up. It uses nothing of this crate; a new event for the
-//! terminal is a variant of [`Activity`], a change of the streams belongs in [`realtime`].
+//! subscriber misses events instead of holding anything up. It uses level 0 alone; a new event for the terminal is a
+//! variant of [`Activity`], a change of the streams belongs in [`realtime`], a line about mail in [`mail_log`].
 
+pub(crate) mod mail_log;
 pub(crate) mod realtime;
 
 use tokio::sync::broadcast;

@@ -11,6 +11,7 @@ use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::Via;
 use crate::id::{AccountRowId, DomainRowId, KeyRowId};
 use crate::limits::Kind;
 use crate::metrics::{RateLimit, Service};
@@ -127,10 +128,12 @@ pub(super) async fn authenticate(parts: &mut Parts, app: &AppState) -> Result<Ca
             Ok(caller)
         }
         Err(error) if error.code().status() == 401 => {
+            app.limits.failures.take(&client.key(), now).map_err(app.rate_limited(RateLimit::Unauthorized))?;
+            // A request without a credential tries none.
             if bearer(&parts.headers).is_some() {
                 app.metrics.credentials_failed.add(Service::Http);
+                error.log_credential(Via::Api, client.address);
             }
-            app.limits.failures.take(&client.key(), now).map_err(app.rate_limited(RateLimit::Unauthorized))?;
             Err(error)
         }
         Err(error) => Err(error),

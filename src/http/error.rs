@@ -1,12 +1,14 @@
 //! API errors (contract 1.6): a code, which fixes the status, a sentence, and the field at fault.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::event_bus::mail_log::{self, Via};
 use crate::store;
 
 /// `Retry-After` of 503 answers.
@@ -253,6 +255,14 @@ impl ApiError {
 impl store::TransactionError for ApiError {
     fn storage(&self) -> Option<&store::Error> {
         None
+    }
+}
+
+impl ApiError {
+    /// Logs that a credential was refused, for which this is the answer.
+    pub(super) fn log_credential(&self, via: Via, client: IpAddr) {
+        let reply = self.code.status().to_string();
+        mail_log::authentication_failed(via, client, self.code.as_str(), &reply);
     }
 }
 

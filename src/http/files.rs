@@ -18,9 +18,11 @@ use url::form_urlencoded;
 use utoipa::IntoParams;
 
 use super::AppState;
+use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::{Path, Query};
+use crate::event_bus::mail_log::Via;
 use crate::id::{MessageId, UploadId};
 use crate::mail::mime::{Decoder, Encoding, Part};
 use crate::net::egress::Fetched;
@@ -60,11 +62,17 @@ pub(crate) async fn download(
     State(app): State<AppState>,
     Path((mid, idx)): Path<(String, String)>,
     Query(signed): Query<Signed>,
+    client: ClientAddress,
     method: Method,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
-    let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
+    let opened = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await;
+    let (raw, part) = opened.inspect_err(|error| {
+        if matches!(error.code(), Code::BadSignature) {
+            error.log_credential(Via::Link, client.address);
+        }
+    })?;
     note_credential(&extensions, None);
     let whole = Span { from: 0, to: part.size };
     // RFC 9110 §14.2: for GET only; §13.1.5: If-Range matches no validator, because none is ever sent.

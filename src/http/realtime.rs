@@ -27,6 +27,7 @@ use super::error::{ApiError, Code};
 use super::extract::Query;
 use super::listener::Hangup;
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::Via;
 use crate::event_bus::realtime::{Body, Event, Stream};
 use crate::id::{DomainRowId, fill_random};
 use crate::memory_budget::Reservation;
@@ -122,8 +123,11 @@ pub(crate) async fn stream(
         Ok(admitted) => admitted,
         Err(error) => {
             if error.code().status() == 401 {
-                app.metrics.credentials_failed.add(Service::Http);
                 app.limits.failures.take(&client.key(), now).map_err(app.rate_limited(RateLimit::Unauthorized))?;
+                if query.token.is_some() || bearer(&headers).is_some() {
+                    app.metrics.credentials_failed.add(Service::Http);
+                    error.log_credential(Via::Stream, client.address);
+                }
             }
             return Err(error);
         }

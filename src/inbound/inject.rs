@@ -46,17 +46,17 @@ impl Inbound {
         domain: DomainRowId,
     ) -> Result<AcceptedMessage, ReceiveError> {
         if self.is_full() {
-            return Err(ReceiveError::StorageFull);
+            return Err(ReceiveError::StorageFull("the disk was found full".to_owned()));
         }
         let mut data = injection.compose(&self.shared.config.hostname, self.shared.clock.now())?;
         let checks = Checks::Injected { from_is_own: sender.is_some() };
         if let Some(sender) = sender {
             let signed = tokio::task::spawn_blocking(move || {
-                let signature = sender.keys.sign(&data).map_err(|_| ReceiveError::Storage)?;
+                let signature = sender.keys.sign(&data).map_err(ReceiveError::storage)?;
                 data.splice(..0, signature.into_bytes());
                 Ok::<_, ReceiveError>(data)
             });
-            data = signed.await.map_err(|_| ReceiveError::Storage)??;
+            data = signed.await.map_err(ReceiveError::storage)??;
         }
         let peer = Peer {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -66,7 +66,7 @@ impl Inbound {
         };
         let plain = AccountRecipient::without_routes(injection.to, route.account_id, Some(domain));
         let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.canonical_for_routes()).await;
-        let recipient = AccountRecipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
+        let recipient = AccountRecipient { routes: routes.map_err(ReceiveError::storage)?, ..plain };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),
             recipients: vec![Recipient::Account(recipient)],
@@ -98,6 +98,6 @@ impl Injection {
             message = message.text_body("");
         }
         // Fails only if writing to memory fails.
-        message.write_to_vec().map_err(|_| ReceiveError::Storage)
+        message.write_to_vec().map_err(ReceiveError::storage)
     }
 }

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::receive::Checks;
-use super::{Inbound, ReceiveError, RecipientRefusal};
+use super::receive::{Checks, log_received};
+use super::{Inbound, ReceiveError, Recipient, RecipientRefusal};
+use crate::event_bus::mail_log::{self, Line, Via};
 use crate::mail::address::{ForwardPath, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::status_code::EnhancedStatusCode;
@@ -43,7 +44,7 @@ impl Inbound {
         &self,
         request: DeliveryRequest,
         verification: Verification,
-        recipients: Vec<super::Recipient>,
+        recipients: Vec<Recipient>,
     ) -> Outcome {
         let peer = Peer {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -57,7 +58,17 @@ impl Inbound {
         };
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
         let data = MailData::Memory(request.data.into());
-        match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
+        let to = |envelope: &Envelope<Recipient>| {
+            mail_log::join(envelope.recipients.iter().map(|recipient| recipient.mailbox().to_string()))
+        };
+        let logged = mail_log::is_enabled().then(|| (envelope.reverse_path.to_string(), to(&envelope)));
+        let size = Some(data.len());
+        let received = self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await;
+        if let Some((from, to)) = logged {
+            let line = Line { from: Some(&from), to: Some(&to), size, ..Line::of(Via::Local, &peer) };
+            log_received(line, None, &received);
+        }
+        match received {
             Ok(accepted) => Outcome::of_own_reply(250, EnhancedStatusCode::OK, format!("Ok: {}", accepted.id)),
             Err(ReceiveError::MailLoop) => {
                 Outcome::of_own_reply(554, EnhancedStatusCode::ROUTING_LOOP, "the message goes round in a loop")
@@ -70,7 +81,7 @@ impl Inbound {
                 EnhancedStatusCode::NOT_AUTHORIZED,
                 "only reports about forwarded mail are taken at this address",
             ),
-            Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
+            Err(error @ (ReceiveError::StorageFull(_) | ReceiveError::Storage(_) | ReceiveError::Busy)) => {
                 Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, error.to_string())
             }
         }

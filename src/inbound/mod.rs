@@ -154,10 +154,7 @@ impl Inbound {
             Some(account) => self.shared.memory.reservation_of(Consumer::Parsing, account),
             None => self.shared.memory.reservation(Consumer::Parsing),
         };
-        turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
-            tracing::warn!("a message waited too long for its turn and was refused");
-            ReceiveError::Busy
-        })?;
+        turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| ReceiveError::Busy)?;
         Ok(Some(turn))
     }
 

@@ -1,6 +1,7 @@
 //! The SMTP replies of this server: one constant for each (RFC 5321 §4.2, RFC 3463).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::status_code::EnhancedStatusCode;
 
@@ -157,12 +158,17 @@ impl Reply {
 
     /// Appends the line as it goes over the wire.
     pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{self}\r\n").as_bytes());
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, status, text } = self;
-        let line = match status {
-            Some(status) => format!("{code} {status} {text}\r\n"),
-            None => format!("{code} {text}\r\n"),
-        };
-        out.extend_from_slice(line.as_bytes());
+        match status {
+            Some(status) => write!(f, "{code} {status} {text}"),
+            None => write!(f, "{code} {text}"),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::queue::outcome::health;
 use super::{DeliveryRequest, Destination, Outcome, Verdict};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
+use crate::event_bus::mail_log::Line;
 use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Settlement};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
@@ -41,9 +42,16 @@ pub(crate) enum Attempted {
     HostPause(HostPause),
 }
 
+/// A recorded attempt.
+pub(crate) struct Settled {
+    notice: Notice,
+    outcome: Outcome,
+    next_attempt_at: Option<Timestamp>,
+}
+
 impl Handler for SystemMail {
     type Attempted = Attempted;
-    type Settled = Activity;
+    type Settled = Settled;
 
     async fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptResult<Attempted> {
         let id = job.subject_id.of_kind();
@@ -77,33 +85,36 @@ impl Handler for SystemMail {
         tx: &Connection,
         attempted: Attempted,
         settlement: Settlement,
-    ) -> store::Result<Option<Activity>> {
+    ) -> store::Result<Option<Settled>> {
         let (notice, outcome) = match attempted {
             Attempted::Outcome { notice, outcome } => (notice, outcome),
             Attempted::HostPause(pause) => return pause.record(tx).map(|()| None),
         };
         let next_attempt_at = match settlement {
-            Settlement::Retry(at) => Some(at.as_millis()),
+            Settlement::Retry(at) => Some(at),
             Settlement::Delivered | Settlement::Failed => {
                 notices::delete(tx, notice.id)?;
                 None
             }
         };
-        Ok(Some(Activity::Sent {
+        Ok(Some(Settled { notice, outcome, next_attempt_at }))
+    }
+
+    fn committed(&self, Settled { notice, outcome, next_attempt_at }: Settled) {
+        let (to, next_attempt) = (Some(notice.recipient.as_str()), next_attempt_at);
+        outcome.log(Line { from: Some(""), to, next_attempt, ..Line::default() });
+        let parts = &self.dispatcher.outbound.parts;
+        parts.publisher.publish(|| Activity::Sent {
             message_id: None,
-            from: format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname),
+            from: format!("postmaster@{}", parts.config.hostname),
             to: notice.recipient,
             subject: Some(notice.subject),
             status: outcome.verdict.status().as_str(),
             captured: outcome.is_captured(),
             diagnostic: outcome.diagnostic,
             host: None,
-            next_attempt_at,
-        }))
-    }
-
-    fn committed(&self, activity: Activity) {
-        self.dispatcher.outbound.parts.publisher.publish(|| activity);
+            next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
+        });
     }
 }
 
@@ -187,9 +198,6 @@ fn attempted(notice: Notice, outcome: Outcome, now: Timestamp) -> AttemptResult<
         }
         Verdict::Deferred | Verdict::Bounced => jobs::Verdict::Failed,
     };
-    if outcome.verdict != Verdict::Sent {
-        tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
-    }
     let health = health(std::slice::from_ref(&outcome));
     AttemptResult { verdict, health, attempted: Some(Attempted::Outcome { notice, outcome }) }
 }

@@ -100,12 +100,17 @@ impl<R: PartialEq> Phase<R> {
         }
     }
 
+    /// Returns the envelope of the current transaction.
+    pub(crate) fn envelope(&self) -> Option<&Envelope<R>> {
+        match self {
+            Self::Transaction(envelope) => Some(envelope),
+            Self::Connected | Self::Greeted => None,
+        }
+    }
+
     /// Returns the recipients of the current transaction.
     pub(crate) fn recipients(&self) -> &[R] {
-        match self {
-            Self::Transaction(envelope) => &envelope.recipients,
-            Self::Connected | Self::Greeted => &[],
-        }
+        self.envelope().map_or(&[], |envelope| &envelope.recipients)
     }
 }
 

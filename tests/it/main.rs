@@ -17,6 +17,7 @@ mod dashboard;
 mod domains;
 mod house;
 mod inbound;
+mod log;
 mod metrics;
 mod outbound;
 mod resources;

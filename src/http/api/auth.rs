@@ -1,5 +1,7 @@
 //! Sign-up, login and logout, passwords, e-mail verification (contract 2.2–2.6).
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::google::{GoogleError, Grant};
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::event_bus::mail_log::{self, Via};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -137,8 +140,16 @@ pub(crate) async fn sign_up(
     let email = email(fields.email)?;
     let password = new_password(fields.password, "password", &email)?;
     let proof = proof(fields.setup_token, &client)?;
-    let signed_in = app.accounts.sign_up(email, password, proof, client.session(), app.clock.now()).await?;
-    Ok((StatusCode::CREATED, Json(signed_in.into())))
+    let signed_in = app.accounts.sign_up(email, password, proof, client.session(), app.clock.now()).await;
+    log_setup_token(&signed_in, &client);
+    Ok((StatusCode::CREATED, Json(signed_in?.into())))
+}
+
+/// Logs a sign-up that was refused for its setup token.
+fn log_setup_token(result: &Result<SignedIn, Refusal>, client: &ClientAddress) {
+    if matches!(result, Err(Refusal::SetupToken)) {
+        ApiError::from(Code::SetupToken).log_credential(Via::Login, client.address);
+    }
 }
 
 /// Counts a sign-up of the client address before the body is read (contract 1.7).
@@ -206,6 +217,7 @@ pub(crate) async fn log_in(
 struct LoginAttempt<'a> {
     app: &'a AppState,
     tries: Vec<Attempt<'a>>,
+    client: IpAddr,
     /// Limits that a success resets.
     pairs: Vec<(&'a AttemptLimiter, String)>,
 }
@@ -233,7 +245,7 @@ impl<'a> LoginAttempt<'a> {
         if client.claimed.is_some() {
             counters.push((&app.limits.logins_per_proxy, client.key()));
         }
-        let mut attempt = Self { app, tries: Vec::with_capacity(counters.len()), pairs };
+        let mut attempt = Self { app, tries: Vec::with_capacity(counters.len()), client: client.address, pairs };
         for (limit, key) in counters {
             match limit.begin(&key, &app.clock).await {
                 Ok(one) => attempt.tries.push(one),
@@ -247,9 +259,14 @@ impl<'a> LoginAttempt<'a> {
     }
 
     fn end(self, result: &Result<SignedIn, Refusal>) {
-        if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword)) {
+        let code = match result {
+            Err(Refusal::BadLogin) => Some(Code::BadLogin),
+            Err(Refusal::WrongPassword) => Some(Code::WrongPassword),
+            _ => None,
+        };
+        if let Some(code) = code {
             self.app.metrics.credentials_failed.add(Service::Http);
-            return;
+            return ApiError::from(code).log_credential(Via::Login, self.client);
         }
         let pairs = self.forgive();
         if result.is_ok() {
@@ -309,8 +326,10 @@ pub(crate) async fn google(
             return Err(Code::GoogleNotConfigured.into());
         }
         Err(GoogleError::Rejected(reason)) => {
-            tracing::info!(%reason, "a Google sign-in was rejected");
-            return Err(Code::GoogleRejected.into());
+            tracing::debug!(%reason, "a Google sign-in was rejected");
+            let error = ApiError::from(Code::GoogleRejected);
+            error.log_credential(Via::Login, client.address);
+            return Err(error);
         }
         Err(GoogleError::Unreachable(reason)) => {
             tracing::warn!(%reason, "Google was not reached");
@@ -319,8 +338,9 @@ pub(crate) async fn google(
     };
     attempt.forgive();
     let user = GoogleUser { subject: identity.subject, email: identity.email, picture: identity.picture };
-    let signed_in = app.accounts.sign_in_with_google(user, proof, client.session(), app.clock.now()).await?;
-    Ok(Json(signed_in.into()))
+    let signed_in = app.accounts.sign_in_with_google(user, proof, client.session(), app.clock.now()).await;
+    log_setup_token(&signed_in, &client);
+    Ok(Json(signed_in?.into()))
 }
 
 /// `POST /api/auth/logout`
@@ -408,10 +428,11 @@ pub(crate) struct VerifyQuery {
 /// `GET /api/auth/verify`: shows a page that asks for confirmation and changes nothing.
 pub(crate) async fn verify_page(
     State(app): State<AppState>,
+    client: ClientAddress,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Response, ApiError> {
     let Some(account) = app.accounts.find_by_link(&query.token, app.clock.now()).await? else {
-        return Ok(unknown_link());
+        return Ok(unknown_link(&client));
     };
     let text = format!(
         "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, \
@@ -424,15 +445,17 @@ pub(crate) async fn verify_page(
 /// `POST /api/auth/verify`: verifies the address; posted by that page.
 pub(crate) async fn verify(
     State(app): State<AppState>,
+    client: ClientAddress,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Response, ApiError> {
     if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
-        return Ok(unknown_link());
+        return Ok(unknown_link(&client));
     }
     Ok(result_page(StatusCode::OK, "Your address is confirmed", "You can close this page."))
 }
 
-fn unknown_link() -> Response {
+fn unknown_link(client: &ClientAddress) -> Response {
+    mail_log::authentication_failed(Via::Link, client.address, "unknown_link", "400");
     let text = "It is older than a day, or was not copied whole. Sign in and ask for a new one.";
     result_page(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }

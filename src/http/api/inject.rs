@@ -1,19 +1,24 @@
 //! `POST /v1/route`: processes a message by a route as if it had arrived by mail (contract 4.5).
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::event_bus::mail_log::{self, Line, Via};
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, required, text};
+use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
 use crate::id::{DomainRowId, RouteId};
 use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
+use crate::inbound::receive::log_received;
 use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
@@ -70,11 +75,8 @@ impl From<ReceiveError> for ApiError {
     fn from(error: ReceiveError) -> Self {
         match error {
             ReceiveError::AccountFull => ApiError::new(Code::LimitReached, "storage_bytes: this account is full"),
-            ReceiveError::StorageFull | ReceiveError::Busy | ReceiveError::Storage => Code::Unavailable.into(),
-            ReceiveError::MailLoop | ReceiveError::NotAReport => {
-                tracing::error!(%error, "a message could not be handed to its route");
-                Code::Internal.into()
-            }
+            ReceiveError::StorageFull(_) | ReceiveError::Busy | ReceiveError::Storage(_) => Code::Unavailable.into(),
+            ReceiveError::MailLoop | ReceiveError::NotAReport => Code::Internal.into(),
         }
     }
 }
@@ -87,9 +89,11 @@ fn bad(field: &'static str, message: &'static str) -> ApiError {
 pub(crate) async fn inject(
     State(app): State<AppState>,
     caller: Caller,
+    client: ClientAddress,
     memory: RequestMemory,
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
+    let began = Instant::now();
     let fields: InjectFields = body.fields().await?;
     let from = required(fields.from, "from")?;
     let NamedMailbox { name: from_name, mailbox: from } =
@@ -145,7 +149,22 @@ pub(crate) async fn inject(
         Action::Webhook | Action::Store | Action::Drop => None,
     };
     let injection = Injection { from, from_name, to, subject, text: plain, html };
-    let accepted = app.inbound.inject(injection, sender, route, domain).await?;
+    let log = mail_log::is_enabled()
+        .then(|| (injection.from.to_string(), injection.to.to_string(), route.public_id.to_string()));
+    let received = app.inbound.inject(injection, sender, route, domain).await;
+    if let Some((from, to, route)) = log {
+        let line = Line {
+            peer: Some(client.address),
+            via: Some(Via::Inject),
+            from: Some(&from),
+            to: Some(&to),
+            route: Some(&route),
+            duration: Some(began.elapsed()),
+            ..Line::default()
+        };
+        log_received(line, Some("202"), &received);
+    }
+    let accepted = received?;
     let routed = matches!(action, Action::Webhook | Action::Forward);
     Ok((StatusCode::ACCEPTED, Json(InjectedView { id: accepted.id, routed, action: action.as_str() })))
 }

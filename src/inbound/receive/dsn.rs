@@ -3,6 +3,7 @@
 
 use super::{AcceptedMessage, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::{Event, Line};
 use crate::id::MessageId;
 use crate::inbound::Inbound;
 use crate::inbound::recipients::ReturnPathRecipient;
@@ -11,6 +12,7 @@ use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::mime::{Mail, Part};
 use crate::mail::report::{self, Action, Report};
 use crate::outbound::forward::ForwardReport;
+use crate::outbound::reports::incoming::SettledReport;
 use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 impl Inbound {
@@ -29,7 +31,8 @@ impl Inbound {
                 return Err(ReceiveError::NotAReport);
             }
         }
-        Ok(AcceptedMessage { id: MessageId::new(now).to_string() })
+        let id = MessageId::new(now).to_string();
+        Ok(AcceptedMessage { all_ids: id.clone(), id })
     }
 
     /// Settles the recipients that reports are about, once each.
@@ -43,17 +46,10 @@ impl Inbound {
         }
         let outbound = self.shared.outbound.clone();
         let settled = self.shared.db.write(move |tx| {
-            let (mut raised, mut enqueued) = (Vec::new(), Vec::new());
-            for (tag, report) in &reports {
-                let (events, jobs) = outbound.settle_report(tx, tag, report, now)?;
-                raised.extend(events);
-                enqueued.extend(jobs);
-            }
-            Ok((raised, enqueued))
+            reports.iter().map(|(tag, report)| outbound.settle_report(tx, tag, report, now)).collect()
         });
-        let (raised, enqueued) = within_deadline(settled).await?;
-        raised.into_iter().for_each(|one| one.publish(&self.shared.publisher));
-        enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
+        let settled: Vec<SettledReport> = within_deadline(settled).await?;
+        settled.into_iter().for_each(|one| one.publish(&self.shared.publisher));
         Ok(())
     }
 
@@ -157,7 +153,9 @@ pub(super) fn read_reports(
     match reading(bytes.len(), || report::read(bytes)).filter(counts) {
         Some(report) => tags.into_iter().map(|tag| (tag.clone(), report.clone())).collect(),
         None => {
-            tracing::info!(message = %first.message, "mail that is no report came to a bounce address");
+            let from = reverse_path.to_string();
+            let (message_id, reason) = (Some(first.message.as_str()), Some("no_report"));
+            Line { message_id, from: Some(&from), reason, ..Line::default() }.log(Event::Dropped);
             Vec::new()
         }
     }

@@ -24,6 +24,7 @@ use super::recipients::{AccountRecipient, Recipient};
 use super::verify::{Verdicts, Verification};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
+use crate::event_bus::mail_log::{self, Line};
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::MessageId;
 use crate::jobs::{EnqueuedJob, Jobs};
@@ -55,10 +56,12 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct AcceptedMessage {
     /// Public id of the message of the first recipient.
     pub(crate) id: String,
+    /// Those of all recipients, separated by commas; empty unless the log wants them.
+    pub(crate) all_ids: String,
 }
 
 /// Reason why a message is not accepted. If a commit failed midway, a restart may find the message stored; its
-/// repetition is recognised then.
+/// repetition is recognised then. The cause of a storage error is for the log alone.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
     /// The message is in a mail loop.
@@ -66,7 +69,7 @@ pub(crate) enum ReceiveError {
     MailLoop,
     /// The data directory's file system is full.
     #[error("no room to store the message")]
-    StorageFull,
+    StorageFull(String),
     /// The account of a recipient has reached its storage limit.
     #[error("the mailbox is full")]
     AccountFull,
@@ -75,10 +78,37 @@ pub(crate) enum ReceiveError {
     NotAReport,
     /// Storage failed otherwise.
     #[error("storage failed")]
-    Storage,
+    Storage(String),
     /// Storage did not answer in time.
     #[error("storage is too slow")]
     Busy,
+}
+
+impl ReceiveError {
+    pub(crate) fn storage(cause: impl ToString) -> Self {
+        Self::Storage(cause.to_string())
+    }
+
+    /// Returns the fault of this server, if it is one.
+    pub(crate) fn fault(&self) -> Option<String> {
+        match self {
+            Self::StorageFull(cause) | Self::Storage(cause) => Some(cause.clone()),
+            Self::Busy => Some(self.to_string()),
+            Self::MailLoop | Self::AccountFull | Self::NotAReport => None,
+        }
+    }
+}
+
+/// Logs the end of a transaction that did not come by SMTP. `reply` is the answer to accepted mail.
+pub(crate) fn log_received(line: Line<'_>, reply: Option<&str>, received: &Result<AcceptedMessage, ReceiveError>) {
+    match received {
+        Ok(accepted) => Line { message_id: Some(&accepted.all_ids), reply, ..line }.log(mail_log::Event::Accepted),
+        Err(error) => {
+            let (fault, text) = (error.fault(), error.to_string());
+            let reason = Some(fault.as_deref().unwrap_or(&text));
+            Line { reason, fault: fault.is_some(), ..line }.log(mail_log::Event::Refused);
+        }
+    }
 }
 
 /// Verification that a message's sender needs.
@@ -145,12 +175,12 @@ impl Inbound {
             Ok(_) => metrics.add(Counter::MessagesAccepted),
             Err(ReceiveError::MailLoop) => refuse(MessageRefused::Loop),
             Err(ReceiveError::NotAReport) => refuse(MessageRefused::NotAReport),
-            Err(ReceiveError::StorageFull) => {
+            Err(ReceiveError::StorageFull(_)) => {
                 refuse(MessageRefused::StorageFull);
                 self.note_full(self.shared.clock.now());
             }
             Err(ReceiveError::AccountFull) => refuse(MessageRefused::AccountFull),
-            Err(ReceiveError::Storage | ReceiveError::Busy) => refuse(MessageRefused::Storage),
+            Err(ReceiveError::Storage(_) | ReceiveError::Busy) => refuse(MessageRefused::Storage),
         }
         outcome
     }
@@ -179,7 +209,7 @@ impl Inbound {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {
                 let read = tokio::task::spawn_blocking(move || draft.read_all().map(|bytes| (bytes, draft)));
-                let (bytes, draft) = read.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_error)?;
+                let (bytes, draft) = read.await.map_err(ReceiveError::storage)?.map_err(storage_error)?;
                 (bytes, Some(draft))
             }
         };
@@ -301,7 +331,7 @@ impl Inbound {
             };
             objects.commit(draft, &id, now)
         });
-        let placed = writing.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_error)?;
+        let placed = writing.await.map_err(ReceiveError::storage)?.map_err(storage_error)?;
         Ok((NewMailData::File(placed.object().clone()), placed))
     }
 
@@ -315,6 +345,7 @@ impl Inbound {
         now: Timestamp,
     ) -> Result<AcceptedMessage, ReceiveError> {
         let first = id.to_string();
+        let logged = mail_log::is_enabled().then(|| fields.mail_from.clone());
         let (from, subject, size) = (fields.from_addr.clone(), fields.subject.clone(), fields.size);
         let attachments = fields.parts.len();
         let (jobs, outbound) = (self.shared.jobs.clone(), self.shared.outbound.clone());
@@ -326,6 +357,11 @@ impl Inbound {
         });
         let stored = within_deadline(written).await?;
         let id = stored.first().map_or(first, |one| one.id.clone());
+        let mut all_ids = String::new();
+        if let Some(mail_from) = logged {
+            all_ids = mail_log::join(stored.iter().map(|one| one.id.as_str()));
+            stored.iter().for_each(|one| one.log_discarded(&mail_from));
+        }
         for one in stored {
             if let StoredAs::Message { account, domain, row } = one.stored_as {
                 let event = Event { id: one.id.clone(), domain, body: Body::Received(row) };
@@ -347,7 +383,7 @@ impl Inbound {
             }
             one.jobs.into_iter().for_each(EnqueuedJob::notify_committed);
         }
-        Ok(AcceptedMessage { id })
+        Ok(AcceptedMessage { id, all_ids })
     }
 }
 
@@ -374,17 +410,11 @@ async fn within_deadline<T>(written: impl Future<Output = store::Result<T>>) -> 
     }
 }
 
-/// Logs the error once, here; the sender learns only whether a retry helps.
+/// Hides the cause, which is for the log: the sender learns only whether a retry helps.
 fn storage_error(error: store::Error) -> ReceiveError {
     match error {
         store::Error::Limit { .. } => ReceiveError::AccountFull,
-        _ if error.is_full() => {
-            tracing::warn!(%error, "a message was refused");
-            ReceiveError::StorageFull
-        }
-        _ => {
-            tracing::error!(%error, "a message could not be stored and was refused");
-            ReceiveError::Storage
-        }
+        _ if error.is_full() => ReceiveError::StorageFull(error.to_string()),
+        _ => ReceiveError::storage(error),
     }
 }

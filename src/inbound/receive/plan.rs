@@ -27,6 +27,12 @@ impl RecipientPlan {
         self.routes.iter().any(|route| route.row.action == Action::Drop)
     }
 
+    /// Returns the public id of the route that drops the mail.
+    pub(super) fn drop_route(&self) -> Option<String> {
+        let route = self.routes.iter().find(|route| route.row.action == Action::Drop);
+        route.map(|route| route.row.public_id.to_string())
+    }
+
     /// Returns the oldest matching webhook, else the oldest matching route (contract 5.2).
     pub(super) fn route_id(&self) -> Option<String> {
         let webhook = self.routes.iter().find(|route| route.row.action == Action::Webhook);

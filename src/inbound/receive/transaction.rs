@@ -6,6 +6,7 @@ use super::forwarding::forward_all;
 use super::plan::{MessageFields, RecipientPlan};
 use super::{Services, zero_retention};
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::{Event, Line};
 use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
 use crate::jobs::{self, EnqueuedJob};
 use crate::store::messages;
@@ -28,17 +29,50 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    const fn nothing(id: String, to: String) -> Self {
-        Self { id, to, jobs: Vec::new(), stored_as: StoredAs::Nothing, first_attempts: Vec::new() }
+    const fn nothing(id: String, to: String, discarded: Discarded) -> Self {
+        Self { id, to, jobs: Vec::new(), stored_as: StoredAs::Nothing(discarded), first_attempts: Vec::new() }
+    }
+
+    /// Logs a recipient of whose mail nothing is stored.
+    pub(super) fn log_discarded(&self, mail_from: &str) {
+        let StoredAs::Nothing(discarded) = &self.stored_as else { return };
+        let (event, reason, route) = match discarded {
+            Discarded::ByRoute(route) => (Event::Dropped, "drop_route", route.as_deref()),
+            Discarded::ZeroRetention => (Event::Dropped, "zero_retention", None),
+            Discarded::Duplicate => (Event::Duplicate, "duplicate", None),
+        };
+        let line = Line {
+            message_id: Some(&self.id),
+            from: Some(mail_from),
+            to: Some(&self.to),
+            reason: Some(reason),
+            route,
+            ..Line::default()
+        };
+        line.log(event);
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Reason that nothing of a recipient's mail is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Discarded {
+    /// A drop route, by its public id.
+    ByRoute(Option<String>),
+    /// A domain with zero retention and without a recipient webhook, or the account blocks the sender.
+    ZeroRetention,
+    /// A repetition; the id is that of the first one.
+    Duplicate,
+}
+
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum StoredAs {
-    /// Dropped, a repetition, or for a domain with zero retention and without a recipient webhook.
-    Nothing,
+    Nothing(Discarded),
     /// A message.
-    Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
+    Message {
+        account: AccountRowId,
+        domain: Option<DomainRowId>,
+        row: MessageRowId,
+    },
     /// Zero retention: rows that are removed after their attempts.
     ZeroRetention,
 }
@@ -64,7 +98,7 @@ pub(super) fn store_all(
             // No other id was ever disclosed.
             named.iter().try_for_each(|id| store::messages::removals::note(tx, id, Reason::Rule, now))?;
             let id = named.unwrap_or_else(|| MessageId::new(now));
-            stored.push(Stored::nothing(id.to_string(), to));
+            stored.push(Stored::nothing(id.to_string(), to, Discarded::ByRoute(plan.drop_route())));
             continue;
         }
         let mut mail_data_id = || match mail_data_row {
@@ -80,7 +114,8 @@ pub(super) fn store_all(
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
-            let stored_as = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::ZeroRetention };
+            let stored_as =
+                if jobs.is_empty() { StoredAs::Nothing(Discarded::ZeroRetention) } else { StoredAs::ZeroRetention };
             stored.push(Stored { id: id.to_string(), to, jobs, stored_as, first_attempts: Vec::new() });
             continue;
         }
@@ -89,7 +124,7 @@ pub(super) fn store_all(
         let (mail_from, size) = (fields.mail_from.as_str(), fields.size);
         let original = store::messages::dedup::Original { mail_from, to_addr: &to, size, window };
         if let Some(id) = store::messages::dedup::find(tx, services.objects, plan.fingerprint, original, now)? {
-            stored.push(Stored::nothing(id, to));
+            stored.push(Stored::nothing(id, to, Discarded::Duplicate));
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));

@@ -6,9 +6,11 @@
 //! otherwise. A message held back by a gate of contract 4.6 is not forwarded, and the route and the message record
 //! the reason.
 
+mod gate;
 mod report;
 mod rewrite;
 
+pub(crate) use gate::Gate;
 pub(crate) use report::ForwardReport;
 
 use crate::store::Connection;
@@ -26,7 +28,6 @@ use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
 use crate::mail::mime;
-use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::trace::Verdict;
 use crate::mail::verification::Verification;
 use crate::store;
@@ -166,19 +167,6 @@ impl Forwarding {
     }
 }
 
-/// The gate that holds a message back (contract 4.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// The account's e-mail address is not verified.
-    Unverified,
-    /// The destination is not confirmed.
-    Unproven,
-    /// The destination is on the account's suppression list.
-    Suppressed,
-    /// The author is not authenticated.
-    Refused,
-}
-
 /// Reason why a message is not forwarded.
 #[derive(Debug, thiserror::Error)]
 enum NotForwarded {
@@ -191,33 +179,6 @@ enum NotForwarded {
 impl From<Gate> for NotForwarded {
     fn from(gate: Gate) -> Self {
         Self::Gate(gate)
-    }
-}
-
-impl Gate {
-    /// Returns the value stored as the route's last outcome.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Unverified => "unverified",
-            Self::Unproven => "unproven",
-            Self::Suppressed => "suppressed",
-            Self::Refused => "refused",
-        }
-    }
-
-    /// Returns the status code of a recipient that is not forwarded to.
-    pub(crate) const fn status(self) -> EnhancedStatusCode {
-        EnhancedStatusCode::NOT_AUTHORIZED
-    }
-
-    /// Returns the text of the recipient's diagnostic, without the status code.
-    pub(crate) const fn sentence(self) -> &'static str {
-        match self {
-            Self::Unverified => "not forwarded: the account's e-mail address is not verified",
-            Self::Unproven => "not forwarded: the destination has not confirmed that it wants this mail",
-            Self::Suppressed => "not forwarded: the destination is suppressed",
-            Self::Refused => "not forwarded: its From address is not authenticated",
-        }
     }
 }
 
@@ -423,7 +384,7 @@ impl Dependencies {
 
 /// Records on the route and beside the message that it was not forwarded, and the reason.
 fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, now: Timestamp) -> store::Result<()> {
-    tracing::info!(route = %forward.route, reason = gate.word(), "a message was not forwarded");
+    gate.log(tx, forward, to)?;
     routes::note_outcome(tx, forward.route, gate.word(), None)?;
     let Some(message) = forward.message else { return Ok(()) };
     let new = NewDispatch {

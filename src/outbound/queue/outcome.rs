@@ -1,6 +1,7 @@
 //! Outcomes of recipients: made by this server's own decisions and by replies, and what they say about the host.
 
 use super::refusal::{self, ReplySource, Stage};
+use crate::event_bus::mail_log::{Event, Line};
 use crate::jobs::Health;
 use crate::mail::status_code::{EnhancedStatusCode, StatusClass};
 use crate::outbound::{Outcome, Verdict};
@@ -55,6 +56,18 @@ impl Outcome {
     /// True for mail that dev mode keeps: sent, but no host replied.
     pub(crate) const fn is_captured(&self) -> bool {
         matches!(self.verdict, Verdict::Sent) && self.code.is_none()
+    }
+
+    /// Logs the outcome; `line` has all but what it says.
+    pub(crate) fn log(&self, line: Line<'_>) {
+        let event = match self.verdict {
+            Verdict::Sent => Event::Delivered,
+            Verdict::Deferred => Event::Deferred,
+            Verdict::Bounced => Event::Bounced,
+        };
+        let said = Some(self.diagnostic.as_str());
+        let (reply, reason) = if self.code.is_some() { (said, None) } else { (None, said) };
+        Line { reply, reason, ..line }.log(event);
     }
 
     /// Turns a deferral into a bounce once the time to try is over (RFC 3463 §3.5: x.4.7).

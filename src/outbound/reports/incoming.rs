@@ -7,6 +7,8 @@ use crate::store::Connection;
 
 use super::bounce::Failure;
 use crate::clock::Timestamp;
+use crate::event_bus::Publisher;
+use crate::event_bus::mail_log::{Event, Line};
 use crate::jobs::{EnqueuedJob, Jobs};
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, Report, ReportedRecipient};
@@ -27,30 +29,69 @@ use crate::store::sending::{outbound_details, suppressions};
 use crate::store::webhooks::events;
 use crate::webhook::events::sending::{PendingEvent, SendingEvent};
 
+/// A settled report, to be published after the commit.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct SettledReport {
+    events: Vec<PendingEvent>,
+    /// The bounce for the submitter.
+    bounce_job: Option<EnqueuedJob>,
+    /// The line that the log gets.
+    returned: Option<Returned>,
+}
+
+/// Mail that came back, or that a recipient complained about.
+struct Returned {
+    event: Event,
+    message: MessageRow,
+    to: String,
+    /// The diagnostic, or the type of the complaint.
+    reason: String,
+}
+
+impl SettledReport {
+    /// Notifies subscribers and the job engine, and logs.
+    pub(crate) fn publish(self, publisher: &Publisher) {
+        if let Some(Returned { event, message, to, reason }) = self.returned {
+            let line = Line {
+                message_id: Some(message.public_id.as_str()),
+                from: Some(&message.from_addr),
+                to: Some(&to),
+                reason: Some(&reason),
+                ..Line::default()
+            };
+            line.log(event);
+        }
+        self.events.into_iter().for_each(|one| one.publish(publisher));
+        self.bounce_job.into_iter().for_each(EnqueuedJob::notify_committed);
+    }
+}
+
 impl Outbound {
-    /// Settles the recipient whose bounce address a report came to, in the transaction that the 250 promises. Returns
-    /// the events, and the bounce for the submitter.
+    /// Settles the recipient whose bounce address a report came to, in the transaction that the 250 promises.
     pub(crate) fn settle_report(
         &self,
         tx: &Connection,
         tag: &BounceTag,
         report: &Report,
         now: Timestamp,
-    ) -> store::Result<(Vec<PendingEvent>, Option<EnqueuedJob>)> {
+    ) -> store::Result<SettledReport> {
+        let mut settled = SettledReport::default();
         let message = messages::find(tx, &tag.message)?.filter(|row| row.direction == Direction::Outbound);
-        let Some(message) = message else { return Ok((Vec::new(), None)) };
+        let Some(message) = message else { return Ok(settled) };
         let all = recipients::list_by_message(tx, message.id)?;
         let recipient = match tag.recipient {
             Some(place) => all.iter().find(|one| one.idx == u32::from(place)),
             None => Some(all.as_slice()).filter(|all| all.len() == 1).and_then(<[_]>::first),
         };
-        let Some(recipient) = recipient else { return Ok((Vec::new(), None)) };
-        let (mut events, mut bounce_job) = (Vec::new(), None);
+        let Some(recipient) = recipient else { return Ok(settled) };
+        let SettledReport { events, bounce_job, returned } = &mut settled;
+        let returns =
+            |event, reason| Some(Returned { event, message: message.clone(), to: recipient.address.clone(), reason });
         match report {
             Report::Delivery(statuses) => {
-                let Some(status) = failure_of(recipient, &all, statuses) else { return Ok((events, None)) };
-                if let Some(diagnostic) = bounce(tx, &self.parts.jobs, &message, recipient, status, &mut events, now)?
-                {
+                let Some(status) = failure_of(recipient, &all, statuses) else { return Ok(settled) };
+                if let Some(diagnostic) = bounce(tx, &self.parts.jobs, &message, recipient, status, events, now)? {
                     // The code that the submitter sees in the diagnostic, if it has one.
                     let reply = status.diagnostic.as_deref();
                     let failure = Failure {
@@ -59,14 +100,18 @@ impl Outbound {
                         status: reply.map_or(status.status, |text| EnhancedStatusCode::find_in(text).next()),
                         diagnostic: &diagnostic,
                     };
-                    bounce_job = self.report_failures(tx, &message, &[failure], now)?;
+                    *bounce_job = self.report_failures(tx, &message, &[failure], now)?;
+                    *returned = returns(Event::Bounced, diagnostic);
                 }
                 outbound_details::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) if !abuse.is_complaint() => {}
-            Report::Abuse(abuse) => events.extend(complain(tx, &self.parts.jobs, &message, recipient, abuse, now)?),
+            Report::Abuse(abuse) => {
+                events.extend(complain(tx, &self.parts.jobs, &message, recipient, abuse, now)?);
+                *returned = returns(Event::Complained, abuse.feedback_type.clone());
+            }
         }
-        Ok((events, bounce_job))
+        Ok(settled)
     }
 }
 

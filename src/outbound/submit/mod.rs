@@ -33,6 +33,8 @@ pub(crate) struct Submitted {
     pub(crate) scheduled: Option<(ScheduledId, Timestamp)>,
     /// Recipients skipped because they are suppressed, in canonical form.
     pub(crate) suppressed: Vec<String>,
+    /// Octets of its mail data.
+    pub(crate) size: usize,
 }
 
 /// The reason a submission is refused.

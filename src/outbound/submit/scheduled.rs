@@ -6,6 +6,7 @@ use crate::store::Connection;
 
 use super::sender::SenderError;
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::{self, Event, Line};
 use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
 use crate::jobs::{AttemptResult, ClaimedJob, EnqueuedJob, Flow, Handler, Health, Settlement, Verdict, mail_lane};
 use crate::mail::address::{Mailbox, canonical};
@@ -48,7 +49,7 @@ pub(crate) struct ScheduledSends {
 impl Handler for ScheduledSends {
     /// The message to release, and the time.
     type Attempted = (MessageRowId, Timestamp);
-    type Settled = Vec<EnqueuedJob>;
+    type Settled = Released;
 
     async fn attempt(
         self: Arc<Self>,
@@ -65,35 +66,67 @@ impl Handler for ScheduledSends {
         tx: &Connection,
         (message, now): (MessageRowId, Timestamp),
         _: Settlement,
-    ) -> store::Result<Option<Vec<EnqueuedJob>>> {
-        self.outbound.parts.release(tx, message, now).map(Some)
+    ) -> store::Result<Option<Released>> {
+        self.outbound.parts.release(tx, message, now)
     }
 
-    fn committed(&self, enqueued: Vec<EnqueuedJob>) {
-        enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
+    fn committed(&self, released: Released) {
+        released.log();
+        released.enqueued.into_iter().for_each(EnqueuedJob::notify_committed);
+    }
+}
+
+/// A released message.
+pub(crate) struct Released {
+    row: MessageRow,
+    enqueued: Vec<EnqueuedJob>,
+    /// Recipients that were suppressed meanwhile.
+    suppressed: Vec<String>,
+    /// Reason that it is not sent at all.
+    failure: Option<String>,
+}
+
+impl Released {
+    fn log(&self) {
+        let (message_id, from) = (Some(self.row.public_id.as_str()), Some(self.row.from_addr.as_str()));
+        if !self.suppressed.is_empty() {
+            let to = mail_log::join(&self.suppressed);
+            Line { message_id, from, to: Some(&to), ..Line::default() }.log(Event::Suppressed);
+        }
+        if let Some(reason) = self.failure.as_deref() {
+            Line { message_id, from, reason: Some(reason), ..Line::default() }.log(Event::Bounced);
+        }
     }
 }
 
 impl Dependencies {
     /// Releases a scheduled message if it still passes the gates; returns its jobs.
-    fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
-        let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
+    fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Option<Released>> {
+        let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
         if row.status != MessageStatus::Scheduled {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         match self.gate(tx, &row) {
             // Keys are generated at a domain's first send, which has happened already.
             Ok(()) | Err(SenderError::NoKeys(_)) => {}
             Err(SenderError::Store(error)) => return Err(error),
             Err(error) => {
-                fail(tx, &row, &error.to_string(), now)?;
-                return Ok(Vec::new());
+                let failure = error.to_string();
+                fail(tx, &row, &failure, now)?;
+                return Ok(Some(Released {
+                    row,
+                    enqueued: Vec::new(),
+                    suppressed: Vec::new(),
+                    failure: Some(failure),
+                }));
             }
         }
         let all = recipients::list_by_message(tx, message)?;
         let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
+        let mut left_out = Vec::new();
         for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
+            left_out.push(one.address.clone());
             let state = RecipientState {
                 status: RecipientStatus::Failed,
                 smtp_code: None,
@@ -117,7 +150,7 @@ impl Dependencies {
             outbound_details::set_failure(tx, message, "every recipient is suppressed")?;
         }
         outbound_details::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
-        Ok(enqueued)
+        Ok(Some(Released { row, enqueued, suppressed: left_out, failure: None }))
     }
 
     /// Checks the gates of contract 8.1 again.

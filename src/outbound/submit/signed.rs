@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::sender::Sender;
 use super::{SubmitError, Submitted};
 use crate::clock::Timestamp;
+use crate::event_bus::mail_log::{self, Event, Line};
 use crate::id::{MessageId, ScheduledId};
 use crate::mail::address::Mailbox;
 use crate::outbound::Outbound;
@@ -53,6 +54,7 @@ impl SignedMessage {
             id: self.id.clone(),
             scheduled: self.scheduled.clone(),
             suppressed: self.suppressed.iter().map(Mailbox::canonical).collect(),
+            size: self.mail.data.len(),
         }
     }
 }
@@ -77,6 +79,7 @@ impl Outbound {
         let (suppressed, recipients): (Vec<Mailbox>, Vec<Mailbox>) =
             recipients.into_iter().partition(|mailbox| found.contains(&mailbox.canonical()));
         if recipients.is_empty() {
+            log_suppressed(None, None, &suppressed);
             return Err(SubmitError::Suppressed.into());
         }
         let id = MessageId::new(now);
@@ -89,6 +92,7 @@ impl Outbound {
             Ok::<_, E>(mail)
         });
         let mail = signing.await.map_err(|_| SubmitError::Interrupted)??;
+        log_suppressed(Some(&id), Some(&mail.from_addr), &suppressed);
         Ok(SignedMessage {
             id,
             sender: sender.clone(),
@@ -99,5 +103,13 @@ impl Outbound {
             scheduled: None,
             return_to: None,
         })
+    }
+}
+
+fn log_suppressed(id: Option<&MessageId>, from: Option<&str>, suppressed: &[Mailbox]) {
+    if !suppressed.is_empty() && mail_log::is_enabled() {
+        let to = mail_log::join(suppressed.iter().map(Mailbox::to_string));
+        let message_id = id.map(MessageId::as_str);
+        Line { message_id, from, to: Some(&to), ..Line::default() }.log(Event::Suppressed);
     }
 }

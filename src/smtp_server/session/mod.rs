@@ -2,11 +2,12 @@
 //! can.
 //!
 //! Owns the stream, the deadlines and the error count; `io` reads and writes, `data` executes DATA, `submission`
-//! holds AUTH and what submission adds. Replies are buffered and written once the client's pipelined commands are
-//! used up, so a whole envelope costs one write.
+//! holds AUTH and what submission adds, `log` its lines in the log of mail. Replies are buffered and written once the
+//! client's pipelined commands are used up, so a whole envelope costs one write.
 
 mod data;
 mod io;
+mod log;
 mod submission;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::command::{self, Command, MailArguments, Refusal};
 use super::phase::{Phase, TransactionLimits};
 use super::stream::Stream;
 use crate::clock::Clock;
+use crate::event_bus::mail_log;
 use crate::id::DomainRowId;
 use crate::inbound::{Inbound, Recipient, RecipientRefusal};
 use crate::mail::address::{ForwardPath, Mailbox};
@@ -169,6 +171,8 @@ impl From<std::io::Error> for End {
 
 pub(crate) struct Session<S> {
     shared: Arc<Shared>,
+    /// Its number in the log.
+    id: u64,
     stream: Stream<S>,
     peer: Peer,
     input: BytesMut,
@@ -190,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
         Self {
             shared,
+            id: mail_log::next_session(),
             stream: Stream::Plain(stream),
             peer,
             input: BytesMut::new(),
@@ -246,10 +251,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match command::parse(&line) {
             // Submitted mail goes on to other hosts, which may refuse what our parser accepts.
             Ok(command) if matches!(self.shared.role, Role::Submission(_)) && !command.has_sendable_path() => {
+                self.log_refused_line(&line, &Reply::BAD_SYNTAX);
                 self.refuse(&Reply::BAD_SYNTAX)
             }
             Ok(command) => self.execute(command, line.is_ascii()).await,
-            Err(Refusal::Reply(reply)) => self.refuse(&reply),
+            Err(Refusal::Reply(reply)) => {
+                self.log_refused_line(&line, &reply);
+                self.refuse(&reply)
+            }
             Err(Refusal::Close(reply)) => self.close_with(&reply),
         }
     }
@@ -311,30 +320,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Role::Mx => Ok(()),
             Role::Submission(_) => self.check_caller().await,
         };
-        if let Err(reply) = admitted {
-            return self.refuse(&reply);
-        }
         // RFC 6531 §3.1: SMTPUTF8 is for clients it was offered to. SIZE and BODY after HELO do no harm.
-        if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
-            return self.refuse(&Reply::UNKNOWN_PARAMETER);
-        }
-        match self.phase.mail(arguments, self.shared.limits) {
+        let offered = self.peer.esmtp || matches!(self.phase, Phase::Connected);
+        let admitted = match admitted {
+            Ok(()) if arguments.smtputf8 && !offered => Err(Reply::UNKNOWN_PARAMETER),
+            admitted => admitted,
+        };
+        let from = mail_log::is_enabled().then(|| arguments.reverse_path.clone());
+        let reply = match admitted.and_then(|()| self.phase.mail(arguments, self.shared.limits)) {
             Ok(reply) => {
                 self.reply(&reply);
-                Ok(())
+                return Ok(());
             }
-            // A too large message is not an error of the client's.
-            Err(reply) if reply == Reply::TOO_LARGE => {
-                self.count_refused(MessageRefused::TooLarge);
-                self.reply(&reply);
-                Ok(())
-            }
-            Err(reply) => self.refuse(&reply),
+            Err(reply) => reply,
+        };
+        // A command out of order is no mail.
+        if let Some(from) = from.filter(|_| reply != Reply::BAD_SEQUENCE) {
+            self.log_refused_sender(from, &reply);
         }
+        // A too large message is not an error of the client's.
+        if reply == Reply::TOO_LARGE {
+            self.count_refused(MessageRefused::TooLarge);
+            self.reply(&reply);
+            return Ok(());
+        }
+        self.refuse(&reply)
     }
 
     async fn rcpt(&mut self, path: ForwardPath, ascii: bool) -> Result<(), End> {
         if let Err(reply) = self.phase.check_rcpt(ascii) {
+            self.log_refused_recipient(path, &reply);
             return self.refuse(&reply);
         }
         if matches!(self.shared.role, Role::Submission(_)) {
@@ -353,14 +368,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         self.phase.add_recipient(recipient, self.shared.limits)
                     };
                 self.count_recipient(&reply);
+                if reply != Reply::RECIPIENT_OK {
+                    self.log_refused_recipient(path, &reply);
+                }
                 self.reply(&reply);
                 Ok(())
             }
-            Err(refusal) => self.refuse_recipient(refusal),
+            Err(refusal) => self.refuse_recipient(&path, refusal),
         }
     }
 
-    fn refuse_recipient(&mut self, refusal: RecipientRefusal) -> Result<(), End> {
+    fn refuse_recipient(&mut self, path: &ForwardPath, refusal: RecipientRefusal) -> Result<(), End> {
         let (reason, reply) = match refusal {
             RecipientRefusal::RelayRefused => (RecipientRefused::Relay, Reply::RELAY_REFUSED),
             RecipientRefusal::Unknown => (RecipientRefused::Unknown, Reply::UNKNOWN_RECIPIENT),
@@ -370,6 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             RecipientRefusal::Unavailable => (RecipientRefused::Storage, Reply::STORAGE_FAILURE),
         };
         self.shared.metrics.recipients_refused.add(self.shared.role.service(), reason);
+        self.log_refused_recipient(path, &reply);
         self.reply(&reply);
         self.refused += usize::from(reply.is_permanent_failure());
         if self.refused > MAX_REFUSED { self.close_with(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::log::Answer;
 use super::{Accepted, Caller, End, Role, Session, Submission};
+use crate::event_bus::mail_log::{self, Via};
 use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
@@ -125,12 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let is_guessing = role.failures.check(&address, now).is_err();
             role.failures.count(&address, now);
             self.shared.metrics.credentials_failed.add(self.shared.role.service());
+            let reply = if is_guessing { Reply::TOO_MANY_GUESSES } else { Reply::BAD_CREDENTIALS };
+            self.log_bad_credentials(&reply);
             if is_guessing {
                 self.shared.metrics.rate_limited.add(RateLimit::Auth);
-                return self.close_with(&Reply::TOO_MANY_GUESSES);
+                return self.close_with(&reply);
             }
             self.failed_logins += 1;
-            self.reply(&Reply::BAD_CREDENTIALS);
+            self.reply(&reply);
             return if self.failed_logins >= MAX_FAILED { Err(End::Closed) } else { Ok(()) };
         };
         let (db, key) = (role.db.clone(), holder.key);
@@ -148,14 +152,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn submitted_recipient(&mut self, path: ForwardPath) -> Result<(), End> {
         match path {
             ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
-                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.limits);
+                let recipient = Accepted::Submitted(mailbox);
+                let reply = self.phase.add_recipient(recipient.clone(), self.shared.limits);
                 self.count_recipient(&reply);
+                if reply != Reply::RECIPIENT_OK {
+                    self.log_refused_recipient(recipient.mailbox(), &reply);
+                }
                 self.reply(&reply);
                 Ok(())
             }
             ForwardPath::Mailbox(_) | ForwardPath::Postmaster => {
                 let service = self.shared.role.service();
                 self.shared.metrics.recipients_refused.add(service, RecipientRefused::NoDomain);
+                self.log_refused_recipient(path, &Reply::NO_DOMAIN);
                 self.refuse(&Reply::NO_DOMAIN)
             }
         }
@@ -181,9 +190,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.count_refused(found.map_or(MessageRefused::Storage, |(_, reason)| *reason));
     }
 
-    /// Submits a message at the end of data and returns the reply.
-    pub(super) async fn submit(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
-        let Role::Submission(role) = &self.shared.role else { return Reply::STORAGE_FAILURE };
+    /// Submits a message at the end of data and returns the answer.
+    pub(super) async fn submit(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Answer {
+        let Role::Submission(role) = &self.shared.role else { return Reply::STORAGE_FAILURE.into() };
         let reverse_path = match &envelope.reverse_path {
             ReversePath::Mailbox(mailbox) => Some(mailbox.clone()),
             _ => None,
@@ -195,7 +204,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             })
             .recipients;
         let permit = self.shared.inbound.acquire_parse_permit(Some(caller.account.id), data.len());
-        let Ok(_permit) = permit.await else { return Reply::STORAGE_FAILURE };
+        let _permit = match permit.await {
+            Ok(permit) => permit,
+            Err(error) => return Answer::fault(Reply::STORAGE_FAILURE, error),
+        };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
             MailData::Spooled(mut draft) => draft.read_all(),
@@ -203,37 +215,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let bytes = match read.await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => return storage_failure(&error),
-            Err(_) => return Reply::STORAGE_FAILURE,
+            Err(error) => return Answer::fault(Reply::STORAGE_FAILURE, error),
         };
         let submitter = Submitter { account: caller.account, scope: caller.scope };
         let submission = SmtpSubmission { submitter, reverse_path, recipients, data: bytes };
         match role.outbound.submit_smtp(submission, role.clock.now()).await {
             Ok(submitted) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);
-                Reply::accepted(submitted.id.as_str())
+                Answer::accepted(submitted.id.as_str(), submitted.id.to_string())
             }
-            Err(SmtpSubmissionError::From) => Reply::BAD_FROM,
-            Err(SmtpSubmissionError::Message) => Reply::BAD_MESSAGE,
-            Err(SmtpSubmissionError::Irreparable(Irreparable::Protected)) => Reply::SEALED_LINE,
-            Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
-            Err(SmtpSubmissionError::Submit(error)) => error_reply(error),
+            Err(SmtpSubmissionError::From) => Reply::BAD_FROM.into(),
+            Err(SmtpSubmissionError::Message) => Reply::BAD_MESSAGE.into(),
+            Err(SmtpSubmissionError::Irreparable(Irreparable::Protected)) => Reply::SEALED_LINE.into(),
+            Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE.into(),
+            Err(SmtpSubmissionError::Submit(error)) => error_answer(error),
         }
+    }
+
+    fn log_bad_credentials(&self, reply: &Reply) {
+        let reply = reply.to_string();
+        mail_log::authentication_failed(Via::Submission, self.peer.address, "bad_credentials", &reply);
     }
 }
 
-/// Returns the reply to a message that cannot be sent.
-fn error_reply(error: SubmitError) -> Reply {
+/// Returns the answer to a message that cannot be sent.
+fn error_answer(error: SubmitError) -> Answer {
     match error {
-        SubmitError::Suppressed => Reply::ALL_SUPPRESSED,
-        SubmitError::Sender(SenderError::EmailNotVerified) => Reply::ACCOUNT_UNVERIFIED,
+        SubmitError::Suppressed => Reply::ALL_SUPPRESSED.into(),
+        SubmitError::Sender(SenderError::EmailNotVerified) => Reply::ACCOUNT_UNVERIFIED.into(),
         SubmitError::Sender(SenderError::Store(error)) | SubmitError::Store(error) => storage_failure(&error),
         SubmitError::Sender(
             SenderError::DomainNotOwned | SenderError::KeyScope | SenderError::FromDomain | SenderError::NoKeys(_),
         )
-        | SubmitError::SenderField(_) => Reply::FROM_REFUSED,
+        | SubmitError::SenderField(_) => Reply::FROM_REFUSED.into(),
         SubmitError::Compose(_) | SubmitError::Sign(_) | SubmitError::Interrupted => {
-            tracing::error!(%error, "a submitted message could not be completed and was refused");
-            Reply::STORAGE_FAILURE
+            Answer::fault(Reply::STORAGE_FAILURE, error)
         }
     }
 }
@@ -247,12 +263,11 @@ async fn find_holder(role: &Submission, hash: [u8; 32]) -> Result<Option<KeyHold
     })
 }
 
-fn storage_failure(error: &store::Error) -> Reply {
-    tracing::warn!(%error, "a submitted message could not be stored and was refused");
+fn storage_failure(error: &store::Error) -> Answer {
     match error {
-        store::Error::Limit { .. } => Reply::MAILBOX_FULL,
-        _ if error.is_full() => Reply::STORAGE_FULL,
-        _ => Reply::STORAGE_FAILURE,
+        store::Error::Limit { .. } => Reply::MAILBOX_FULL.into(),
+        _ if error.is_full() => Answer::fault(Reply::STORAGE_FULL, error),
+        _ => Answer::fault(Reply::STORAGE_FAILURE, error),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::store::Connection;
 use hyper::HeaderMap;
 
 use super::in_flight::Guard;
+use super::log;
 use super::outcome::{self, AnswerView, Outcome};
 use super::prepare::{Damaged, EMAIL_RECEIVED, Lookup, Prepared, Trigger};
 use super::record::{CompletedAttempt, Recorded, RequestInfo};
@@ -18,7 +19,7 @@ use crate::jobs::{AttemptResult, ClaimedJob, Flow, Handler, Settlement};
 use crate::metrics::{Counter, WebhookAnswer};
 use crate::net::egress::{Answer, Body, EgressError, Limits, Target};
 use crate::store;
-use crate::store::webhooks::deliveries::{self, DeliveryStatus};
+use crate::store::webhooks::deliveries::{self, DeliveryRow, DeliveryStatus};
 use crate::store::webhooks::routes::AckMode;
 use crate::webhook::Webhooks;
 
@@ -51,6 +52,8 @@ enum Made {
 /// A recorded attempt.
 pub(crate) struct Settled {
     recorded: Option<Recorded>,
+    /// A delivery that ended without another attempt, and the reason; for the log.
+    ended: Option<(Box<DeliveryRow>, &'static str)>,
     guard: Option<Guard>,
 }
 
@@ -78,6 +81,7 @@ impl Handler for Webhooks {
         settlement: Settlement,
     ) -> store::Result<Option<Settled>> {
         let Attempted { result, guard } = attempted;
+        let mut logged = None;
         let recorded = match result {
             Made::Nothing => None,
             Made::Posted(posted) => {
@@ -90,17 +94,23 @@ impl Handler for Webhooks {
             }
             Made::Damaged(damaged, now) => self.record_damaged(tx, *damaged, now)?,
             Made::Ended(ended, now) => {
-                ended.map_or(Ok(()), |(delivery, word)| deliveries::end(tx, delivery, word, now))?;
+                if let Some((delivery, word)) = ended {
+                    deliveries::end(tx, delivery, word, now)?;
+                    logged = deliveries::find_by_row(tx, delivery)?.map(|row| (Box::new(row), word));
+                }
                 None
             }
             Made::GivenUp(delivery, now) => self.end_unattempted(tx, delivery, now)?,
         };
-        Ok(Some(Settled { recorded, guard }))
+        Ok(Some(Settled { recorded, ended: logged, guard }))
     }
 
     fn committed(&self, settled: Settled) {
         // Dropped before subscribers learn of this attempt, because they may request the next one.
         drop(settled.guard);
+        if let Some((delivery, reason)) = settled.ended {
+            log::ended(&delivery, &delivery.event_id, reason);
+        }
         settled.recorded.into_iter().for_each(|recorded| self.publish(recorded));
     }
 }

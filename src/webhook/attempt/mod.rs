@@ -8,6 +8,7 @@ pub(crate) mod damaged;
 pub(crate) mod deliver;
 pub(crate) mod first_attempt_cache;
 pub(crate) mod in_flight;
+mod log;
 pub(crate) mod outcome;
 pub(crate) mod payload;
 pub(crate) mod prepare;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::store::Connection;
 use hyper::HeaderMap;
 
+use super::log;
 use super::outcome::{Control, Outcome, Reason};
 use super::prepare::{Prepared, Received};
 use super::request;
@@ -163,6 +164,19 @@ impl Recorded {
     }
 }
 
+impl Recorded {
+    fn log(&self) {
+        match (&self.changed, &self.activity) {
+            (Some(changed), Some(activity)) => {
+                log::attempted(activity, &changed.message, changed.delivery.route_id.as_ref(), changed.status);
+            }
+            (Some(changed), None) => log::ended(&changed.delivery, &changed.message, ENDPOINT_FAILING),
+            // The message was removed meanwhile.
+            (None, _) => {}
+        }
+    }
+}
+
 /// Returns the endpoint health that an attempt shows: a status that rejects only this event means the endpoint works.
 fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -> Health {
     match answer {
@@ -248,6 +262,7 @@ impl Webhooks {
 
     /// Publishes a recorded attempt once its transaction is committed.
     pub(crate) fn publish(&self, recorded: Recorded) {
+        recorded.log();
         if let Some(changed) = recorded.changed {
             let paused_until = self.paused_until(&changed.url, recorded.account, changed.at);
             let state = DeliveryState {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget;
 use super::deliver::{ATTEMPT_TIME, answer_class, judge, postponed};
+use super::log;
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
@@ -22,7 +23,7 @@ use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{Bodies, Texts};
 use crate::event_bus::Activity;
-use crate::id::{DeliveryId, MessageId, ZeroRetentionRowId};
+use crate::id::{DeliveryId, MessageId, RouteId, ZeroRetentionRowId};
 use crate::jobs::{self, AttemptResult, ClaimedJob, Flow, Handler, Health, Loaded, Settlement, Verdict};
 use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
@@ -111,6 +112,10 @@ pub(crate) struct PostedMessage {
 pub(crate) struct Settled {
     file: Option<String>,
     activity: Option<Activity>,
+    route: RouteId,
+    /// Public id that the message would have.
+    message_id: String,
+    status: DeliveryStatus,
 }
 
 impl Handler for ZeroRetentionAttempts {
@@ -142,7 +147,14 @@ impl Handler for ZeroRetentionAttempts {
             Attempted::Posted(posted) => self.record(tx, &posted).map(Some),
             Attempted::Gone(row, now) => {
                 removals::note_zero_retention(tx, row.id, Reason::Undelivered, now)?;
-                Ok(Some(Settled { file: zero_retention::finish(tx, &row)?, activity: None }))
+                let metadata = serde_json::from_str::<EventMetadata>(&row.event);
+                Ok(Some(Settled {
+                    file: zero_retention::finish(tx, &row)?,
+                    activity: None,
+                    route: row.route_id,
+                    message_id: metadata.map(|metadata| metadata.id.to_string()).unwrap_or_default(),
+                    status: DeliveryStatus::Failed,
+                }))
             }
         }
     }
@@ -153,8 +165,12 @@ impl Handler for ZeroRetentionAttempts {
         {
             tracing::warn!(%error, "the object of a mail that is not stored was not removed; the sweep will");
         }
+        let (message_id, route) = (&settled.message_id, &settled.route);
         if let Some(activity) = settled.activity {
+            log::attempted(&activity, message_id, Some(route), settled.status);
             self.webhooks.publisher.publish(|| activity);
+        } else {
+            log::unattempted(message_id, route);
         }
     }
 }
@@ -280,7 +296,13 @@ impl ZeroRetentionAttempts {
             status: status.as_str(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         };
-        Ok(Settled { file, activity: Some(activity) })
+        Ok(Settled {
+            file,
+            activity: Some(activity),
+            route: prepared.route.public_id.clone(),
+            message_id: prepared.metadata.id.to_string(),
+            status,
+        })
     }
 }
 

@@ -51,6 +51,7 @@ impl Machine {
             ("haproxy", "HAProxy version 2.6.12-1+deb12u4"),
             ("caddy", "2.6.2"),
             ("promtool", "promtool, version 2.42.0+ds"),
+            ("fail2ban-regex", "fail2ban-regex 1.0.2"),
             ("npm", "9.2.0"),
             ("node", "v20.20.2"),
             ("chromium", "Chromium 156.0.8078.108 built on Debian"),

@@ -10,6 +10,7 @@ pub(crate) mod dialog;
 pub(crate) mod dns;
 pub(crate) mod forwarding_server;
 pub(crate) mod google;
+pub(crate) mod logged_process;
 pub(crate) mod machine;
 pub(crate) mod metrics;
 pub(crate) mod outbound;

@@ -1,6 +1,7 @@
 //! One message for each of up to 50 recipients (contract 8.2).
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,9 +14,11 @@ use super::attachments::{self, AttachmentFields};
 use super::content::ContentFields;
 use super::fields::{self, Mailboxes, SendTime};
 use super::in_reply_to;
+use super::log::Accepted;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Texts};
+use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency;
 use crate::http::memory::RequestMemory;
@@ -179,11 +182,12 @@ struct SharedContent<'r> {
 pub(crate) async fn send_batch(
     State(app): State<AppState>,
     caller: Caller,
+    client: ClientAddress,
     headers: HeaderMap,
     memory: RequestMemory,
     body: LargeBody,
 ) -> Result<Response, ApiError> {
-    let now = app.clock.now();
+    let (now, began) = (app.clock.now(), Instant::now());
     let running = match idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await? {
         ControlFlow::Continue(running) => running,
         ControlFlow::Break(replayed) => return Ok(replayed),
@@ -209,6 +213,7 @@ pub(crate) async fn send_batch(
     let wanted = attachments::check(&app, given.attachments)?;
     let (submitter, own_headers) = (caller.submitter(), headers.clone());
     let submission = Submission { reply_to, in_reply_to, headers, scheduled_at, ..Submission::new(submitter, from) };
+    let from = submission.from.mailbox.to_string();
     let mut batch = app.outbound.begin_batch(submission, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory with the files and the message being written.
@@ -216,7 +221,7 @@ pub(crate) async fn send_batch(
     let attachments = attachments::load(&app, &memory, wanted, reserved).await?;
     let held = memory.held().await;
     let shared = SharedContent { content, attachments, headers: own_headers, memory: &memory, held };
-    let mut results = Vec::with_capacity(entries.len());
+    let (mut results, mut accepted) = (Vec::with_capacity(entries.len()), Vec::new());
     for entry in entries {
         let mailbox = entry.mailbox();
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
@@ -225,13 +230,18 @@ pub(crate) async fn send_batch(
             Err(error) => Err(error.into()),
         };
         results.push(match added {
-            Ok(submitted) => BatchResultView::accepted(to, &submitted),
+            Ok(submitted) => {
+                let result = BatchResultView::accepted(to.clone(), &submitted);
+                accepted.push((Accepted { from: from.clone(), to }, submitted));
+                result
+            }
             Err(EntryError::Entry(failure)) => BatchResultView::failed(to, failure),
             Err(EntryError::Call(error)) => return Err(error),
         });
     }
     let (status, view) = (StatusCode::OK, BatchView::new(results));
     batch.commit(running.as_ref().map(|running| running.remember(status, &view))).await?;
+    accepted.iter().for_each(|(accepted, submitted)| accepted.log(&client, submitted, status, began));
     Ok((status, Json(view)).into_response())
 }
 

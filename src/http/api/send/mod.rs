@@ -4,10 +4,12 @@ mod attachments;
 mod batch;
 mod content;
 mod fields;
+mod log;
 mod scheduled;
 mod template_test;
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -20,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, Members, Texts};
+use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency;
 use crate::http::memory::RequestMemory;
@@ -207,11 +210,12 @@ async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) ->
 pub(crate) async fn send(
     State(app): State<AppState>,
     caller: Caller,
+    client: ClientAddress,
     headers: HeaderMap,
     memory: RequestMemory,
     body: LargeBody,
 ) -> Result<Response, ApiError> {
-    let now = app.clock.now();
+    let (now, began) = (app.clock.now(), Instant::now());
     let running = match idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await? {
         ControlFlow::Continue(running) => running,
         ControlFlow::Break(replayed) => return Ok(replayed),
@@ -232,6 +236,7 @@ pub(crate) async fn send(
     let submitter = caller.submitter();
     let submission =
         Submission { submitter, from, to, cc, bcc, reply_to, in_reply_to, headers, metadata, scheduled_at };
+    let logged = log::Accepted::of(&submission);
     let loading = async {
         let mut content = content.with_template(&app, &caller).await?;
         let texts = content.length(None)?;
@@ -245,5 +250,8 @@ pub(crate) async fn send(
     let status = StatusCode::ACCEPTED;
     let answer = |submitted: &Submitted| Some(running.as_ref()?.remember(status, &SentView::from(submitted)));
     let submitted = app.outbound.submit(submission, loading, answer, now).await?;
+    if let Some(accepted) = logged {
+        accepted.log(&client, &submitted, status, began);
+    }
     Ok((status, Json(SentView::from(&submitted))).into_response())
 }

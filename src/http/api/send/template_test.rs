@@ -1,5 +1,7 @@
 //! Sending a template as a test (contract 11): one recipient, tags not filled in.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -7,10 +9,12 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::content::ContentFields;
+use super::log::Accepted;
 use super::{SentView, fields};
 use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, Lenient};
+use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::submit::submission::Submission;
@@ -40,10 +44,11 @@ pub(crate) struct TestFields {
 pub(crate) async fn send_test(
     State(app): State<AppState>,
     caller: Caller,
+    client: ClientAddress,
     body: Body,
 ) -> Result<(StatusCode, Json<SentView>), ApiError> {
     let given: TestFields = body.fields()?;
-    let now = app.clock.now();
+    let (now, began) = (app.clock.now(), Instant::now());
     let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
     let subject = given.subject.filter(|subject| !subject.trim().is_empty());
     let content = ContentFields {
@@ -59,9 +64,13 @@ pub(crate) async fn send_test(
         from => fields::sender(from)?,
     };
     let submission = Submission { to: vec![to], ..Submission::new(caller.submitter(), from) };
+    let (logged, status) = (Accepted::of(&submission), StatusCode::ACCEPTED);
     let loading = async { content.fill(None) };
     let submitted = app.outbound.submit(submission, loading, |_| None, now).await?;
-    Ok((StatusCode::ACCEPTED, Json(SentView::from(&submitted))))
+    if let Some(accepted) = logged {
+        accepted.log(&client, &submitted, status, began);
+    }
+    Ok((status, Json(SentView::from(&submitted))))
 }
 
 /// Returns `preview@` the account's oldest domain that can send (contract 11).

@@ -115,13 +115,14 @@ impl Handler for Dispatcher {
         }
         match found {
             Ok((Lookup::Ready(mut prepared), _reservation)) => {
-                let begun = Instant::now();
+                let began = Instant::now();
                 let transmitted = self.transmit(&flow, &mut prepared, now).await;
-                self.count(&prepared, &transmitted, begun);
+                let took = began.elapsed();
+                self.count(&prepared, &transmitted, took);
                 if transmitted.wait.is_some() {
                     self.release(&prepared, slot);
                 }
-                self.attempted_or_waits(&flow, &job, *prepared, transmitted)
+                self.attempted_or_waits(&flow, &job, *prepared, transmitted, took)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
             Ok((Lookup::Ended, _)) => AttemptResult::finished(),
@@ -138,7 +139,7 @@ impl Handler for Dispatcher {
                 let unanswered =
                     Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
                 let transmitted = all(&prepared, &unanswered);
-                self.attempted(*prepared, transmitted)
+                self.attempted(*prepared, transmitted, None)
             }
             Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
             Ok((Lookup::Ended, _)) => AttemptResult::finished(),
@@ -165,12 +166,12 @@ impl Handler for Dispatcher {
 
 impl Dispatcher {
     /// Counts an attempt that a remote host had the chance to answer.
-    fn count(&self, prepared: &Prepared, transmitted: &DeliveryResult, begun: Instant) {
+    fn count(&self, prepared: &Prepared, transmitted: &DeliveryResult, took: Duration) {
         let parts = &self.outbound.parts;
         if prepared.local || parts.config.dev || prepared.closed.is_some() || transmitted.wait.is_some() {
             return;
         }
-        parts.metrics.remote_delivery_took(begun.elapsed());
+        parts.metrics.remote_delivery_took(took);
         for outcome in &transmitted.outcomes {
             let ended = match outcome.verdict {
                 Verdict::Sent => RemoteOutcome::Sent,
@@ -317,16 +318,22 @@ impl Dispatcher {
         job: &ClaimedJob,
         prepared: Prepared,
         transmitted: DeliveryResult,
+        took: Duration,
     ) -> AttemptResult<Attempted> {
         let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         match transmitted.wait {
             Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait, Attempted::HostPause),
-            _ => self.attempted(prepared, transmitted),
+            _ => self.attempted(prepared, transmitted, Some(took)),
         }
     }
 
     /// Judges an attempt. Recipients still deferred at the end of the retry time bounce.
-    fn attempted(&self, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult<Attempted> {
+    fn attempted(
+        &self,
+        prepared: Prepared,
+        transmitted: DeliveryResult,
+        took: Option<Duration>,
+    ) -> AttemptResult<Attempted> {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
@@ -347,7 +354,7 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now };
+        let completed = CompletedDispatch { dispatch, settled, session, closed, finished: now, took };
         AttemptResult { verdict, health, attempted: Some(Attempted::Settled(Box::new(completed))) }
     }
 
@@ -368,7 +375,7 @@ impl Dispatcher {
             keys: None,
             closed: None,
         };
-        self.attempted(prepared, DeliveryResult { outcomes, record: SessionRecord::default(), wait: None })
+        self.attempted(prepared, DeliveryResult { outcomes, record: SessionRecord::default(), wait: None }, None)
     }
 }
 
