@@ -97,6 +97,17 @@ fn proxy(config: &Config, findings: &mut Findings) {
 
 /// Warns if everybody can read a configuration that holds secrets.
 fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
+    let held = held_secrets(config);
+    let mode = std::fs::metadata(path).map_or(0, |found| found.mode() & 0o777);
+    if !held.is_empty() && mode & 0o007 != 0 {
+        let (held, file) = (held.join(" and "), path.display());
+        let hint = format!("{file} holds {held} and can be read by everybody (mode {mode:o}); run: chmod 640 {file}");
+        findings.hint("secrets", hint);
+    }
+}
+
+/// Names the secrets that a configuration holds.
+pub(super) fn held_secrets(config: &Config) -> Vec<&'static str> {
     let outbound = &config.outbound;
     let relays = outbound.smarthost.iter().chain(outbound.domain_smarthosts.values());
     let held = [
@@ -104,13 +115,7 @@ fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
         ("the password of a smarthost", relays.map(|relay| &relay.password).any(Option::is_some)),
         ("metrics.token", config.metrics.token.is_some()),
     ];
-    let held: Vec<&str> = held.into_iter().filter(|(_, given)| *given).map(|(what, _)| what).collect();
-    let mode = std::fs::metadata(path).map_or(0, |found| found.mode() & 0o777);
-    if !held.is_empty() && mode & 0o007 != 0 {
-        let (held, file) = (held.join(" and "), path.display());
-        let hint = format!("{file} holds {held} and can be read by everybody (mode {mode:o}); run: chmod 640 {file}");
-        findings.hint("secrets", hint);
-    }
+    held.into_iter().filter(|(_, given)| *given).map(|(what, _)| what).collect()
 }
 
 fn data_dir(config: &Config, findings: &mut Findings) {

@@ -1,7 +1,8 @@
 //! The process and its machine: the data directory, listening sockets, limits of open files, signals.
 //!
-//! Uses the operating system and nothing of this crate. A new file of the data directory belongs in [`data_dir`], any
+//! Uses the operating system, and `clock`. A new file of the data directory belongs in [`data_dir`], any
 //! other system call in [`host`].
 
 pub(crate) mod data_dir;
 pub(crate) mod host;
+pub(crate) mod last_backup;

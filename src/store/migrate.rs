@@ -75,6 +75,11 @@ pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
 }
 
+/// Returns the schema version of a database.
+pub(crate) fn version(connection: &Connection) -> Result<i32> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
 /// Creates or upgrades the schema.
 ///
 /// # Errors
