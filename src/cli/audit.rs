@@ -16,7 +16,7 @@ use crate::id::{MessageId, UploadId};
 use crate::store::audit::{self, MessageState, MessageStates, Table};
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::removals::Reason;
-use crate::store::{self, Error};
+use crate::store::{self, Error, balance};
 
 /// Names listed per check; `--json` lists them all.
 const MAX_LISTED: usize = 20;
@@ -125,10 +125,37 @@ fn inspect(
         findings.push(object_finding(connection, objects, table)?);
     }
     findings.push(rows_finding(connection)?);
+    findings.push(balance_finding(connection)?);
     if let Some(ledger) = ledger {
         findings.push(compare(connection, ledger)?);
     }
     Ok((findings, count_orphans(connection, objects)?))
+}
+
+/// Checks that everything ever accepted is stored or was removed.
+fn balance_finding(connection: &Connection) -> store::Result<Finding> {
+    let balance = balance::draw_up(connection)?;
+    let mut parts: Vec<String> = balance.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    if balance.ended > 0 {
+        parts.push(format!("{} passed on unstored", balance.ended));
+    }
+    if balance.removed > 0 {
+        parts.push(format!("{} removed", balance.removed));
+    }
+    let mut said = format!("{} accepted", balance.accepted);
+    if !parts.is_empty() {
+        said.push_str(&format!(" = {}", parts.join(" + ")));
+    }
+    let labels = [("api", "removed by API"), ("retention", "past retention"), ("rule", "dropped by rule")];
+    let notes = labels.into_iter().filter_map(|(reason, label)| Some((balance.notes.get(reason)?, label)));
+    let notes: Vec<String> = notes.map(|(count, label)| format!("{count} {label}")).collect();
+    if !notes.is_empty() {
+        said.push_str(&format!("; on record of 90 days: {}", notes.join(", ")));
+    }
+    let lost = balance.mismatches.iter().map(|one| {
+        format!("{}: {} octets of messages are there, {} should be", one.account, one.present, one.charged)
+    });
+    Ok(Finding::new("balance", said, lost.collect()))
 }
 
 /// Reads the ids of a ledger.

@@ -118,7 +118,7 @@ pub(crate) struct Contents {
     pub(crate) objects: u64,
     pub(crate) object_bytes: u64,
     /// Outgoing messages that wait, and webhook deliveries.
-    pub(crate) outgoing: u64,
+    pub(crate) outbound: u64,
     pub(crate) webhooks: u64,
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn contents(connection: &Connection) -> Result<Contents> {
                 messages: row.get(0)?,
                 objects: row.get(1)?,
                 object_bytes: row.get(2)?,
-                outgoing: row.get(3)?,
+                outbound: row.get(3)?,
                 webhooks: row.get(4)?,
             })
         },

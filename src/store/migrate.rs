@@ -151,9 +151,10 @@ pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> 
 }
 
 fn create(connection: &mut Connection) -> Result<()> {
-    // Must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a few
-    // octets at the end of a table or an index.
+    // Both must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a
+    // few octets at the end of a table or an index.
     connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -9,9 +9,11 @@
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod balance;
 pub(crate) mod blobs;
 mod changes;
 mod connection;
+pub(crate) mod disk;
 mod error;
 mod ids;
 pub(crate) mod jobs;

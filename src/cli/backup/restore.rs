@@ -153,7 +153,7 @@ fn restore(backup: &Path, data_dir: &Path, key: &Path) -> anyhow::Result<Content
 
 fn report(data_dir: &Path, contents: Contents) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let Contents { messages, objects, outgoing, webhooks, .. } = contents;
+    let Contents { messages, objects, outbound, webhooks, .. } = contents;
     writeln!(out, "\n{messages} messages and {objects} objects were restored to {}.", data_dir.display())?;
     if webhooks > 0 {
         writeln!(
@@ -162,10 +162,10 @@ fn report(data_dir: &Path, contents: Contents) -> anyhow::Result<()> {
              with the same webhook-id, by which a receiver knows them."
         )?;
     }
-    if outgoing > 0 {
+    if outbound > 0 {
         writeln!(
             out,
-            "{outgoing} outgoing messages were waiting: those sent since will be sent again, with the same Message-ID. \
+            "{outbound} outgoing messages were waiting: those sent since will be sent again, with the same Message-ID. \
              Before the start, mailkite queue list shows them, and mailkite queue drop removes what must not go twice."
         )?;
     }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod damaged_objects;
+mod disk;
 mod durability;
 mod fault_injection;
 mod full_disk;
