@@ -3,7 +3,6 @@
 //!
 //! Everything happens in small bounded steps, so that mail and webhooks never wait for it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::id::{JobRowId, MailDataRowId, MessageRowId};
@@ -23,7 +22,7 @@ use crate::store::messages::{dedup, mail_data, removals, uploads};
 use crate::store::sending::{destinations, dispatches, forwarded_messages};
 use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
-use crate::store::{Db, audit, disk, messages, search};
+use crate::store::{Db, audit, messages, search};
 
 /// Lifetime of raw copies and attachments: seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -42,9 +41,6 @@ const STEP: u32 = 100;
 
 /// Lifetime of a copy of the database from before an upgrade of its schema.
 const SCHEMA_COPY_AGE: Duration = Duration::from_secs(30 * 86_400);
-/// Interval at which free pages are given back to the disk, and that between two runs while there are many.
-const SHRINK_EVERY: Duration = Duration::from_secs(10);
-const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 
 const INDEX_EVERY: Duration = Duration::from_millis(500);
 /// Messages indexed per transaction: this takes the writer a few milliseconds, for which mail may have to wait.
@@ -106,7 +102,7 @@ impl Retention {
         tokio::select! {
             () = sweeping => {}
             () = self.fill_index() => {}
-            () = self.shrink() => {}
+            () = self.db.keep_small() => {}
             () = self.watch_objects() => {}
             () = stop.cancelled() => {}
         }
@@ -128,7 +124,7 @@ impl Retention {
             ended: self.sweep_ended(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;
-                self.sweep_schema_copies().await?;
+                self.db.remove_schema_copies(SCHEMA_COPY_AGE).await?;
                 self.sweep_orphans().await?
             },
         })
@@ -301,35 +297,6 @@ impl Retention {
             from = self.db.write_nosync(move |tx| dedup::sweep(tx, after, STEP * 20, now)).await?;
         }
         Ok(())
-    }
-
-    /// Removes copies of the database from before an upgrade, once the new schema has served for a while.
-    async fn sweep_schema_copies(&self) -> store::Result<()> {
-        let Some(data_dir) = self.db.path().parent().map(Path::to_owned) else { return Ok(()) };
-        let removed = tokio::task::spawn_blocking(move || disk::remove_schema_copies(&data_dir, SCHEMA_COPY_AGE));
-        for path in removed.await.unwrap_or(Err(store::Error::Stopped))? {
-            tracing::info!(path = %path.display(), "removed the copy of the database from before an upgrade");
-        }
-        Ok(())
-    }
-
-    /// Gives free pages of the database back to the disk while nothing else is written.
-    async fn shrink(&self) {
-        let mut wait = SHRINK_EVERY;
-        loop {
-            tokio::time::sleep(wait).await;
-            wait = match self.db.shrink().await {
-                Ok(0) => SHRINK_EVERY,
-                Ok(pages) => {
-                    tracing::debug!(pages, "gave free pages of the database back to the disk");
-                    SHRINK_PAUSE
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "free pages of the database were not given back; trying again");
-                    SHRINK_EVERY
-                }
-            };
-        }
     }
 
     /// Removes files that no row names. Those that existed before the start are left by a crash, and few: if they are

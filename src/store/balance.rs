@@ -95,7 +95,8 @@ fn mismatches(connection: &Connection) -> Result<Vec<Mismatch>> {
                               ORDER BY received_at DESC LIMIT 1), 0),
                     coalesce((SELECT floor FROM message_bytes WHERE account_id = account.id), 0))
                 - coalesce((SELECT removed FROM message_bytes WHERE account_id = account.id), 0) AS charged,
-                (SELECT coalesce(sum(overhead + iif(mail_data_id IS NULL, 0, size) + coalesce(octet_length(body), 0)), 0)
+                (SELECT coalesce(sum(overhead + iif(mail_data_id IS NULL, 0, size)
+                                     + coalesce(octet_length(body), 0)), 0)
                  FROM message WHERE account_id = account.id) AS present
          FROM account WHERE charged <> present",
     )?;

@@ -2,7 +2,7 @@
 //!
 //! A deleted row leaves free pages, which later rows use. What is beyond a reserve is given back in steps of a few
 //! milliseconds while nobody else writes; the file shrinks at the next checkpoint. Databases that an earlier version
-//! made have no pointer maps, without which no page can be moved, and stay as long as they are.
+//! made have no pointer maps, without which no page can be moved, and stay as long as they are until they are restored.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ const PAGES: u64 = 16;
 /// Pause between two steps; with more commits than this meanwhile somebody else writes.
 const PAUSE: Duration = Duration::from_millis(20);
 const OTHERS_MAX: u64 = 2;
+/// Interval of such runs, and that while there is more to give back.
+const RUN_EVERY: Duration = Duration::from_secs(10);
+const RUN_PAUSE: Duration = Duration::from_secs(1);
 /// WAL that one run may fill before a checkpoint.
 const WAL_MAX: u64 = 16 << 20;
 /// Value of `PRAGMA auto_vacuum` for databases with pointer maps.
@@ -61,9 +64,14 @@ fn figure(connection: &Connection, name: &str) -> Result<u64> {
     Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
 }
 
+/// Returns true if pages of the database can be moved.
+pub(super) fn has_pointer_maps(connection: &Connection) -> Result<bool> {
+    Ok(figure(connection, "auto_vacuum")? == INCREMENTAL)
+}
+
 /// Returns the number of free pages beyond the reserve that can be given back.
 fn spare_pages(connection: &Connection) -> Result<u64> {
-    if figure(connection, "auto_vacuum")? != INCREMENTAL {
+    if !has_pointer_maps(connection)? {
         return Ok(0);
     }
     let reserve = (figure(connection, "page_count")? / RESERVE_SHARE).max(RESERVE_MIN);
@@ -86,12 +94,41 @@ fn vacuum_step(connection: &Connection) -> Result<u64> {
 }
 
 impl Db {
+    /// Gives free pages back to the disk while nothing else is written, for ever.
+    pub(crate) async fn keep_small(&self) {
+        let mut wait = RUN_EVERY;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = match self.shrink().await {
+                Ok(0) => RUN_EVERY,
+                Ok(pages) => {
+                    tracing::debug!(pages, "gave free pages of the database back to the disk");
+                    RUN_PAUSE
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "free pages of the database were not given back; trying again");
+                    RUN_EVERY
+                }
+            };
+        }
+    }
+
+    /// Removes copies from before an upgrade that were made longer than `age` ago: the new schema has served since.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub(crate) async fn remove_schema_copies(&self, age: Duration) -> Result<()> {
+        let path = self.path().to_owned();
+        let remove = move || path.parent().map_or(Ok(()), |data_dir| remove_schema_copies(data_dir, age));
+        tokio::task::spawn_blocking(remove).await.unwrap_or(Err(Error::Stopped))
+    }
+
     /// Gives free pages back to the disk until only the reserve is left, somebody else writes, or the WAL has grown
     /// by some MiB; returns their number.
     ///
     /// # Errors
     /// Those of [`Db::write`].
-    pub(crate) async fn shrink(&self) -> Result<u64> {
+    async fn shrink(&self) -> Result<u64> {
         if self.read(spare_pages).await? < WORTHWHILE {
             return Ok(0);
         }
@@ -116,16 +153,14 @@ impl Db {
     }
 }
 
-/// Removes copies from before an upgrade that were made longer than `age` ago; returns their paths. Blocks.
-pub(crate) fn remove_schema_copies(data_dir: &Path, age: Duration) -> Result<Vec<PathBuf>> {
-    let mut removed = Vec::new();
+fn remove_schema_copies(data_dir: &Path, age: Duration) -> Result<()> {
     for (path, _, made) in schema_copies(data_dir)? {
         if made > age {
             std::fs::remove_file(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
-            removed.push(path);
+            tracing::info!(path = %path.display(), "removed the copy of the database from before an upgrade");
         }
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Lists copies from before an upgrade with their lengths and ages.

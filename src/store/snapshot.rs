@@ -12,6 +12,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Transaction};
 
 use super::connection::{configure_reader, make_private};
+use super::disk::has_pointer_maps;
 use super::{Error, FILE_NAME, Result};
 
 /// Pages copied between two reports of progress.
@@ -86,4 +87,17 @@ impl Snapshot<'_> {
             }
         }
     }
+}
+
+/// Gives a copy that nobody uses pointer maps, if an earlier version made the database without, so that it can give
+/// free pages back. Blocks; needs as much room again.
+pub(crate) fn add_pointer_maps(path: &Path) -> Result<()> {
+    let connection = Connection::open(path)?;
+    if has_pointer_maps(&connection)? {
+        return Ok(());
+    }
+    connection.pragma_update(None, "journal_mode", "OFF")?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.execute_batch("VACUUM")?;
+    Ok(())
 }

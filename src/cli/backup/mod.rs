@@ -109,14 +109,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         print_summary(&report, removed, started.elapsed(), &data_dir, config.as_ref())?;
     }
-    if damaged > 0 {
-        bail!(
-            "{damaged} objects are missing or damaged in {} itself, and in the backup before; the backup was made \
-             without them and no earlier one was removed; mailkite audit lists what they belong to",
-            data_dir.display()
-        );
+    if damaged == 0 {
+        return Ok(());
     }
-    Ok(())
+    let what = if damaged == 1 { "1 object is".to_owned() } else { format!("{damaged} objects are") };
+    bail!(
+        "{what} missing or damaged in {} itself, and in no backup before; the backup was made without, and no \
+         earlier one was removed. What it belongs to, lists: mailkite audit",
+        data_dir.display()
+    );
 }
 
 fn load(path: &Path) -> anyhow::Result<(PathBuf, Option<ConfigFile>)> {
@@ -232,7 +233,7 @@ impl Copy<'_> {
             drop(snapshot);
             self.progress.show(|| "checking the copy of the database".to_owned());
             let copy = store::open_unused(self.partial)?.with_context(none)?;
-            let broken = audit::integrity_check(&copy).context("checking the copy of the database")?;
+            let broken = audit::quick_check(&copy).context("checking the copy of the database")?;
             if let Some(first) = broken.first() {
                 bail!(
                     "the database in {} is damaged ({first}); no backup was made of it, and none was removed",
@@ -250,8 +251,11 @@ impl Copy<'_> {
                 })?;
             }
             if removed.is_empty() || tries == COPIES {
-                collection.prune(self.partial, &copy)?;
                 let (schema, contents) = (store::migrate::version(&copy)?, audit::contents(&copy)?);
+                let lacking = damaged.len().saturating_add(removed.len()) as u64;
+                if collection.counts.total() > contents.objects.saturating_sub(lacking) {
+                    collection.prune(self.partial, &copy)?;
+                }
                 return Ok(Copied { schema, contents, damaged, removed });
             }
             drop(copy);
@@ -344,8 +348,8 @@ fn print_summary(
     };
     writeln!(
         out,
-        "{}: {messages} messages, a database of {}, {objects} objects of {} ({} linked, {} as in the backup before, {} \
-         copied) in {:.1} s{gone}",
+        "{}: {messages} messages, a database of {}, {objects} objects of {} ({} linked, {} as in the backup before, \
+         {} copied) in {:.1} s{gone}",
         report.path.display(),
         text::size(database),
         text::size(*object_bytes),

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::folder;
 use crate::store;
@@ -45,6 +45,12 @@ pub(super) struct Counts {
     pub(super) reused: u64,
     pub(super) copied: u64,
     pub(super) copied_bytes: u64,
+}
+
+impl Counts {
+    pub(super) const fn total(&self) -> u64 {
+        self.linked + self.reused + self.copied
+    }
 }
 
 /// The objects of a backup that is being made.
@@ -98,6 +104,7 @@ impl Collection {
     /// # Errors
     /// The backup cannot be written; a fault of the object itself is no error.
     pub(super) fn add(&mut self, object: &Object) -> anyhow::Result<Added> {
+        check_name(object)?;
         let to = self.target.join(&object.name);
         if is_whole(&to, object) {
             return Ok(Added::Present);
@@ -214,6 +221,7 @@ pub(super) fn for_each_object<E: From<store::Error>>(
 
 /// Copies an object out of a backup into a data directory.
 pub(super) fn restore(backup: &Path, data_dir: &Path, object: &Object) -> anyhow::Result<()> {
+    check_name(object)?;
     let to = data_dir.join(FOLDER).join(&object.name);
     let parent = to.parent().ok_or_else(|| anyhow!("{} has no folder", to.display()))?;
     make_folder(parent)?;
@@ -221,6 +229,14 @@ pub(super) fn restore(backup: &Path, data_dir: &Path, object: &Object) -> anyhow
     let mut file: File = folder::create(&to)?;
     std::io::copy(&mut source, &mut file).with_context(|| format!("writing {}", to.display()))?;
     Ok(())
+}
+
+/// Refuses a name that leads out of the folder of the objects: none that a server gave does.
+fn check_name(object: &Object) -> anyhow::Result<()> {
+    if Path::new(&object.name).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(());
+    }
+    bail!("{:?} is no name of an object; was the database changed?", object.name)
 }
 
 fn is_whole(path: &Path, object: &Object) -> bool {

@@ -19,6 +19,7 @@ use crate::cli::text;
 use crate::process::data_dir::DataDir;
 use crate::secrets::{self, Secrets};
 use crate::store::audit::{self, Contents};
+use crate::store::snapshot::add_pointer_maps;
 use crate::store::{self, FILE_NAME};
 
 /// Ending of the database's name until the restore is complete.
@@ -58,8 +59,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let is_whole = findings.iter().all(|one| one.lost.is_empty());
     if !is_whole && !options.accept_loss {
         bail!(
-            "the backup is damaged, so nothing was restored; take an earlier one, or restore what can be read of this \
-             one with --accept-loss"
+            "the backup is damaged, so nothing was restored; take an earlier one, or restore what can be read of \
+             this one with --accept-loss"
         );
     }
     let contents = restore(&backup, &data_dir, &key)?;
@@ -79,8 +80,8 @@ fn check_empty(data_dir: &Path) -> anyhow::Result<()> {
     }
     if !is_empty {
         bail!(
-            "{dir} is not empty, and a restore overwrites nothing: stop the server and move the directory away (mv {dir} \
-             {dir}.old), or name another one with --data-dir"
+            "{dir} is not empty, and a restore overwrites nothing: stop the server and move the directory away \
+             (mv {dir} {dir}.old), or name another one with --data-dir"
         );
     }
     Ok(())
@@ -115,8 +116,9 @@ fn restore(backup: &Path, data_dir: &Path, key: &Path) -> anyhow::Result<Content
     let held = DataDir::open(data_dir)?;
     let database = data_dir.join(FILE_NAME);
     let unfinished = database.with_extension(UNFINISHED);
-    let need =
-        contents.object_bytes.saturating_add(fs::metadata(backup.join(FILE_NAME)).map_or(0, |file| file.len()));
+    // Pointer maps are added in a second copy.
+    let database_bytes = fs::metadata(backup.join(FILE_NAME)).map_or(0, |file| file.len().saturating_mul(2));
+    let need = contents.object_bytes.saturating_add(database_bytes);
     let free = DataDir::free_bytes(data_dir)?;
     if free < need.saturating_add(super::SPARE) {
         bail!(
@@ -128,6 +130,7 @@ fn restore(backup: &Path, data_dir: &Path, key: &Path) -> anyhow::Result<Content
     }
     folder::copy(&backup.join(FILE_NAME), &unfinished)?;
     held.record_database()?;
+    add_pointer_maps(&unfinished)?;
     folder::copy(key, &data_dir.join(secrets::FILE_NAME))?;
     let mut progress = Progress::new(false);
     let mut done = 0_u64;
@@ -158,15 +161,16 @@ fn report(data_dir: &Path, contents: Contents) -> anyhow::Result<()> {
     if webhooks > 0 {
         writeln!(
             out,
-            "{webhooks} webhook deliveries were waiting when the backup was made: those made since will be made again, \
-             with the same webhook-id, by which a receiver knows them."
+            "{webhooks} webhook deliveries were waiting when the backup was made: those made since will be made \
+             again, with the same webhook-id, by which a receiver knows them."
         )?;
     }
     if outbound > 0 {
         writeln!(
             out,
-            "{outbound} outgoing messages were waiting: those sent since will be sent again, with the same Message-ID. \
-             Before the start, mailkite queue list shows them, and mailkite queue drop removes what must not go twice."
+            "{outbound} outgoing messages were waiting: those sent since will be sent again, with the same \
+             Message-ID. Before the start, mailkite queue list shows them, and mailkite queue drop removes what must \
+             not go twice."
         )?;
     }
     writeln!(out, "Next: mailkite check, then start the server; mailkite audit proves that all of it is there.")?;

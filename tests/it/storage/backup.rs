@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::audit::{assert_audited, assert_ledger};
-use crate::support::database::assert_sound;
+use crate::support::database::{assert_sound, open_database};
 use crate::support::machine::skip;
 use crate::support::promises::{Kind, Promises};
 use crate::support::serve_process::{ServeProcess, configure};
@@ -64,7 +64,7 @@ fn mail(number: usize) -> String {
     let line = format!("A line of mail {number}, again and again.\r\n");
     format!(
         "From: ada@example.com\r\nSubject: {number}\r\n\r\n{}",
-        line.repeat(if number % 2 == 0 { 2_000 } else { 1 })
+        line.repeat(if number.is_multiple_of(2) { 2_000 } else { 1 })
     )
 }
 
@@ -99,7 +99,7 @@ impl Load {
                     next += 1;
                     assert_eq!(client.mail("ada@example.com", &["load@acme.test"], mail(next)).await.code, 250);
                     accepted.fetch_add(1, Ordering::Relaxed);
-                    if next % 40 == 0 {
+                    if next.is_multiple_of(40) {
                         client = SmtpClient::connect_and_greet(smtp).await;
                     }
                 }
@@ -218,7 +218,7 @@ async fn on_another_file_system_objects_are_copied_once() {
     let away = other.path().join("elsewhere");
     let arguments = ["--data-dir", data_dir.to_str().unwrap(), "--keep", "1"];
     let (good, said) = run("backup", &away, &arguments);
-    assert!(!good && said.contains("1 objects are missing or damaged") && said.contains("mailkite audit"), "{said}");
+    assert!(!good && said.contains("1 object is missing or damaged") && said.contains("mailkite audit"), "{said}");
     let (good, said) = run("verify", &away, &[]);
     assert!(!good && said.contains("✗ mail") && said.contains("is missing"), "{said}");
 }
@@ -374,6 +374,31 @@ async fn a_restore_overwrites_nothing_and_needs_the_key() {
         Command::new(env!("CARGO_BIN_EXE_mailkite")).args(["serve", "--config"]).arg(config).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("restore a backup"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_an_earlier_version_can_give_room_back_once_it_is_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = used_data_dir(folder.path(), 4).await;
+    let earlier = open_database(&data_dir);
+    earlier.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    earlier.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA journal_mode = WAL").unwrap();
+    drop(earlier);
+    fs::remove_file(data_dir.join("mailkite.mark")).unwrap();
+    let dest = folder.path().join("backups");
+    back_up(&data_dir, &dest, &["--with-key"]);
+    let to = folder.path().join("restored");
+    let (good, said) = run("restore", &dest, &["--data-dir", to.to_str().unwrap()]);
+    assert!(good, "{said}");
+    assert_eq!(names(&to), ["mailkite.db", "mailkite.lock", "master.key", "objects"]);
+    let maps = |data_dir: &Path| -> i64 {
+        open_database(data_dir).pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap()
+    };
+    assert_eq!((maps(&data_dir), maps(&to)), (0, 2));
+    fs::rename(&data_dir, folder.path().join("old")).unwrap();
+    fs::rename(&to, &data_dir).unwrap();
+    ServeProcess::start(folder.path()).await.child.kill().await.unwrap();
+    assert_audited(&data_dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]
