@@ -113,23 +113,13 @@ fn find_key(backup: &Path, given: Option<&Path>) -> anyhow::Result<PathBuf> {
 fn restore(backup: &Path, data_dir: &Path, key: &Path) -> anyhow::Result<Contents> {
     let connection = store::open_unused(backup)?.with_context(|| format!("{FILE_NAME} is missing or empty"))?;
     let contents = audit::contents(&connection)?;
+    check_room(backup, data_dir, contents)?;
     let held = DataDir::open(data_dir)?;
+    // From here on a server that finds no database refuses to make one.
+    held.record_database()?;
     let database = data_dir.join(FILE_NAME);
     let unfinished = database.with_extension(UNFINISHED);
-    // Pointer maps are added in a second copy.
-    let database_bytes = fs::metadata(backup.join(FILE_NAME)).map_or(0, |file| file.len().saturating_mul(2));
-    let need = contents.object_bytes.saturating_add(database_bytes);
-    let free = DataDir::free_bytes(data_dir)?;
-    if free < need.saturating_add(super::SPARE) {
-        bail!(
-            "there is no room in {}: it takes {}, and {} are free",
-            data_dir.display(),
-            text::size(need),
-            text::size(free)
-        );
-    }
     folder::copy(&backup.join(FILE_NAME), &unfinished)?;
-    held.record_database()?;
     add_pointer_maps(&unfinished)?;
     folder::copy(key, &data_dir.join(secrets::FILE_NAME))?;
     let mut progress = Progress::new(false);
@@ -152,6 +142,19 @@ fn restore(backup: &Path, data_dir: &Path, key: &Path) -> anyhow::Result<Content
     rustix::fs::syncfs(&folder).with_context(writing)?;
     fs::rename(&unfinished, &database).and_then(|()| folder.sync_all()).with_context(writing)?;
     Ok(contents)
+}
+
+fn check_room(backup: &Path, data_dir: &Path, contents: Contents) -> anyhow::Result<()> {
+    // Pointer maps are added in a second copy.
+    let database = fs::metadata(backup.join(FILE_NAME)).map_or(0, |file| file.len().saturating_mul(2));
+    let need = contents.object_bytes.saturating_add(database).saturating_add(super::SPARE);
+    let parent = data_dir.ancestors().find(|one| one.exists()).unwrap_or(Path::new("."));
+    let free = DataDir::free_bytes(parent)?;
+    if free < need {
+        let (dir, need, free) = (data_dir.display(), text::size(need), text::size(free));
+        bail!("there is no room in {dir}: it takes {need}, and {free} are free");
+    }
+    Ok(())
 }
 
 fn report(data_dir: &Path, contents: Contents) -> anyhow::Result<()> {
