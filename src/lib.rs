@@ -16,7 +16,7 @@
 //! 3. **Levels.** A module uses only modules of a lower level (see the table below), and files of one folder do not
 //!    import each other in a circle.
 //! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Listening sockets are opened in
-//!    `process/host.rs`; outgoing ones in `net/egress/connector.rs`, `net/dns/`, `outbound/client/mod.rs` and, for
+//!    `process/sockets.rs`; outgoing ones in `net/egress/connector.rs`, `net/dns/`, `outbound/client/mod.rs` and, for
 //!    the benchmark's own clients, `cli/`.
 //! 5. **Values, not side channels.** Replies, verdicts and the current time are values that functions take and return,
 //!    so the pure parts need no runtime and no mocks.

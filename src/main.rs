@@ -13,7 +13,7 @@ fn main() -> ExitCode {
             for cause in error.chain().skip(1) {
                 eprintln!("  because: {cause}");
             }
-            ExitCode::FAILURE
+            Cli::exit_code(&error).into()
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod accounts {
 }
 pub mod app {
     pub use crate::app::{StartError, bind};
+    pub use crate::process::sockets::Sockets;
 }
 pub mod bootstrap {
     pub use crate::bootstrap::{domain_webhook, owner, verified_domain, webhook_route};

@@ -20,30 +20,41 @@ use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::outbound::forward::shared_domain;
+use crate::process::sockets::Sockets;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
-use crate::store::Db;
+use crate::store::{self, Db, Failure};
 use crate::webhook::Webhooks;
 
-/// Time for running sessions and attempts to finish at a stop.
+/// Time for running sessions and requests to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
 /// The interval of checks for a renewed certificate.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
 /// The reason why the server did not start or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(pub(crate) String);
+pub enum StartError {
+    /// Another start may succeed: an address was in use, the disk was full, an fsync failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Every start fails until the operator acts: the database is damaged, the master key is another one.
+    #[error("{0}")]
+    Refused(String),
+}
 
 impl StartError {
     fn because(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string())
+        Self::Failed(error.to_string())
+    }
+
+    fn refused(error: impl std::fmt::Display) -> Self {
+        Self::Refused(error.to_string())
     }
 
     /// Prefixes the setting that the error is about.
     fn of<E: std::fmt::Display>(key: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self(format!("{key}: {error}"))
+        move |error| Self::Failed(format!("{key}: {error}"))
     }
 }
 
@@ -61,12 +72,13 @@ pub struct Bound {
     retention: Retention,
 }
 
-/// Opens the data directory, builds every service and binds every address.
+/// Opens the data directory, builds every service and listens on every address, on `sockets` where they fit.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
+pub async fn bind(config: Config, clock: Clock, sockets: &Sockets) -> Result<Bound, StartError> {
     let shared_parts = Parts::open(config, clock)?;
+    shared_parts.check_master_key().await?;
     let accounts = shared_parts.accounts();
     let config = Arc::clone(&shared_parts.config);
     let shared = shared_parts.db.read(move |connection| shared_domain(connection, &config));
@@ -78,9 +90,9 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let inbound = shared_parts.inbound(outbound.clone())?;
 
     let dependencies = shared_parts.smtp_dependencies(&inbound);
-    let smtp = shared_parts.mx_server(&dependencies).await?;
-    let submissions = shared_parts.submission_servers(&dependencies, &outbound).await?;
-    let listeners = http::Listeners::bind(&shared_parts.config).map_err(StartError::because)?;
+    let smtp = shared_parts.mx_server(&dependencies, sockets).await?;
+    let submissions = shared_parts.submission_servers(&dependencies, &outbound, sockets).await?;
+    let listeners = http::Listeners::bind(&shared_parts.config, sockets).map_err(StartError::because)?;
     // Neither webhooks nor mail may ever go to one of these.
     let own: Vec<SocketAddr> = smtp
         .addresses()
@@ -171,38 +183,45 @@ impl Bound {
         &self.retention
     }
 
-    /// Serves until `stop`, then drains: listeners first, so that nothing new is accepted, then the attempts.
+    /// Serves until `stop`, then ends the attempts, and last the listeners: while a hanging webhook is waited for, mail
+    /// is still accepted.
     ///
     /// # Errors
     /// Storage failed for good; the process should exit and be restarted.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StartError> {
-        let listeners = stop.child_token();
-        let workers = CancellationToken::new();
+        let listeners = CancellationToken::new();
+        let workers = self.worker.stop.clone();
         let smtp = tokio::spawn(self.smtp.run(listeners.clone(), GRACE));
         let submissions = self.submissions.map(|server| tokio::spawn(server.run(listeners.clone(), GRACE)));
         let http = tokio::spawn(self.http.run(listeners.clone(), GRACE));
-        let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
+        let worker = tokio::spawn(self.worker.run());
         let retention = tokio::spawn(self.retention.run(workers.clone()));
         let rechecks = tokio::spawn(recheck::run(self.domains, self.parts.clock.clone(), workers.clone()));
         let certificate = tokio::spawn(self.parts.server_tls.clone().watch(CERTIFICATE_EVERY, listeners.clone()));
         let mut failure = self.parts.db.failure();
         let failed = tokio::select! {
-            () = stop.cancelled() => false,
+            () = stop.cancelled() => None,
             // If the writer is gone, storage has failed as well.
-            _ = failure.wait_for(|failed| *failed) => true,
+            failed = failure.wait_for(Option::is_some) => {
+                Some(failed.map_or(None, |failed| failed.clone()).unwrap_or(Failure::Panicked))
+            }
         };
+        if failed.is_some() {
+            // Nothing can be accepted any more.
+            listeners.cancel();
+        }
+        workers.cancel();
+        drop(tokio::join!(worker, retention, rechecks));
         listeners.cancel();
         drop(tokio::join!(smtp, http, certificate));
         for submission in submissions {
             drop(submission.await);
         }
-        workers.cancel();
-        drop(tokio::join!(worker, retention, rechecks));
-        if failed {
-            return Err(StartError(
-                "storage failed: after an fsync error nothing can be trusted until a restart reads the disk again"
-                    .into(),
-            ));
+        if let Some(failure) = failed {
+            if matches!(failure, Failure::Unreadable(_)) {
+                store::suspect_damage(&self.parts.config.data_dir);
+            }
+            return Err(StartError::Failed(format!("storage failed: {failure}")));
         }
         if let Err(error) = self.parts.db.checkpoint().await {
             tracing::warn!(%error, "the WAL could not be merged into the database; keep both files together");

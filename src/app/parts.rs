@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::StartError;
 use crate::accounts::google::Google;
 use crate::accounts::{Accounts, Tickets};
@@ -41,14 +43,16 @@ use crate::outbound::transport::mta_sts::MtaSts;
 use crate::outbound::transport::mx::MxResolver;
 use crate::outbound::transport::tls::ClientTls;
 use crate::outbound::{self, Outbound};
-use crate::process::data_dir::DataDir;
+use crate::process::data_dir::{DataDir, DataDirError};
+use crate::process::sockets::Sockets;
 use crate::rate_limit::FixedWindow;
 use crate::retention::Retention;
-use crate::secrets::Secrets;
 use crate::secrets::passwords::Passwords;
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::signed_links::Links;
+use crate::secrets::{Secrets, SecretsError};
 use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
+use crate::store::accounts::keys;
 use crate::store::blobs::objects::Objects;
 use crate::store::{self, Db};
 use crate::webhook::Webhooks;
@@ -61,6 +65,8 @@ const POST_LEASE: Duration = Duration::from_secs(120);
 /// A delivery attempt ends after twenty minutes, may fall back after a relay that took as long, and may wait for the
 /// rate limit.
 const MAIL_LEASE: Duration = Duration::from_secs(60 * 60);
+/// Time for a delivery attempt at a stop: mail that is cut off after its last octet arrives twice (RFC 5321 §4.5.4.1).
+const MAIL_GRACE: Duration = Duration::from_secs(20);
 /// The port of MTA-STS policy hosts.
 const HTTPS_PORT: u16 = 443;
 
@@ -91,12 +97,14 @@ impl Parts {
         crate::process::host::raise_file_limit();
         crate::process::host::survive_signals().map_err(StartError::because)?;
         let config = Arc::new(config);
-        let data_dir = DataDir::open(&config.data_dir).map_err(StartError::because)?;
-        let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::because)?);
+        let data_dir = DataDir::open(&config.data_dir).map_err(of_data_dir)?;
+        let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(of_secrets)?);
         let file = config.data_dir.join(store::FILE_NAME);
-        data_dir.check_database(&file).map_err(StartError::because)?;
-        let db = Db::open(&config.data_dir)
-            .map_err(|error| StartError(format!("opening the database {}: {error}", file.display())))?;
+        data_dir.check_database(&file).map_err(of_data_dir)?;
+        let db = Db::open(&config.data_dir).map_err(|error| match error {
+            store::Error::Refused(_) => StartError::refused(error),
+            _ => StartError::Failed(format!("opening the database {}: {error}", file.display())),
+        })?;
         data_dir.record_database().map_err(StartError::because)?;
         Ok(Self {
             objects: Objects::open(&config.data_dir).map_err(StartError::because)?,
@@ -116,6 +124,13 @@ impl Parts {
             secrets,
             _data_dir: data_dir,
         })
+    }
+
+    /// Refuses a master key that is not the one of the database: mail would be accepted, and no webhook signed.
+    pub(super) async fn check_master_key(&self) -> Result<(), StartError> {
+        let sealed = self.db.read(keys::oldest_sealed).await.map_err(StartError::because)?;
+        let data_dir = &self.config.data_dir;
+        sealed.map_or(Ok(()), |sealed| self.secrets.check_fits(data_dir, keys::PURPOSE, &sealed)).map_err(of_secrets)
     }
 
     pub(super) fn accounts(&self) -> Arc<Accounts> {
@@ -210,8 +225,12 @@ impl Parts {
     }
 
     /// Binds the listeners that receive mail from anybody.
-    pub(super) async fn mx_server(&self, parts: &smtp_server::Dependencies) -> Result<SmtpServer, StartError> {
-        self.bind_smtp(&self.config.smtp.listen, Role::Mx, parts).await
+    pub(super) async fn mx_server(
+        &self,
+        parts: &smtp_server::Dependencies,
+        sockets: &Sockets,
+    ) -> Result<SmtpServer, StartError> {
+        self.bind_smtp(&self.config.smtp.listen, Role::Mx, parts, sockets).await
     }
 
     /// Binds the submission listeners: with STARTTLS, and with implicit TLS.
@@ -219,6 +238,7 @@ impl Parts {
         &self,
         parts: &smtp_server::Dependencies,
         outbound: &Outbound,
+        sockets: &Sockets,
     ) -> Result<[SmtpServer; 2], StartError> {
         let failures = Arc::new(FixedWindow::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
         let role = |implicit_tls| {
@@ -232,8 +252,8 @@ impl Parts {
         };
         let listen = &self.config.submission;
         Ok([
-            self.bind_smtp(&listen.listen, role(false), parts).await?,
-            self.bind_smtp(&listen.listen_tls, role(true), parts).await?,
+            self.bind_smtp(&listen.listen, role(false), parts, sockets).await?,
+            self.bind_smtp(&listen.listen_tls, role(true), parts, sockets).await?,
         ])
     }
 
@@ -242,8 +262,9 @@ impl Parts {
         listen: &[SocketAddr],
         role: Role,
         parts: &smtp_server::Dependencies,
+        sockets: &Sockets,
     ) -> Result<SmtpServer, StartError> {
-        SmtpServer::bind(listen, role, &self.config.smtp, parts.clone()).await.map_err(StartError::because)
+        SmtpServer::bind(listen, role, &self.config.smtp, parts.clone(), sockets).await.map_err(StartError::because)
     }
 
     fn egress(&self, guard: Guard) -> Egress {
@@ -313,8 +334,9 @@ impl Parts {
         let scheduled = Arc::new(ScheduledSends { outbound });
         let webhook_job =
             Registration::new(Arc::clone(webhooks), schedule.clone(), POST_LEASE).give_up_after(schedule.whole());
-        let dispatch_job =
-            Registration::new(dispatcher, mail_schedule.clone(), MAIL_LEASE).give_up_after(mail.give_up_after);
+        let dispatch_job = Registration::new(dispatcher, mail_schedule.clone(), MAIL_LEASE)
+            .give_up_after(mail.give_up_after)
+            .grace(MAIL_GRACE);
         Worker {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -323,7 +345,7 @@ impl Parts {
                 (JobKind::Webhook, webhook_job),
                 (JobKind::ZeroRetention, Registration::new(zero_retention, schedule, POST_LEASE)),
                 (JobKind::Dispatch, dispatch_job),
-                (JobKind::Notice, Registration::new(notices, mail_schedule.clone(), MAIL_LEASE)),
+                (JobKind::Notice, Registration::new(notices, mail_schedule.clone(), MAIL_LEASE).grace(MAIL_GRACE)),
                 (JobKind::ScheduledSend, Registration::new(scheduled, mail_schedule, MAIL_LEASE)),
             ]),
             config: WorkerConfig {
@@ -331,6 +353,7 @@ impl Parts {
                 mail_lane_width: mail.paced_lane_width(),
                 max_in_flight: webhook.max_in_flight,
             },
+            stop: CancellationToken::new(),
         }
     }
 
@@ -377,6 +400,20 @@ impl Parts {
             clock: self.clock.clone(),
             default_days: self.config.storage.retention_days,
         }
+    }
+}
+
+fn of_data_dir(error: DataDirError) -> StartError {
+    match error {
+        DataDirError::Locked(_) | DataDirError::Io(..) => StartError::because(error),
+        _ => StartError::refused(error),
+    }
+}
+
+fn of_secrets(error: SecretsError) -> StartError {
+    match error {
+        SecretsError::Io(..) => StartError::because(error),
+        _ => StartError::refused(error),
     }
 }
 

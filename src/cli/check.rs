@@ -12,8 +12,9 @@ use crate::net::tls;
 use crate::outbound::forward::shared_domain;
 use crate::process::data_dir::DataDir;
 use crate::process::{host, last_backup};
-use crate::secrets::{self, Secrets};
+use crate::secrets::{self, Secrets, SecretsError};
 use crate::store;
+use crate::store::accounts::keys;
 use crate::store::disk::{self, Sizes};
 
 /// Less free space than this is reported.
@@ -158,7 +159,18 @@ fn data_dir(config: &Config, findings: &mut Findings) {
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
-        findings.outcome("master key", Secrets::read(dir), |_| format!("{} exists and is private", key.display()));
+        findings
+            .outcome("master key", master_key(dir), |()| format!("{} is private, and the database's", key.display()));
+    }
+}
+
+/// Checks that the master key can be read, and opens the secrets of the database if there is one.
+fn master_key(dir: &Path) -> Result<(), SecretsError> {
+    let secrets = Secrets::read(dir)?;
+    // A database that cannot be read is a finding of its own.
+    match store::examine(dir, keys::oldest_sealed) {
+        Ok(Some(Some(sealed))) => secrets.check_fits(dir, keys::PURPOSE, &sealed),
+        _ => Ok(()),
     }
 }
 
@@ -169,7 +181,10 @@ fn database(dir: &Path, config: &Config, findings: &mut Findings) {
     if let Err(lost) = DataDir::inspect_database(dir, &file) {
         findings.outcome(WHAT, Err::<(), _>(lost), |()| String::new());
     } else if file.exists() {
-        findings.outcome(WHAT, store::inspect(dir), |()| format!("{} can be opened", file.display()));
+        findings.outcome(WHAT, store::inspect(dir), |()| format!("{} is intact", file.display()));
+        if let Ok(Some(Some(upgrade))) = store::examine(dir, store::migrate::pending_upgrade) {
+            findings.hint(WHAT, format!("the next start upgrades it: {upgrade}"));
+        }
         // An older schema may lack the table of routes.
         if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
             findings.hint("forwarding", hint);

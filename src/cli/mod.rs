@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::StartError;
+
 /// Mail in over SMTP, signed webhooks out: a self-hosted email appliance in one binary.
 #[derive(Debug, Parser)]
 #[command(version, about, disable_help_subcommand = true)]
@@ -68,6 +70,15 @@ enum Command {
 }
 
 impl Cli {
+    /// Returns the exit code for a failure: 78 (`EX_CONFIG` of sysexits.h) where nothing but the operator can help, so
+    /// that systemd does not try again (`RestartPreventExitStatus=`).
+    pub fn exit_code(error: &anyhow::Error) -> u8 {
+        match error.chain().find_map(|cause| cause.downcast_ref::<StartError>()) {
+            Some(StartError::Refused(_)) => 78,
+            _ => 1,
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::logs;
-use crate::app;
+use crate::app::{self, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::net::tls;
+use crate::process::service_manager;
+use crate::process::sockets::Sockets;
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads the certificate.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
@@ -18,14 +20,16 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
         Ok(config) => config,
         Err(problems) => {
             eprint!("{}", config::table(&problems));
-            bail!("{} is not a valid configuration; nothing was started", path.display());
+            let refusal = format!("{} is not a valid configuration; nothing was started", path.display());
+            return Err(StartError::Refused(refusal).into());
         }
     };
     let logs = logs::init(&config.log);
+    let sockets = Sockets::from_systemd();
     super::serve_on_threads(async {
         let stop = stop_on_signal()?;
         let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;
-        let bound = app::bind(config, Clock::System).await?;
+        let bound = app::bind(config, Clock::System, &sockets).await?;
         bound.metrics().count_dropped_lines(logs.dropped());
         let tls = bound.tls().clone();
         tokio::spawn(async move {
@@ -59,6 +63,16 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
             ),
             Err(error) => return Err(error).context("making the setup token"),
         }
+        sockets.keep();
+        service_manager::ready();
+        tokio::spawn(service_manager::keep_alive());
+        tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop.cancelled().await;
+                service_manager::stopping();
+            }
+        });
         bound.run(stop).await.context("the server stopped by itself")?;
         tracing::info!("stopped");
         Ok(())

@@ -263,7 +263,7 @@ impl From<store::Error> for ApiError {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
             _ if error.is_unreadable() => {
-                tracing::error!(%error, "the database is unreadable: failing disk, or damaged (run mailkite audit)");
+                tracing::error!(%error, "a request could not read the database");
                 Code::Unavailable.into()
             }
             _ if error.is_storage_trouble() => {

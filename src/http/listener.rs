@@ -17,7 +17,6 @@ use axum::http::Version;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +24,7 @@ use tokio::time::timeout;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::connections::{ConnectionSlot, Connections, RequestGuard};
@@ -35,6 +35,8 @@ use super::{OverLoopback, PeerAddress, paths};
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Timeout of a client that reads nothing of a response larger than the buffers.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that a new connection gets for its first request at a stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// HTTP/2 keep-alive interval, and the timeout of its ping.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// The largest request header, and the read-ahead of a body.
@@ -91,7 +93,7 @@ pub(super) async fn serve(
         open_timeout: OPEN_TIMEOUT,
         write_timeout: WRITE_TIMEOUT,
     });
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
@@ -112,17 +114,18 @@ pub(super) async fn serve(
         // Over the cap of its address the connection is closed without an answer.
         let Some(slot) = connections.admit(address.ip()) else { continue };
         drop(stream.set_nodelay(true));
-        let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
-        tokio::spawn(async move {
+        let shared = Arc::clone(&shared);
+        open.spawn(async move {
             tokio::select! {
-                () = begin(&shared, stream, address, &slot, watcher) => {}
+                () = begin(&shared, stream, address, &slot) => {}
                 () = slot.connection.displaced() => {}
             }
         });
     }
     // New connections are refused from now on, not left waiting.
     drop(listener);
-    if timeout(grace, graceful.shutdown()).await.is_err() {
+    open.close();
+    if timeout(grace, open.wait()).await.is_err() {
         tracing::warn!("HTTP requests were cut off by the shutdown");
     }
 }
@@ -167,20 +170,18 @@ impl HttpBody for TrackedBody {
 }
 
 /// Detects the client's protocol and serves it.
-async fn begin(shared: &Shared, stream: TcpStream, address: SocketAddr, slot: &ConnectionSlot, watcher: Watcher) {
+async fn begin(shared: &Shared, stream: TcpStream, address: SocketAddr, slot: &ConnectionSlot) {
     // The peer's address would say less: it may have reached this machine by another interface.
     let over_loopback = OverLoopback(stream.local_addr().is_ok_and(|own| own.ip().to_canonical().is_loopback()));
     let client = (address, over_loopback);
     let opened = tokio::select! {
         opened = timeout(shared.open_timeout, open(shared, stream)) => opened,
-        () = shared.stop.cancelled() => return,
+        () = patience_ends(shared) => return,
     };
     // Clients that disconnect or are slow are not logged.
     match opened {
-        Ok(Some(Opened::Plain(stream))) => {
-            serve_connection(shared, stream, client, Secure(false), slot, watcher).await
-        }
-        Ok(Some(Opened::Tls(stream))) => serve_connection(shared, *stream, client, Secure(true), slot, watcher).await,
+        Ok(Some(Opened::Plain(stream))) => serve_connection(shared, stream, client, Secure(false), slot).await,
+        Ok(Some(Opened::Tls(stream))) => serve_connection(shared, *stream, client, Secure(true), slot).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -206,7 +207,6 @@ async fn serve_connection<S>(
     client: (SocketAddr, OverLoopback),
     secure: Secure,
     slot: &ConnectionSlot,
-    watcher: Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -235,18 +235,38 @@ async fn serve_connection<S>(
     stream.set_timeout(Some(shared.write_timeout));
     let stream = TokioIo::new(Box::pin(stream));
     let connection = shared.server.serve_connection(stream, TowerToHyperService::new(service));
-    let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
+    let mut connection = std::pin::pin!(connection.into_owned());
     // hyper's timeouts start once the version is known, which a client can delay, or with a request.
-    let serving = async {
-        let first = timeout(shared.open_timeout, &mut connection).await;
-        if first.is_err() && slot.connection.has_requests() {
-            drop(connection.await);
+    let mut until_first = std::pin::pin!(async {
+        tokio::time::sleep(shared.open_timeout).await;
+        if slot.connection.has_requests() {
+            std::future::pending::<()>().await;
         }
-    };
-    tokio::select! {
-        () = serving => {}
-        () = cut_off.cancelled() => {}
+    });
+    let mut stopping = std::pin::pin!(async {
+        shared.stop.cancelled().await;
+        if !slot.connection.has_requests() {
+            tokio::time::sleep(STOP_PATIENCE).await;
+        }
+    });
+    let mut stops = false;
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = &mut until_first => return,
+            () = cut_off.cancelled() => return,
+            () = &mut stopping, if !stops => {
+                stops = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
+}
+
+/// Waits until a connection without a request has to end because the server stops.
+async fn patience_ends(shared: &Shared) {
+    shared.stop.cancelled().await;
+    tokio::time::sleep(STOP_PATIENCE).await;
 }
 
 #[cfg(test)]
@@ -260,6 +280,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::net::tls::ServerTls;
+    use crate::process::sockets::Sockets;
 
     /// A client whose connection is served with short timeouts, and the task that serves it.
     async fn client() -> (TcpStream, tokio::task::JoinHandle<()>) {
@@ -275,15 +296,12 @@ mod tests {
             open_timeout: Duration::from_millis(100),
             write_timeout: Duration::from_millis(300),
         };
-        let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = Sockets::default().listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let limits = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
         let slot = Arc::new(Connections::new(limits)).admit(address.ip()).unwrap();
-        let serving =
-            tokio::spawn(
-                async move { begin(&shared, stream, address, &slot, GracefulShutdown::new().watcher()).await },
-            );
+        let serving = tokio::spawn(async move { begin(&shared, stream, address, &slot).await });
         (client, serving)
     }
 

@@ -61,6 +61,7 @@ use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::outbound::Outbound;
 use crate::process::host::FileUse;
+use crate::process::sockets::Sockets;
 use crate::secrets::Secrets;
 use crate::secrets::signed_links::Links;
 use crate::store::Db;
@@ -183,16 +184,16 @@ impl Listeners {
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &Config, sockets: &Sockets) -> Result<Self, BindError> {
         let mut api = Vec::new();
         let mut addresses = Vec::new();
         for &address in &config.http.listen {
-            let (listener, bound) = bind(address)?;
+            let (listener, bound) = bind(address, sockets)?;
             api.push(listener);
             addresses.push(bound);
         }
         let metrics = match config.metrics.listen {
-            Some(address) => Some(bind(address)?),
+            Some(address) => Some(bind(address, sockets)?),
             None => None,
         };
         Ok(Self { api, addresses, metrics })
@@ -267,7 +268,7 @@ impl Http {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = crate::process::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+fn bind(address: SocketAddr, sockets: &Sockets) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = sockets.listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     bound.map(|(address, listener)| (listener, address)).map_err(|source| BindError { address, source })
 }

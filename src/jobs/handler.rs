@@ -124,17 +124,27 @@ pub(crate) struct Registration {
     pub(super) lease: Duration,
     /// Age at which a job whose flow pauses is given up, as its schedule would have ended; `None` is never.
     pub(super) give_up_after: Option<Duration>,
+    /// Time that a running attempt has to finish at a stop. Then it is cut off, and made again after the start.
+    pub(super) grace: Duration,
 }
+
+/// Time for an attempt that may be made twice without harm.
+const GRACE: Duration = Duration::from_secs(3);
 
 impl Registration {
     /// Registers a handler with its retry schedule and the duration of a claim.
     pub(crate) fn new<H: Handler>(handler: Arc<H>, schedule: Schedule, lease: Duration) -> Self {
-        Self { handler: Arc::new(Erased(handler)), schedule, lease, give_up_after: None }
+        Self { handler: Arc::new(Erased(handler)), schedule, lease, give_up_after: None, grace: GRACE }
     }
 
     /// Gives up jobs of this age while their flow pauses.
     pub(crate) fn give_up_after(self, age: Duration) -> Self {
         Self { give_up_after: Some(age), ..self }
+    }
+
+    /// Gives running attempts this long to finish at a stop: for those that cost something when made twice.
+    pub(crate) fn grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 }
 

@@ -1,38 +1,11 @@
-//! Operating system services: listening sockets, resource limits to raise, signals to survive.
+//! Operating system services: resource limits to raise, signals to survive, addresses of this machine.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 
-use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
-
-/// The accept queue. The usual 128 overflow in a flood, and a dropped client, honest or not, retries only after a
-/// second.
-const BACKLOG: u32 = 4096;
 
 /// File descriptors outside the shares below; half of all where few may be open.
 const RESERVED_FILES: u64 = 256;
-
-/// Binds an address and listens; `[::]` on a host without IPv6 becomes `0.0.0.0`. Needs the runtime.
-///
-/// # Errors
-/// The address is in use or may not be bound.
-pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match listen_exactly(address) {
-        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
-            listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        listening => listening,
-    }
-}
-
-fn listen_exactly(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the previous process's connections to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// Checks that an address belongs to this machine, so that connections may come from it.
 ///
@@ -40,10 +13,6 @@ fn listen_exactly(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// The system's reason why it does not.
 pub(crate) fn has_address(ip: IpAddr) -> std::io::Result<()> {
     UdpSocket::bind((ip, 0)).map(drop)
-}
-
-fn no_ipv6(error: &std::io::Error) -> bool {
-    Errno::from_io_error(error).is_some_and(|errno| matches!(errno, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 /// Raises the soft limit of open files to the hard one; thousands of sessions and attempts each hold a descriptor.
@@ -110,8 +79,6 @@ impl FileUse {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -125,19 +92,5 @@ mod tests {
                     .map(|one| one.share_of(limit));
             assert!(mail + 2 * submission + drafts + http < usize::try_from(limit).unwrap());
         }
-    }
-
-    #[tokio::test]
-    async fn three_hundred_connections_wait_to_be_accepted_and_none_is_dropped() {
-        let longest = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-        if longest.trim().parse().is_ok_and(|longest: u32| longest < 400) {
-            return;
-        }
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        // The client retries the connect after a second when the queue was full.
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
-        let waiting: Vec<_> = (0..300).map(connect).collect();
-        assert_eq!(waiting.len(), 300);
     }
 }

@@ -1,8 +1,11 @@
 //! The process and its machine: the data directory, listening sockets, limits of open files, signals.
 //!
-//! Uses the operating system, and `clock`. A new file of the data directory belongs in [`data_dir`], any
-//! other system call in [`host`].
+//! Uses the operating system, and `clock`. A new file of the data directory belongs in [`data_dir`], a
+//! listening socket comes from [`sockets`], notices to systemd from [`service_manager`], any other system call belongs
+//! in [`host`].
 
 pub(crate) mod data_dir;
 pub(crate) mod host;
 pub(crate) mod last_backup;
+pub(crate) mod service_manager;
+pub(crate) mod sockets;

@@ -40,6 +40,12 @@ pub enum SecretsError {
          to start without them, use an empty data directory"
     )]
     Lost(String),
+    /// The database's secrets were sealed with another one.
+    #[error(
+        "{0} is not the key that this database's secrets were sealed with: put the right one back from a backup; \
+         without it no webhook can be signed and no mail can be sent"
+    )]
+    Foreign(String),
     /// Reading or writing it failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -150,6 +156,15 @@ impl Secrets {
             .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut text)
             .map_err(|_| SecretsError::Unsealable)?;
         Ok(plain.to_vec())
+    }
+
+    /// Checks that this is the key of `data_dir`'s database, by one of the secrets in it.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(crate) fn check_fits(&self, data_dir: &Path, purpose: &str, sealed: &[u8]) -> Result<(), SecretsError> {
+        let foreign = |_| SecretsError::Foreign(data_dir.join(FILE_NAME).display().to_string());
+        self.open_sealed(purpose, sealed).map(drop).map_err(foreign)
     }
 
     /// Decrypts a secret that is text, as [`Secrets::open_sealed`] does.

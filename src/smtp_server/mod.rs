@@ -28,6 +28,7 @@ use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::process::host::FileUse;
+use crate::process::sockets::Sockets;
 use admission::MailDataBudget;
 use listener::{ConnectionLimits, ConnectionTable};
 use phase::TransactionLimits;
@@ -75,12 +76,12 @@ impl SmtpServer {
         role: Role,
         config: &config::Smtp,
         dependencies: Dependencies,
+        sockets: &Sockets,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
         for &address in listen {
-            let bound =
-                crate::process::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let bound = sockets.listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(|source| BindError { address, source })?;
             addresses.push(address);
             listeners.push(listener);
@@ -119,7 +120,7 @@ impl SmtpServer {
         &self.addresses
     }
 
-    /// Serves until `stop`. Then idle sessions get 421 and sessions in DATA have `grace` to finish.
+    /// Serves until `stop`. Then idle sessions get 421, and those in a dialog have `grace` to finish their transaction.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let sessions = TaskTracker::new();
         let open = Arc::new(ConnectionTable::default());

@@ -29,6 +29,11 @@ impl<R: PartialEq> Phase<R> {
         *self = Self::Greeted;
     }
 
+    /// Returns true after MAIL.
+    pub(crate) const fn is_in_transaction(&self) -> bool {
+        matches!(self, Self::Transaction(_))
+    }
+
     /// Handles RSET.
     pub(crate) fn reset(&mut self) {
         if matches!(self, Self::Transaction(_)) {

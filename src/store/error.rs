@@ -38,8 +38,11 @@ pub enum Error {
         /// Kind of damage.
         what: super::blobs::objects::Damage,
     },
+    /// This program must not open the database: it is damaged, newer, or another program's.
+    #[error("{0}; the database was left untouched")]
+    Refused(String),
     /// Any other error of SQLite.
-    #[error("database: {0}")]
+    #[error("database: {0}{way_out}", way_out = way_out(.0))]
     Sqlite(#[source] rusqlite::Error),
     /// A stored value does not have the form that this version writes.
     #[error("stored {0} cannot be read")]
@@ -47,6 +50,10 @@ pub enum Error {
     /// A commit failed after it had begun, or its result was never received: the disk may hold the whole transaction.
     #[error("it is not known whether this was stored: {0}")]
     Unknown(#[source] Box<Error>),
+}
+
+fn way_out(error: &rusqlite::Error) -> &'static str {
+    if is_unreadable(error) { "; the file is damaged, or its disk fails: run mailkite check" } else { "" }
 }
 
 /// Final state of a transaction.
@@ -133,6 +140,12 @@ pub(super) const fn is_busy(failure: rusqlite::ffi::Error) -> bool {
     matches!(failure.code, rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
 }
 
+/// Returns true if the database file could not be read.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode as Code;
+    matches!(error.sqlite_error_code(), Some(Code::DatabaseCorrupt | Code::NotADatabase))
+}
+
 /// Returns true if a statement found no room, or a read-only file system. SQLite reports FULL for ENOSPC alone; EFBIG
 /// and EDQUOT appear as a failed write. The writer judges a COMMIT differently.
 pub(super) const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
@@ -157,6 +170,7 @@ impl Error {
             | Self::Limit { .. }
             | Self::Io { .. }
             | Self::Damaged { .. }
+            | Self::Refused(_)
             | Self::Sqlite(_)
             | Self::Corrupt(_) => Outcome::NotCommitted,
         }
@@ -179,19 +193,16 @@ impl Error {
                         | Code::FileLockingProtocolFailed
                 )
             }),
-            Self::Conflict(_) | Self::Limit { .. } | Self::Damaged { .. } | Self::Corrupt(_) => false,
+            Self::Conflict(_) | Self::Limit { .. } | Self::Damaged { .. } | Self::Refused(_) | Self::Corrupt(_) => {
+                false
+            }
         }
     }
 
     /// Returns true if the database file could not be read: it is damaged, or the disk failed (EIO), which SQLite
     /// reports with the same code.
     pub(crate) fn is_unreadable(&self) -> bool {
-        use rusqlite::ErrorCode as Code;
-        let code = match self {
-            Self::Sqlite(error) => error.sqlite_error_code(),
-            _ => None,
-        };
-        matches!(code, Some(Code::DatabaseCorrupt | Code::NotADatabase))
+        matches!(self, Self::Sqlite(error) if is_unreadable(error))
     }
 
     /// Returns true if there was no room.

@@ -4,6 +4,7 @@
 //! transaction, and a database from a newer version is refused: it must never be opened and "repaired".
 
 use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -65,11 +66,6 @@ fn check_edited_definitions(connection: &Connection) -> Result<()> {
     if edited == 7 { Ok(()) } else { Err(Error::Corrupt("sqlite_schema")) }
 }
 
-/// Returns the error for a database that this version cannot use.
-pub(super) fn refused(sentence: String) -> Error {
-    Error::Io { context: sentence, source: std::io::Error::other("the database was left untouched") }
-}
-
 /// Returns the schema version that this program writes.
 pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
@@ -107,10 +103,10 @@ pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()>
     // Reads the complete schema.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     if application != APPLICATION_ID {
-        return Err(refused(format!("{} is not a mailkite database", path.display())));
+        return Err(Error::Refused(format!("{} is not a mailkite database", path.display())));
     }
     if version > present_version() {
-        return Err(refused(format!(
+        return Err(Error::Refused(format!(
             "{} was written by a newer mailkite (schema {version}, this one knows {}); install that version or restore \
              a backup",
             path.display(),
@@ -122,15 +118,15 @@ pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()>
 
 /// Turns SQLite's report of damage into an explanation with a way out; returns any other error unchanged.
 pub(crate) fn damaged(error: Error, path: &Path) -> Error {
-    use rusqlite::ErrorCode;
-    let Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = &error else { return error };
+    if error.is_unreadable() { damage(path, &error.to_string()) } else { error }
+}
+
+/// Returns the error for a damaged database.
+pub(super) fn damage(path: &Path, found: &str) -> Error {
     let path = path.display();
-    match failure.code {
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => refused(format!(
-            "{path} is damaged ({error}); restore a backup, or save what can still be read: sqlite3 {path} .recover"
-        )),
-        _ => error,
-    }
+    Error::Refused(format!(
+        "{path} is damaged ({found}); restore a backup, or save what can still be read: sqlite3 {path} .recover"
+    ))
 }
 
 /// Checks that a database has exactly the schema of this program.
@@ -141,7 +137,7 @@ pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> 
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != APPLICATION_ID || version != present_version() {
-        return Err(refused(format!(
+        return Err(Error::Refused(format!(
             "{} has schema {version}, this program writes {}; start the server of this version once",
             path.display(),
             present_version()
@@ -163,7 +159,32 @@ fn create(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
+/// Octets a second that a copy of the database and the steps take on a slow disk.
+const UPGRADE_RATE: u64 = 50 << 20;
+
+/// Describes the upgrade that the next start makes; `None` if the schema is the present one.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) fn pending_upgrade(connection: &Connection) -> Result<Option<String>> {
+    let from: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if from == 0 || from >= present_version() {
+        return Ok(None);
+    }
+    let page = |name| -> Result<u64> { Ok(connection.pragma_query_value(None, name, |row| row.get(0))?) };
+    let octets = page("page_count")?.saturating_mul(page("page_size")?);
+    let (mebibytes, seconds) = (octets.div_ceil(1 << 20), octets.div_ceil(UPGRADE_RATE));
+    Ok(Some(format!(
+        "schema {from} becomes {}, after a copy of {mebibytes} MiB beside it: about {seconds} s, in which nothing is served",
+        present_version()
+    )))
+}
+
 fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
+    if let Some(upgrade) = pending_upgrade(connection)? {
+        tracing::info!("upgrading the database: {upgrade}");
+    }
+    let began = Instant::now();
     let backup = path.with_extension(format!("before-schema-{}.db", present_version()));
     if !backup.exists() {
         let partial = backup.with_extension("partial");
@@ -180,7 +201,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         transaction.execute_batch(step.sql)?;
         (step.rows)(&transaction)?;
         if transaction.prepare("PRAGMA foreign_key_check")?.exists([])? {
-            return Err(refused(format!("upgrading {} would part rows that belong together", path.display())));
+            return Err(Error::Refused(format!("upgrading {} would part rows that belong together", path.display())));
         }
         transaction.pragma_update(
             None,
@@ -190,6 +211,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         transaction.commit()?;
     }
     connection.pragma_update(None, "foreign_keys", enforced)?;
+    tracing::info!(duration_ms = began.elapsed().as_millis(), "the database is upgraded");
     Ok(())
 }
 

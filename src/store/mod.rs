@@ -13,6 +13,7 @@ pub(crate) mod balance;
 pub(crate) mod blobs;
 mod changes;
 mod connection;
+mod damage;
 pub(crate) mod disk;
 mod error;
 mod ids;
@@ -41,11 +42,13 @@ use tokio::sync::{Semaphore, watch};
 use blobs::naming::UnconfirmedObjects;
 use changes::Changes;
 use connection::{configure_writer, keep_wal, make_durable, make_private};
+pub(crate) use damage::suspect as suspect_damage;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome, TransactionError, transaction_error};
-use error::{is_busy, is_no_room};
+use error::{is_busy, is_no_room, is_unreadable};
 pub(crate) use offline::{examine, inspect, open_unused, read_offline, write_from_cli};
 use pool::Readers;
+pub(crate) use writer::Failure;
 use writer::mark::{Evidence, Keeper};
 use writer::reserve::Reserve;
 use writer::{Durability, Room, Urgency, Writer};
@@ -107,6 +110,7 @@ impl Db {
         let reserve = Arc::new(Reserve::open(data_dir));
         let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
         make_durable(&connection)?;
+        damage::check_if_suspected(&connection, data_dir, &path)?;
         let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
         let readers = Readers::open(&path)?;
         let changes = Arc::<Changes>::default();
@@ -324,14 +328,14 @@ impl Db {
         self.inner.writer.faults()
     }
 
-    /// Becomes true when an fsync failed: from then on nothing is accepted, and the process should end.
-    pub(crate) fn failure(&self) -> watch::Receiver<bool> {
+    /// Receives the failure of storage: from then on nothing is accepted, and the process should end.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<Failure>> {
         self.inner.writer.failure()
     }
 
     /// Returns true while the writer accepts work.
     pub(crate) fn is_healthy(&self) -> bool {
-        !*self.inner.writer.failure().borrow()
+        self.inner.writer.failure().borrow().is_none()
     }
 
     /// Moves everything committed into the database file, so that it is complete without its WAL: the last step of an

@@ -6,9 +6,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::connection::{configure_reader, keep_wal, open_as_it_is};
-use super::{Error, FILE_NAME, Result, migrate};
+use super::{Error, FILE_NAME, Result, damage, migrate};
 
-/// Checks that this program can open the database in `data_dir`, if there is one; changes and creates nothing.
+/// Checks that this program can open the database in `data_dir`, if there is one, and that all of it can be read;
+/// changes and creates nothing.
 ///
 /// # Errors
 /// An explanation why it cannot.
@@ -18,7 +19,10 @@ pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
         return Ok(());
     }
     open_as_it_is(&path)
-        .and_then(|connection| migrate::check_openable(&connection, &path))
+        .and_then(|connection| {
+            migrate::check_openable(&connection, &path)?;
+            damage::check(&connection, &path)
+        })
         .map_err(|error| migrate::damaged(error, &path))
 }
 

@@ -17,6 +17,7 @@ use crate::bootstrap;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Log, LogFormat};
 use crate::id::MessageId;
+use crate::process::sockets::Sockets;
 use crate::store;
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::mail_data;
@@ -100,7 +101,7 @@ pub(crate) fn run(options: &ServerOptions) -> anyhow::Result<()> {
             config.outbound.port = port;
             config.outbound.allow_networks = vec![LOOPBACK.parse()?];
         }
-        let bound = app::bind(config, Clock::System).await?;
+        let bound = app::bind(config, Clock::System, &Sockets::default()).await?;
         let api_key = seed(&bound, &options.ports).await?;
         if options.preload > 0 || options.library > 0 {
             preload(bound.db(), options.preload, bound.clock().now()).await?;

@@ -22,6 +22,7 @@ use crate::bootstrap;
 use crate::clock::Clock;
 use crate::config::{Config, Log, LogFormat};
 use crate::net::egress::{Policy, Target};
+use crate::process::sockets::Sockets;
 use crate::store;
 use receiver::Receiver;
 use screen::Screen;
@@ -109,7 +110,7 @@ async fn start(options: &Options) -> anyhow::Result<()> {
         let [http, smtp, submission] = ports;
         let mut config = Config::dev(options.data_dir.clone(), http, smtp);
         config.submission.listen = vec![submission];
-        match app::bind(config, Clock::System).await {
+        match app::bind(config, Clock::System, &Sockets::default()).await {
             Ok(bound) => break bound,
             // If no port was taken meanwhile, the error has another cause.
             Err(error) => match free_ports(ports)? {

@@ -29,6 +29,8 @@ const SMALL_STEP: Duration = Duration::from_secs(2);
 const LONGEST_ASKED_FOR: Duration = Duration::from_secs(25 * 3600);
 /// Pause of the engine after a failed claim or settlement (a full disk).
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+/// Time for the records of attempts that end at a stop.
+const RELEASE_WAIT: Duration = Duration::from_secs(5);
 /// Interval at which jobs are looked for whose time is over while their flow pauses.
 const GIVE_UP_EVERY: Duration = Duration::from_secs(60);
 /// Jobs read at a time for that.
@@ -56,6 +58,8 @@ pub(crate) struct Worker {
     pub(crate) kinds: HashMap<JobKind, Registration>,
     /// Limits on concurrent attempts.
     pub(crate) config: WorkerConfig,
+    /// Cancelled when the server stops: nothing new is started.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Outcome of a claim: per flow the claimed jobs and the due time of the next one.
@@ -77,10 +81,10 @@ struct Running {
 }
 
 impl Worker {
-    /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for running attempts.
+    /// Attempts jobs until `stop`; then starts nothing new, and running attempts end within the grace of their kind.
     ///
     /// If storage fails at the start (a full disk, a lock), it is tried again until it works.
-    pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
+    pub(crate) async fn run(self) {
         self.jobs.open(Lanes::new(self.config));
         let mut reported = false;
         let (version, waiting) = loop {
@@ -93,7 +97,7 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(TROUBLE_WAIT) => {}
-                () = stop.cancelled() => return drop(self.jobs.close()),
+                () = self.stop.cancelled() => return drop(self.jobs.close()),
             }
         };
         for (flow, due) in &waiting {
@@ -111,7 +115,7 @@ impl Worker {
             seen: (now, Instant::now()),
             seen_version: Arc::new(AtomicI64::new(version)),
         };
-        running.run(stop, grace).await;
+        running.run().await;
     }
 
     fn leases(&self) -> HashMap<JobKind, Duration> {
@@ -135,8 +139,9 @@ impl Worker {
 }
 
 impl Running {
-    async fn run(mut self, stop: CancellationToken, grace: Duration) {
+    async fn run(mut self) {
         let jobs = self.worker.jobs.clone();
+        let stop = self.worker.stop.clone();
         while !stop.is_cancelled() {
             // Register before looking, so a wake-up sent meanwhile is not missed.
             let wakeup = jobs.shared.wakeup.notified();
@@ -150,7 +155,7 @@ impl Running {
                 () = stop.cancelled() => {}
             }
         }
-        self.drain(grace).await;
+        self.drain().await;
     }
 
     /// Starts what can start and claims what is due; returns how long nothing will change by itself.
@@ -232,7 +237,7 @@ impl Running {
         });
     }
 
-    async fn drain(mut self, grace: Duration) {
+    async fn drain(mut self) {
         if let Some(claiming) = self.claiming.take()
             && let Ok(claims) = claiming.await
         {
@@ -247,7 +252,9 @@ impl Running {
             tracing::warn!(%error, "claims were not released; their leases will run out");
         }
         self.tracker.close();
-        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
+        let grace = self.worker.kinds.values().map(|kind| kind.grace).max().unwrap_or_default();
+        // Those cut off still end their leases; an attempt that does not yield is left to the end of the process.
+        if tokio::time::timeout(grace + RELEASE_WAIT, self.tracker.wait()).await.is_err() {
             tracing::warn!(
                 attempts = self.tracker.len(),
                 "attempts were cut off by the shutdown; they will be made again"

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use super::Worker;
 use crate::clock::Timestamp;
 use crate::jobs::handler::{AttemptResult, Handler};
-use crate::jobs::{ClaimedJob, Flow, Health, Settlement, Verdict};
+use crate::jobs::{ClaimedJob, Flow, Health, JobKind, Settlement, Verdict};
 use crate::store;
 
 /// Wait of a job whose attempt panicked.
@@ -26,11 +26,29 @@ impl Worker {
         now: Timestamp,
     ) {
         let attempt = Arc::clone(&handler).attempt(flow.clone(), job.clone(), now);
-        let attempted = AssertUnwindSafe(attempt).catch_unwind().await.ok();
+        let attempted = tokio::select! {
+            attempted = AssertUnwindSafe(attempt).catch_unwind() => attempted.ok(),
+            () = self.cut_off(job.kind) => return self.release_cut_off(&flow, job).await,
+        };
         // The slot is free as soon as the attempt is done with the network.
         let health = attempted.as_ref().map_or(Health::Unknown, |attempted| attempted.health);
         self.jobs.finished(&flow, health, self.clock.now());
         self.settle(handler, flow, job, attempted).await;
+    }
+
+    /// Waits until attempts of this kind have to end because the server stops.
+    async fn cut_off(&self, kind: JobKind) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(self.kinds.get(&kind).map_or(Duration::ZERO, |kind| kind.grace)).await;
+    }
+
+    /// Ends the lease of an attempt that was cut off: it uses no step of the retry schedule.
+    async fn release_cut_off(&self, flow: &Flow, job: ClaimedJob) {
+        self.jobs.finished(flow, Health::Unknown, self.clock.now());
+        tracing::info!(job = job.id.get(), "an attempt was cut off by the stop; it will be made again");
+        if let Err(error) = self.db.write_nosync(move |tx| store::jobs::release(tx, &job)).await {
+            tracing::debug!(%error, "a lease was not released; the next start releases it");
+        }
     }
 
     /// Records an attempt and settles its job; `None` is an attempt that panicked.

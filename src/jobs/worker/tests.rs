@@ -39,6 +39,7 @@ fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<JobSubjectId>) {
         jobs,
         kinds: HashMap::from([(JobKind::Webhook, registration)]),
         config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
+        stop: CancellationToken::new(),
     };
     (worker, asked)
 }
@@ -65,8 +66,8 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     let (worker, mut asked) = worker(&db, Jobs::default());
     let lock = store::Connection::open(db.path()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let stop = CancellationToken::new();
-    let mut running = Box::pin(worker.run(stop.clone(), Duration::from_secs(10)));
+    let stop = worker.stop.clone();
+    let mut running = Box::pin(worker.run());
     // Its first write is under way, so it has failed once a later one has.
     assert!((&mut running).now_or_never().is_none());
     assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
@@ -83,8 +84,8 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
     let db = Db::open(dir.path()).unwrap();
     let (jobs, now) = (Jobs::default(), Clock::System.now());
     let (worker, mut asked) = worker(&db, jobs.clone());
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(worker.run(stop.clone(), Duration::from_secs(10)));
+    let stop = worker.stop.clone();
+    let running = tokio::spawn(worker.run());
     let leave = |lane: &'static str, subject, fails: bool| {
         let jobs = jobs.clone();
         db.write(move |tx| {

@@ -17,6 +17,9 @@ const MAX_COMMAND: usize = 2048;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which a client that does not read its replies is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that a client gets for each command at a stop while it has not handed over its first message: nobody is turned
+/// away in the middle of a dialog.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// After we close, a client may still send this many octets …
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 /// … for this long.
@@ -26,7 +29,9 @@ const READ_SMALL: usize = 4 * 1024;
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Reads the next line without its CRLF, within the deadline of a command.
     pub(super) async fn read_line(&mut self) -> Result<BytesMut, End> {
-        if self.shared.stop.is_cancelled() {
+        let stop = self.shared.stop.clone();
+        let in_dialog = !self.has_sent_data || self.phase.is_in_transaction();
+        if stop.is_cancelled() && !in_dialog {
             return self.close_with(&Reply::SHUTTING_DOWN);
         }
         let deadline = (Instant::now() + self.shared.command_timeout).min(self.last_accepted_at + MAX_IDLE_SESSION);
@@ -55,11 +60,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.close_with(&Reply::LINE_TOO_LONG)?;
             }
             self.flush().await?;
-            let stop = self.shared.stop.clone();
+            let stopping = async {
+                stop.cancelled().await;
+                if in_dialog {
+                    tokio::time::sleep(STOP_PATIENCE).await;
+                }
+            };
             self.input.reserve(if self.has_sent_data { READ_SMALL } else { READ_FIRST });
             tokio::select! {
                 biased;
-                () = stop.cancelled() => self.close_with(&Reply::SHUTTING_DOWN)?,
+                () = stopping => self.close_with(&Reply::SHUTTING_DOWN)?,
                 read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => match read {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0) | Err(_)) => return Err(End::Disconnected),

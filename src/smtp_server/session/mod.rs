@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     /// Time to wait for the whole of a message.
     pub(crate) data_timeout: Duration,
     pub(crate) budget: MailDataBudget,
-    /// Cancelled when the server stops: idle sessions end, those in DATA go on.
+    /// Cancelled when the server stops: idle sessions end, those in a transaction go on.
     pub(crate) stop: CancellationToken,
     /// Cancelled when the grace period is over: every session ends.
     pub(crate) abort: CancellationToken,

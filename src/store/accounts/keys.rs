@@ -37,6 +37,12 @@ pub(crate) struct ScopedKey {
     pub(crate) last_used_at: Option<Timestamp>,
 }
 
+/// Returns the oldest sealed key, to see that the master key opens it; `None` before the first account.
+pub(crate) fn oldest_sealed(connection: &Connection) -> Result<Option<Vec<u8>>> {
+    let found = connection.query_row("SELECT key_sealed FROM api_key ORDER BY id LIMIT 1", [], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
 /// Stores an account's own API key: its hash, by which it is looked up, and the key itself, sealed.
 pub fn insert(
     connection: &Connection,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
+use super::failure::Failure;
 use crate::store::connection::keep_wal;
 
 /// WAL size at which a checkpoint runs, where there is plenty of room …
@@ -171,7 +172,7 @@ impl Background {
     /// The thread cannot be started.
     pub(super) fn start(
         path: &Path,
-        failure: watch::Receiver<bool>,
+        failure: watch::Receiver<Option<Failure>>,
         tell: impl Fn(rusqlite::Result<Moved>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (asks, asked) = channel();
@@ -195,9 +196,14 @@ impl Drop for Background {
     }
 }
 
-fn serve(path: &Path, asked: &Receiver<()>, failure: &watch::Receiver<bool>, tell: impl Fn(rusqlite::Result<Moved>)) {
+fn serve(
+    path: &Path,
+    asked: &Receiver<()>,
+    failure: &watch::Receiver<Option<Failure>>,
+    tell: impl Fn(rusqlite::Result<Moved>),
+) {
     let mut open: Option<Connection> = None;
-    while asked.recv().is_ok() && !*failure.borrow() {
+    while asked.recv().is_ok() && failure.borrow().is_none() {
         let moved = match open.take().map_or_else(|| connect(path), Ok) {
             Ok(connection) => {
                 let moved = passive(&connection);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::Event;
+use super::failure::Failure;
 use super::mark::Keeper;
 use super::sync::Listener;
 
@@ -76,7 +77,7 @@ impl Counts {
 pub(super) struct Announced {
     pub(crate) events: Sender<Event>,
     pub(crate) counts: Arc<Counts>,
-    pub(crate) failed: watch::Sender<bool>,
+    pub(crate) failed: watch::Sender<Option<Failure>>,
     pub(crate) mark: Arc<Keeper>,
 }
 
@@ -93,7 +94,7 @@ impl Listener for Announced {
     fn failed(&self, error: &std::io::Error) {
         tracing::error!(%error, "an fsync of the database's log failed; storage stops until a restart");
         self.counts.note(&self.counts.bad_at);
-        self.failed.send_replace(true);
+        self.failed.send_replace(Some(Failure::Sync(error.to_string())));
         self.mark.end();
         drop(self.events.send(Event::Synced));
     }

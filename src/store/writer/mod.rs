@@ -13,6 +13,7 @@ pub(crate) mod reserve;
 
 mod checkpoint;
 mod counts;
+mod failure;
 mod pace;
 mod readers;
 mod request;
@@ -37,6 +38,7 @@ use super::changes::Changes;
 use super::{Error, Result, TransactionError};
 use checkpoint::{Background, Progress};
 use counts::{Announced, Counts};
+pub(crate) use failure::Failure;
 use faults::Faults;
 use mark::Keeper;
 use pace::Pace;
@@ -59,7 +61,7 @@ pub(crate) struct Writer {
     counts: Arc<Counts>,
     faults: Arc<Faults>,
     waiting: Queue,
-    failure: watch::Receiver<bool>,
+    failure: watch::Receiver<Option<Failure>>,
     /// None once its end was awaited.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,7 +81,7 @@ impl Writer {
         // A commit writes its frames; the fsync is done here, and a checkpoint fsyncs both files in their order.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let (events, heard) = channel();
-        let (failed, failure) = watch::channel(false);
+        let (failed, failure) = watch::channel(None);
         let counts = Arc::new(Counts::new());
         let faults = Arc::new(Faults::default());
         let told = Announced {
@@ -116,7 +118,7 @@ impl Writer {
         };
         let run = move || {
             if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
-                failed.send_replace(true);
+                failed.send_replace(Some(Failure::Panicked));
             }
         };
         let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(threads)?;
@@ -196,8 +198,8 @@ impl Writer {
         drop(thread.map(JoinHandle::join));
     }
 
-    /// Becomes true when the writer stopped permanently.
-    pub(crate) fn failure(&self) -> watch::Receiver<bool> {
+    /// Receives the failure that stopped the writer for good.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<Failure>> {
         self.failure.clone()
     }
 }

@@ -209,7 +209,7 @@ async fn serve_refuses_a_faulty_configuration_and_serves_a_good_one() {
     let file = dir.path().join("mailkite.toml");
     std::fs::write(&file, "hostname = \"mail.acme.dev\"\n").unwrap();
     let output = mailkite(&["serve", "--config", file.to_str().unwrap()]).output().await.unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("public_url"));
     let text = format!(
         "hostname = \"mail.acme.dev\"\npublic_url = \"https://mail.acme.dev\"\ndata_dir = \"{}\"\n\

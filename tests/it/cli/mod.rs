@@ -5,3 +5,4 @@
 mod check;
 mod dev;
 mod queue;
+mod restart;

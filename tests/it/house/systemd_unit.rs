@@ -23,6 +23,25 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
     }
 }
 
+#[test]
+fn the_socket_unit_is_one_that_systemd_accepts() {
+    let folder = tempfile::tempdir().unwrap();
+    let packaged = unit("mailkite.service").with_extension("socket");
+    let service = folder.path().join("mailkite.service");
+    std::fs::write(&service, "[Service]\nExecStart=/bin/true\n").unwrap();
+    let path = folder.path().join("mailkite.socket");
+    std::fs::copy(&packaged, &path).unwrap();
+    let Some(output) = analyze(&["verify", path.to_str().unwrap()]) else { return };
+    let said = said(&output);
+    assert!(output.status.success() && !said.contains("mailkite.socket"), "{said}");
+    let text = std::fs::read_to_string(&packaged).unwrap();
+    let ports: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("ListenStream=")).collect();
+    let defaults = mailkite::testing::config::Config::default();
+    let submission = defaults.submission;
+    let listened = defaults.smtp.listen.iter().chain(&submission.listen).chain(&submission.listen_tls);
+    assert_eq!(ports, listened.map(|address| address.port().to_string()).collect::<Vec<_>>());
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }

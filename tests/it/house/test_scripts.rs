@@ -26,9 +26,14 @@ impl Machine {
             fs::create_dir_all(machine.dir.path().join(folder)).unwrap();
         }
         machine.install("tests/clients/run", b"#!/bin/sh\necho 'clients ran'\n");
-        for file in
-            ["Cargo.toml", "tests/run", "tests/prepare", "tests/bare", "tests/clients/python/requirements.txt"]
-        {
+        for file in [
+            "Cargo.toml",
+            "tests/run",
+            "tests/prepare",
+            "tests/bare",
+            "tests/clients/python/requirements.txt",
+            "tests/litestream.txt",
+        ] {
             machine.install(file, &fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
         }
         for (tool, version) in [
@@ -196,15 +201,15 @@ fn the_node_that_comes_with_the_packages_goes_before_an_old_one() {
 }
 
 #[test]
-fn the_generators_of_clients_are_installed_when_their_list_changes() {
+fn packages_of_python_are_installed_when_their_list_changes() {
     let machine = Machine::new();
     let installed = |outcome: &Outcome| outcome.calls.iter().filter(|call| call.contains("pip install")).count();
     let outcome = machine.run(&[]);
     assert!(outcome.passed && outcome.stdout.contains("clients ran"), "{}{}", outcome.stdout, outcome.stderr);
-    assert_eq!(installed(&outcome), 1);
-    assert_eq!(installed(&machine.run(&[])), 1, "calls of both runs");
+    assert_eq!(installed(&outcome), 2, "generators and litestream");
+    assert_eq!(installed(&machine.run(&[])), 2, "calls of both runs");
     machine.install("tests/clients/python/requirements.txt", b"another==1.0\n");
-    assert_eq!(installed(&machine.run(&[])), 2);
+    assert_eq!(installed(&machine.run(&[])), 3);
 }
 
 #[test]

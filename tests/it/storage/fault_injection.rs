@@ -39,7 +39,7 @@ struct Running {
 impl Running {
     async fn start(folder: &Path, sections: &str) -> Self {
         let config = Config::load(&configure(folder, sections)).unwrap();
-        let bound = app::bind(config, Clock::System).await.unwrap();
+        let bound = app::bind(config, Clock::System, &app::Sockets::default()).await.unwrap();
         let listeners = Listeners {
             smtp: bound.smtp_addresses()[0],
             submission: bound.submission_addresses()[0][0],

@@ -18,5 +18,6 @@ pub(crate) mod remote_host;
 pub(crate) mod sending_server;
 pub(crate) mod serve_process;
 pub(crate) mod server;
+pub(crate) mod service_manager;
 pub(crate) mod smtp;
 pub(crate) mod wait;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailkite::testing::accounts::Accounts;
-use mailkite::testing::app::{self, StartError};
+use mailkite::testing::app::{self, Sockets, StartError};
 use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
@@ -102,7 +102,7 @@ impl Server {
         let mut config = config(&dir.path().join("data"));
         adjust(&mut config);
         let data_dir = config.data_dir.clone();
-        let bound = app::bind(config, clock.clone()).await.unwrap();
+        let bound = app::bind(config, clock.clone(), &Sockets::default()).await.unwrap();
         let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
         let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { unowned_domain(clock.now()) };
         let stop = CancellationToken::new();

@@ -56,7 +56,8 @@ impl SmtpClient {
         Self::over(socket.connect(address).await.unwrap())
     }
 
-    fn over(tcp: TcpStream) -> Self {
+    /// A client over a connection that was opened elsewhere.
+    pub(crate) fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
         Self { wire: BufReader::new(Box::new(tcp)), certificate: None }
     }

@@ -141,7 +141,7 @@ impl Evidence {
         let Some(missing) = missing else { return Ok(()) };
         let dir = data_dir.display();
         let would = if missing == Missing::Mark { "might" } else { "would" };
-        Err(crate::store::migrate::refused(format!(
+        Err(Error::Refused(format!(
             "{missing} ({dir}). Acknowledged mail {would} be lost, so nothing is started: put back the {FILE_NAME} and \
              {FILE_NAME}-wal that belong together, or restore a backup; what is there, and how to start with it, says: \
              mailkite recover"

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::CONTENTION_THRESHOLD;
 use super::checkpoint::{Background, Progress};
 use super::counts::Counts;
+use super::failure::Failure;
 use super::faults::Faults;
 use super::mark::Keeper;
 use super::pace::{Due, Pace};
@@ -23,7 +24,7 @@ use super::request::{CommitError, Durability, Event, Request, Room, Savepoint, T
 use super::reserve::Reserve;
 use super::sync::{self, Syncs};
 use crate::store::changes::Changes;
-use crate::store::{is_busy, is_no_room};
+use crate::store::{is_busy, is_no_room, is_unreadable};
 
 /// Maximum number of transactions that share one commit; it bounds how long the first of them waits.
 const BATCH: usize = 512;
@@ -43,7 +44,7 @@ pub(super) struct Thread {
     pub(super) batch: Vec<Request>,
     pub(super) counts: Arc<Counts>,
     pub(super) faults: Arc<Faults>,
-    pub(super) failed: watch::Sender<bool>,
+    pub(super) failed: watch::Sender<Option<Failure>>,
     pub(super) syncs: Syncs,
     pub(super) pace: Pace,
     pub(super) progress: Progress,
@@ -83,7 +84,7 @@ impl Thread {
 
     /// Returns true once storage failed: from then on nothing writes, and nothing moves the WAL.
     fn has_failed(&self) -> bool {
-        *self.failed.borrow()
+        self.failed.borrow().is_some()
     }
 
     /// Waits for the next event while there is nothing to do, then takes all that are queued. Returns false at the end.
@@ -253,7 +254,7 @@ impl Thread {
         };
         let ended = catch_unwind(AssertUnwindSafe(commit)).map_err(|_| {
             tracing::error!("the database panicked in a commit; storage stops until a restart");
-            self.failed.send_replace(true);
+            self.failed.send_replace(Some(Failure::Panicked));
             CommitError::Stopped
         });
         let judged = ended.and_then(|committed| committed.map_err(|error| self.judge_commit(&error)));
@@ -290,7 +291,11 @@ impl Thread {
         let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
         tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
         self.counts.note(&self.counts.bad_at);
-        self.failed.send_replace(true);
+        self.failed.send_replace(Some(if is_unreadable(error) {
+            Failure::Unreadable(error.to_string())
+        } else {
+            Failure::Commit(error.to_string())
+        }));
         CommitError::Stopped
     }
 
