@@ -39,6 +39,9 @@ const FIRST_SWEEP_AFTER: Duration = Duration::from_secs(60);
 /// Rows per transaction of the sweep.
 const STEP: u32 = 100;
 
+/// Lifetime of a copy of the database from before an upgrade of its schema.
+const SCHEMA_COPY_AGE: Duration = Duration::from_secs(30 * 86_400);
+
 const INDEX_EVERY: Duration = Duration::from_millis(500);
 /// Messages indexed per transaction: this takes the writer a few milliseconds, for which mail may have to wait.
 const INDEX_STEP: u32 = 500;
@@ -99,6 +102,7 @@ impl Retention {
         tokio::select! {
             () = sweeping => {}
             () = self.fill_index() => {}
+            () = self.db.keep_small() => {}
             () = self.watch_objects() => {}
             () = stop.cancelled() => {}
         }
@@ -120,6 +124,7 @@ impl Retention {
             ended: self.sweep_ended(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;
+                self.db.remove_schema_copies(SCHEMA_COPY_AGE).await?;
                 self.sweep_orphans().await?
             },
         })

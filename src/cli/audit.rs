@@ -16,7 +16,7 @@ use crate::id::{MessageId, UploadId};
 use crate::store::audit::{self, MessageState, MessageStates, Table};
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::removals::Reason;
-use crate::store::{self, Error};
+use crate::store::{self, Error, balance};
 
 /// Names listed per check; `--json` lists them all.
 const MAX_LISTED: usize = 20;
@@ -45,18 +45,28 @@ pub(crate) struct Options {
 }
 
 /// The result of one check.
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
     summary: String,
     /// One line each.
-    lost: Vec<String>,
+    pub(super) lost: Vec<String>,
     /// For a ledger: the number of ids in each state.
     counts: BTreeMap<&'static str, usize>,
 }
 
 impl Finding {
-    const fn new(check: &'static str, summary: String, lost: Vec<String>) -> Self {
+    pub(super) const fn new(check: &'static str, summary: String, lost: Vec<String>) -> Self {
         Self { check, summary, lost, counts: BTreeMap::new() }
+    }
+
+    /// Takes objects out of the list, and says why in the summary.
+    pub(super) fn set_aside(&mut self, objects: &[String], why: &str) {
+        let before = self.lost.len();
+        self.lost.retain(|line| !objects.iter().any(|name| line.contains(&format!("objects/{name} is "))));
+        let count = before - self.lost.len();
+        if count > 0 {
+            self.summary.push_str(&format!("; {count} were {why}"));
+        }
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -111,24 +121,41 @@ fn inspect(
     let broken = audit::quick_check(connection)?;
     let said = if broken.is_empty() { "the file is intact" } else { "the file is damaged" };
     let mut findings = vec![Finding::new("database", said.to_owned(), broken)];
-    for (what, noun, table) in [("mail", "messages' objects", Table::Mail), ("uploads", "uploads", Table::Uploads)] {
-        let (count, unmarked, lost) = check_objects(connection, objects, table)?;
-        let mut said = format!("{} of {count} {noun} are intact", count - lost.len());
-        if unmarked > 0 {
-            said.push_str(&format!(", {unmarked} of them by length only"));
-        }
-        findings.push(Finding::new(what, said, lost));
+    for table in [Table::Mail, Table::Uploads] {
+        findings.push(object_finding(connection, objects, table)?);
     }
-    let mut lost = Vec::new();
-    for (what, names) in audit::strays(connection, u32::MAX)? {
-        lost.extend(names.into_iter().map(|name| format!("{name}: {what}")));
-    }
-    let said = if lost.is_empty() { "no row refers to a missing one" } else { "rows refer to missing ones" };
-    findings.push(Finding::new("rows", said.to_owned(), lost));
+    findings.push(rows_finding(connection)?);
+    findings.push(balance_finding(connection)?);
     if let Some(ledger) = ledger {
         findings.push(compare(connection, ledger)?);
     }
     Ok((findings, count_orphans(connection, objects)?))
+}
+
+/// Checks that everything ever accepted is stored or was removed.
+fn balance_finding(connection: &Connection) -> store::Result<Finding> {
+    let balance = balance::draw_up(connection)?;
+    let mut parts: Vec<String> = balance.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    if balance.ended > 0 {
+        parts.push(format!("{} passed on unstored", balance.ended));
+    }
+    if balance.removed > 0 {
+        parts.push(format!("{} removed", balance.removed));
+    }
+    let mut said = format!("{} accepted", balance.accepted);
+    if !parts.is_empty() {
+        said.push_str(&format!(" = {}", parts.join(" + ")));
+    }
+    let labels = [("api", "removed by API"), ("retention", "past retention"), ("rule", "dropped by rule")];
+    let notes = labels.into_iter().filter_map(|(reason, label)| Some((balance.notes.get(reason)?, label)));
+    let notes: Vec<String> = notes.map(|(count, label)| format!("{count} {label}")).collect();
+    if !notes.is_empty() {
+        said.push_str(&format!("; on record of 90 days: {}", notes.join(", ")));
+    }
+    let lost = balance.mismatches.iter().map(|one| {
+        format!("{}: {} octets of messages are there, {} should be", one.account, one.present, one.charged)
+    });
+    Ok(Finding::new("balance", said, lost.collect()))
 }
 
 /// Reads the ids of a ledger.
@@ -187,6 +214,30 @@ const fn label(state: MessageState) -> &'static str {
     }
 }
 
+/// Checks the objects of a table.
+pub(super) fn object_finding(connection: &Connection, objects: &Objects, table: Table) -> store::Result<Finding> {
+    let (what, noun) = match table {
+        Table::Mail => ("mail", "messages' objects"),
+        Table::Uploads => ("uploads", "uploads"),
+    };
+    let (count, unmarked, lost) = check_objects(connection, objects, table)?;
+    let mut said = format!("{} of {count} {noun} are intact", count - lost.len());
+    if unmarked > 0 {
+        said.push_str(&format!(", {unmarked} of them by length only"));
+    }
+    Ok(Finding::new(what, said, lost))
+}
+
+/// Checks that no row lacks its counterpart.
+pub(super) fn rows_finding(connection: &Connection) -> store::Result<Finding> {
+    let mut lost = Vec::new();
+    for (what, names) in audit::strays(connection, u32::MAX)? {
+        lost.extend(names.into_iter().map(|name| format!("{name}: {what}")));
+    }
+    let said = if lost.is_empty() { "no row refers to a missing one" } else { "rows refer to missing ones" };
+    Ok(Finding::new("rows", said.to_owned(), lost))
+}
+
 /// Returns how many objects a table refers to, how many of them have no checksum, and what is wrong.
 fn check_objects(
     connection: &Connection,
@@ -230,7 +281,8 @@ fn count_orphans(connection: &Connection, objects: &Objects) -> store::Result<Or
     Ok(orphans)
 }
 
-fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyhow::Result<()> {
+/// Prints a line for each check, and the first of what it found.
+pub(super) fn print_findings(findings: &[Finding]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for one in findings {
         writeln!(out, "{} {:<10}  {}", if one.lost.is_empty() { '✓' } else { '✗' }, one.check, one.summary)?;
@@ -241,6 +293,11 @@ fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyh
             writeln!(out, "  {:<10}  and {} more; --json lists them all", "", one.lost.len() - MAX_LISTED)?;
         }
     }
+    Ok(())
+}
+
+fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyhow::Result<()> {
+    print_findings(findings)?;
     let all = orphans.young + orphans.hours + orphans.days;
     let said = match all {
         0 => "every file has a row".to_owned(),
@@ -252,13 +309,18 @@ fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyh
             orphans.days
         ),
     };
-    writeln!(out, "{} {:<10}  {said}", if orphans.days == 0 { '✓' } else { '!' }, "orphans")?;
+    writeln!(std::io::stdout(), "{} {:<10}  {said}", if orphans.days == 0 { '✓' } else { '!' }, "orphans")?;
     Ok(())
+}
+
+/// Formats the checks as one JSON object.
+pub(super) fn checks_json(findings: &[Finding]) -> serde_json::Value {
+    findings.iter().map(|one| (one.check.to_owned(), one.to_json())).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn print_json(findings: &[Finding], orphans: &Orphans) -> anyhow::Result<()> {
     let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
-    let checks: serde_json::Map<_, _> = findings.iter().map(|one| (one.check.to_owned(), one.to_json())).collect();
+    let checks = checks_json(findings);
     let whole = json!({
         "ok": lost == 0,
         "lost": lost,

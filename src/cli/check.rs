@@ -6,14 +6,16 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use super::text::size;
 use crate::config::{Config, table};
 use crate::net::tls;
 use crate::outbound::forward::shared_domain;
 use crate::process::data_dir::DataDir;
-use crate::process::host;
+use crate::process::{host, last_backup};
 use crate::secrets::{self, Secrets, SecretsError};
 use crate::store;
 use crate::store::accounts::keys;
+use crate::store::disk::{self, Sizes};
 
 /// Less free space than this is reported.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
@@ -98,6 +100,17 @@ fn proxy(config: &Config, findings: &mut Findings) {
 
 /// Warns if everybody can read a configuration that holds secrets.
 fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
+    let held = held_secrets(config);
+    let mode = std::fs::metadata(path).map_or(0, |found| found.mode() & 0o777);
+    if !held.is_empty() && mode & 0o007 != 0 {
+        let (held, file) = (held.join(" and "), path.display());
+        let hint = format!("{file} holds {held} and can be read by everybody (mode {mode:o}); run: chmod 640 {file}");
+        findings.hint("secrets", hint);
+    }
+}
+
+/// Names the secrets that a configuration holds.
+pub(super) fn held_secrets(config: &Config) -> Vec<&'static str> {
     let outbound = &config.outbound;
     let relays = outbound.smarthost.iter().chain(outbound.domain_smarthosts.values());
     let held = [
@@ -105,13 +118,7 @@ fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
         ("the password of a smarthost", relays.map(|relay| &relay.password).any(Option::is_some)),
         ("metrics.token", config.metrics.token.is_some()),
     ];
-    let held: Vec<&str> = held.into_iter().filter(|(_, given)| *given).map(|(what, _)| what).collect();
-    let mode = std::fs::metadata(path).map_or(0, |found| found.mode() & 0o777);
-    if !held.is_empty() && mode & 0o007 != 0 {
-        let (held, file) = (held.join(" and "), path.display());
-        let hint = format!("{file} holds {held} and can be read by everybody (mode {mode:o}); run: chmod 640 {file}");
-        findings.hint("secrets", hint);
-    }
+    held.into_iter().filter(|(_, given)| *given).map(|(what, _)| what).collect()
 }
 
 fn data_dir(config: &Config, findings: &mut Findings) {
@@ -148,6 +155,7 @@ fn data_dir(config: &Config, findings: &mut Findings) {
             .hint("free space", format!("only {} MiB are free on the disk of {}", free / (1 << 20), dir.display()));
     }
     database(dir, config, findings);
+    sizes(dir, findings);
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
@@ -181,6 +189,30 @@ fn database(dir: &Path, config: &Config, findings: &mut Findings) {
         if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
             findings.hint("forwarding", hint);
         }
+    }
+}
+
+/// Tells what takes the room on the disk, and when it was backed up last.
+fn sizes(dir: &Path, findings: &mut Findings) {
+    // A damaged database was reported.
+    let Ok(Some(sizes)) = store::examine(dir, |connection| disk::sizes(connection, dir)) else { return };
+    let free = DataDir::free_bytes(dir).map_or(String::new(), |free| format!("; {} are free", size(free)));
+    let Sizes { database, free_pages, wal, mail, uploads, schema_copies } = sizes;
+    let mut said = format!(
+        "database {} ({} of it free pages), log {}, mail {}, uploads {}",
+        size(database),
+        size(free_pages),
+        size(wal),
+        size(mail),
+        size(uploads)
+    );
+    if schema_copies > 0 {
+        said.push_str(&format!(", copies from before an upgrade {}", size(schema_copies)));
+    }
+    findings.good("disk", said + &free);
+    match last_backup::read(dir) {
+        Some(at) => findings.good("backup", format!("the last one was made {}", at.iso())),
+        None => findings.hint("backup", "none was made yet; on this or another disk: mailkite backup FOLDER"),
     }
 }
 

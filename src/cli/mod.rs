@@ -2,6 +2,7 @@
 //! file.
 
 mod audit;
+mod backup;
 mod bench;
 mod check;
 mod dev;
@@ -53,6 +54,12 @@ enum Command {
     Queue(queue::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
+    /// Back up the data directory, also while the server runs
+    Backup(backup::Options),
+    /// Check that a backup can be restored; exit 0 when it can, 1 when not
+    Verify(backup::verify::Options),
+    /// Make a data directory from a backup
+    Restore(backup::restore::Options),
     /// Show what is left when part of the data directory is missing, and start with it
     Recover(recover::Options),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
@@ -86,6 +93,9 @@ impl Cli {
             Command::SetupToken { config } => setup_token::run(&config),
             Command::Check { config } => check::run(&config),
             Command::Audit(options) => audit::run(&options),
+            Command::Backup(options) => backup::run(&options),
+            Command::Verify(options) => backup::verify::run(&options),
+            Command::Restore(options) => backup::restore::run(&options),
             Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
         }

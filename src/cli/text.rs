@@ -17,7 +17,8 @@ pub(crate) fn size(octets: u64) -> String {
     match octets {
         0..1_000 => format!("{octets} B"),
         1_000..1_000_000 => format!("{}.{} kB", octets / 1_000, octets % 1_000 / 100),
-        _ => format!("{}.{} MB", octets / 1_000_000, octets % 1_000_000 / 100_000),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", octets / 1_000_000, octets % 1_000_000 / 100_000),
+        _ => format!("{}.{} GB", octets / 1_000_000_000, octets % 1_000_000_000 / 100_000_000),
     }
 }
 
@@ -100,6 +101,7 @@ mod tests {
     fn waits_and_octets_are_for_people() {
         let waits = [0, 5, 302, 7_200, 86_400].map(|seconds| wait(Duration::from_secs(seconds)));
         assert_eq!(waits, ["1 s", "5 s", "5 min", "2 h", "24 h"]);
-        assert_eq!([size(999), size(1_250), size(26_214_400)], ["999 B", "1.2 kB", "26.2 MB"]);
+        let sizes = [999, 1_250, 26_214_400, 3_250_000_000].map(size);
+        assert_eq!(sizes, ["999 B", "1.2 kB", "26.2 MB", "3.2 GB"]);
     }
 }

@@ -94,12 +94,20 @@ impl Secrets {
     /// As [`Secrets::open`].
     pub(crate) fn read(data_dir: &Path) -> Result<Self, SecretsError> {
         let path = data_dir.join(FILE_NAME);
-        let name = path.display().to_string();
         if !path.exists() && Self::are_lost(data_dir)? {
-            return Err(SecretsError::Lost(name));
+            return Err(SecretsError::Lost(path.display().to_string()));
         }
-        check_mode(&path)?;
-        let bytes = fs::read(&path).map_err(|error| SecretsError::Io(name.clone(), error))?;
+        Self::from_file(&path)
+    }
+
+    /// Reads a master key from a file.
+    ///
+    /// # Errors
+    /// It is too open, malformed or unreadable.
+    pub(crate) fn from_file(path: &Path) -> Result<Self, SecretsError> {
+        let name = path.display().to_string();
+        check_mode(path)?;
+        let bytes = fs::read(path).map_err(|error| SecretsError::Io(name.clone(), error))?;
         let key: [u8; KEY_LEN] = bytes.try_into().map_err(|_| SecretsError::Malformed(name))?;
         Self::from_key(&key)
     }

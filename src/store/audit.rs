@@ -92,6 +92,59 @@ pub(crate) fn quick_check(connection: &Connection) -> Result<Vec<String>> {
     Ok(rows.into_iter().filter(|line| line != "ok").collect())
 }
 
+/// Returns SQLite's findings about the whole file, its indexes included, and rows that refer to missing ones; none when
+/// it is sound.
+pub(crate) fn integrity_check(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
+    let rows: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut found: Vec<String> = rows.into_iter().filter(|line| line != "ok").collect();
+    let mut statement =
+        connection.prepare("SELECT \"table\", rowid, parent FROM pragma_foreign_key_check LIMIT 20")?;
+    let rows = statement.query_map([], |row| {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        Ok(format!("row {:?} of {table} refers to a missing {parent}", row.get::<_, Option<i64>>(1)?.unwrap_or(0)))
+    })?;
+    for row in rows {
+        found.push(row?);
+    }
+    Ok(found)
+}
+
+/// Numbers of what a database holds, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) messages: u64,
+    /// Objects that rows of mail data and uploads name, and their octets.
+    pub(crate) objects: u64,
+    pub(crate) object_bytes: u64,
+    /// Outgoing messages that wait, and webhook deliveries.
+    pub(crate) outbound: u64,
+    pub(crate) webhooks: u64,
+}
+
+/// Counts what a database holds.
+pub(crate) fn contents(connection: &Connection) -> Result<Contents> {
+    let contents = connection.query_row(
+        "SELECT (SELECT count(*) FROM message),
+                (SELECT count(*) FROM mail_data WHERE file IS NOT NULL) + (SELECT count(*) FROM upload),
+                (SELECT coalesce(sum(size), 0) FROM mail_data WHERE file IS NOT NULL)
+                + (SELECT coalesce(sum(size), 0) FROM upload),
+                (SELECT count(*) FROM job WHERE kind IN ('dispatch', 'scheduled_send')),
+                (SELECT count(*) FROM job WHERE kind IN ('webhook', 'zero_retention'))",
+        [],
+        |row| {
+            Ok(Contents {
+                messages: row.get(0)?,
+                objects: row.get(1)?,
+                object_bytes: row.get(2)?,
+                outbound: row.get(3)?,
+                webhooks: row.get(4)?,
+            })
+        },
+    )?;
+    Ok(contents)
+}
+
 /// Lists rows whose counterpart is missing, by a description of each kind, with up to `limit` of their names.
 pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, Vec<String>)>> {
     const QUESTIONS: &[(&str, &str)] = &[

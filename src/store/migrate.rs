@@ -71,6 +71,11 @@ pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
 }
 
+/// Returns the schema version of a database.
+pub(crate) fn version(connection: &Connection) -> Result<i32> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
 /// Creates or upgrades the schema.
 ///
 /// # Errors
@@ -142,9 +147,10 @@ pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> 
 }
 
 fn create(connection: &mut Connection) -> Result<()> {
-    // Must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a few
-    // octets at the end of a table or an index.
+    // Both must be set before the first page is written. A commit writes whole pages to the WAL, most of them for a
+    // few octets at the end of a table or an index.
     connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

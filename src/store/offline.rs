@@ -31,11 +31,16 @@ pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
 /// # Errors
 /// It cannot be opened or read, or the error of `work`.
 pub(crate) fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+    open_unused(data_dir)?.map(|connection| work(&connection)).transpose()
+}
+
+/// Opens the database in `data_dir`, or in a backup, for reading as it is; `None` when there is none.
+///
+/// # Errors
+/// It cannot be opened.
+pub(crate) fn open_unused(data_dir: &Path) -> Result<Option<Connection>> {
     let path = data_dir.join(FILE_NAME);
-    if !path.exists() {
-        return Ok(None);
-    }
-    work(&open_as_it_is(&path)?).map(Some)
+    path.exists().then(|| open_as_it_is(&path)).transpose()
 }
 
 /// Runs `work` on the database in `data_dir` as it is, also while a server has it open; `None` when there is none.

@@ -14,8 +14,11 @@ use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::net::tls::CertificateFacts;
 use crate::process::data_dir::DataDir;
+use crate::process::last_backup;
 use crate::store;
 use crate::store::accounts::stats;
+use crate::store::disk;
+use crate::store::disk::Sizes;
 
 /// Facts and state of the server.
 #[derive(Serialize, ToSchema)]
@@ -34,8 +37,11 @@ pub(crate) struct ServerView {
     submission: Vec<String>,
     /// Queued work of the account.
     queue: QueueView,
-    /// Null, like the certificate, for accounts that do not own the server.
+    /// Null, like the following, for accounts that do not own the server.
     disk: Option<DiskView>,
+    sizes: Option<SizesView>,
+    /// Time of the last complete backup; null if there was none.
+    last_backup_at: Option<Timestamp>,
     certificate: Option<CertificateView>,
 }
 
@@ -85,6 +91,34 @@ impl DiskView {
     }
 }
 
+/// Contents of the data directory, in octets.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SizesView {
+    /// The database, with its free pages.
+    database_bytes: u64,
+    free_page_bytes: u64,
+    wal_bytes: u64,
+    /// Mail that is too large for the database.
+    mail_bytes: u64,
+    upload_bytes: u64,
+    /// Copies of the database from before an upgrade; removed after 30 days.
+    schema_copy_bytes: u64,
+}
+
+impl From<Sizes> for SizesView {
+    fn from(sizes: Sizes) -> Self {
+        Self {
+            database_bytes: sizes.database,
+            free_page_bytes: sizes.free_pages,
+            wal_bytes: sizes.wal,
+            mail_bytes: sizes.mail,
+            upload_bytes: sizes.uploads,
+            schema_copy_bytes: sizes.schema_copies,
+        }
+    }
+}
+
 /// The server's TLS certificate.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +143,11 @@ pub(crate) async fn facts(State(app): State<AppState>, caller: Caller) -> Result
     let config = &app.config;
     let submission = [config.submission.listen.as_slice(), config.submission.listen_tls.as_slice()].concat();
     let is_admin = caller.account.is_admin;
+    let data_dir = config.data_dir.clone();
+    let sizes = match is_admin {
+        true => Some(app.db.read_background(move |connection| disk::sizes(connection, &data_dir)).await?.into()),
+        false => None,
+    };
     Ok(Json(ServerView {
         version: env!("CARGO_PKG_VERSION"),
         hostname: config.hostname.clone(),
@@ -119,6 +158,8 @@ pub(crate) async fn facts(State(app): State<AppState>, caller: Caller) -> Result
         submission: addresses(&submission),
         queue: waiting.into(),
         disk: DiskView::read(&config.data_dir).filter(|_| is_admin),
+        sizes,
+        last_backup_at: last_backup::read(&config.data_dir).filter(|_| is_admin),
         certificate: app.tls.facts().filter(|_| is_admin).map(Into::into),
     }))
 }

@@ -70,6 +70,7 @@ const NAMES: &[(&str, &str)] = &[
     ("SentView", "SentMessage"),
     ("ServerView", "Server"),
     ("SignUp", "SignUpRequest"),
+    ("SizesView", "StoredSizes"),
     ("Status", "DnsRecordStatus"),
     ("StorageView", "Storage"),
     ("SuppressionFields", "SuppressionRequest"),

@@ -111,7 +111,15 @@ impl Progress {
             }
             return Step::Nothing;
         }
-        if self.running || self.next.is_some_and(|next| now < next) {
+        if self.next.is_some_and(|next| now < next) {
+            return Step::Nothing;
+        }
+        self.start()
+    }
+
+    /// Starts a checkpoint whatever the size, unless one is running.
+    pub(super) const fn start(&mut self) -> Step {
+        if self.running {
             return Step::Nothing;
         }
         self.running = true;

@@ -164,6 +164,11 @@ impl Writer {
         (self.counts.made.load(Ordering::Acquire), self.counts.proven.load(Ordering::Acquire))
     }
 
+    /// Has the WAL moved into the database file in the background, however small it is.
+    pub(crate) fn request_checkpoint(&self) {
+        drop(self.events.send(Event::Checkpoint));
+    }
+
     /// Returns the longest time that a waiting transaction has waited.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.waiting.longest()

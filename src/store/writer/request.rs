@@ -121,6 +121,8 @@ pub(super) enum Event {
     Request(Request),
     /// An fsync ended.
     Synced,
+    /// The WAL is to be moved into the database file, however small it is.
+    Checkpoint,
     /// The background thread moved as much of the WAL as it could.
     Moved(rusqlite::Result<Moved>),
     /// No writers are left.

@@ -243,10 +243,13 @@ async fn the_server_says_what_it_is() {
     );
     assert!(facts["certificate"]["notAfter"].as_i64().unwrap() > 0);
     assert!(facts["disk"]["freeBytes"].as_u64().unwrap() > 0 && facts["disk"]["databaseBytes"].as_u64().unwrap() > 0);
+    assert!(facts["sizes"]["databaseBytes"].as_u64().unwrap() > 0, "{facts}");
+    assert_eq!((&facts["sizes"]["mailBytes"], &facts["lastBackupAt"]), (&json!(0), &Value::Null));
     assert_eq!(facts["smtp"].as_array().unwrap().len(), 1);
     let body = json!({"email": "bob@acme.dev", "password": PASSWORD});
     let bob = server.anonymous().post("/api/auth/signup", body).await.expect(201);
     let facts = owner.with(bob["token"].as_str().unwrap()).get("/api/server").await.expect(200);
     assert_eq!((&facts["disk"], &facts["certificate"]), (&Value::Null, &Value::Null));
+    assert_eq!(facts["sizes"], Value::Null);
     server.stop().await;
 }

@@ -1,12 +1,15 @@
-//! The systemd unit, checked by `systemd-analyze`.
+//! The systemd units, checked by `systemd-analyze`.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::machine::skip;
 
-fn unit() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/mailkite.service")
+const SERVICES: [&str; 2] = ["mailkite.service", "mailkite-backup.service"];
+const TIMER: &str = "mailkite-backup.timer";
+
+fn unit(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name)
 }
 
 /// Runs `systemd-analyze`; `None` where it is not installed.
@@ -23,7 +26,7 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
 #[test]
 fn the_socket_unit_is_one_that_systemd_accepts() {
     let folder = tempfile::tempdir().unwrap();
-    let packaged = unit().with_extension("socket");
+    let packaged = unit("mailkite.service").with_extension("socket");
     let service = folder.path().join("mailkite.service");
     std::fs::write(&service, "[Service]\nExecStart=/bin/true\n").unwrap();
     let path = folder.path().join("mailkite.socket");
@@ -45,23 +48,42 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn the_unit_exposes_next_to_nothing() {
-    let Some(output) = analyze(&["security", "--offline=true", unit().to_str().unwrap()]) else { return };
-    let said = said(&output);
-    let level = said.split("Overall exposure level for mailkite.service: ").nth(1).and_then(|rest| rest.get(..3));
-    let level: f32 = level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("no level in {said}"));
-    assert!(level <= 2.0, "{said}");
+    for name in SERVICES {
+        let Some(output) = analyze(&["security", "--offline=true", unit(name).to_str().unwrap()]) else { return };
+        let said = said(&output);
+        let level = said.split(&format!("Overall exposure level for {name}: ")).nth(1).and_then(|rest| rest.get(..3));
+        let level: f32 = level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("no level in {said}"));
+        assert!(level <= 2.0, "{said}");
+    }
 }
 
 #[test]
 fn the_unit_is_one_that_systemd_accepts() {
     let folder = tempfile::tempdir().unwrap();
-    let text = std::fs::read_to_string(unit()).unwrap();
-    let installed = "/usr/local/bin/mailkite ";
-    assert!(text.contains(installed));
-    let here = text.replace(installed, concat!(env!("CARGO_BIN_EXE_mailkite"), " "));
-    let path = folder.path().join("mailkite.service");
-    std::fs::write(&path, here).unwrap();
-    let Some(output) = analyze(&["verify", path.to_str().unwrap()]) else { return };
+    std::fs::copy(unit(TIMER), folder.path().join(TIMER)).unwrap();
+    for name in SERVICES {
+        let text = std::fs::read_to_string(unit(name)).unwrap();
+        let installed = "/usr/local/bin/mailkite ";
+        assert!(text.contains(installed));
+        let here = text.replace(installed, concat!(env!("CARGO_BIN_EXE_mailkite"), " "));
+        std::fs::write(folder.path().join(name), here).unwrap();
+    }
+    for name in SERVICES.into_iter().chain([TIMER]) {
+        let Some(output) = analyze(&["verify", folder.path().join(name).to_str().unwrap()]) else { return };
+        let said = said(&output);
+        assert!(output.status.success() && !said.contains("mailkite"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn the_command_of_the_backup_unit_is_one_that_the_program_takes() {
+    let text = std::fs::read_to_string(unit("mailkite-backup.service")).unwrap();
+    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/mailkite ")).unwrap();
+    let missing = "/etc/mailkite/mailkite.toml";
+    let output = Command::new(env!("CARGO_BIN_EXE_mailkite"))
+        .args(command.replace(missing, "/nonexistent/mailkite.toml").split(' '))
+        .output()
+        .unwrap();
     let said = said(&output);
-    assert!(output.status.success() && !said.contains("mailkite.service"), "{said}");
+    assert!(said.contains("/nonexistent/mailkite.toml") && !said.contains("Usage"), "{said}");
 }

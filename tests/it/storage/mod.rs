@@ -3,7 +3,9 @@
 //! Most tests run the real binary, kill it or take its disk away, and ask `mailkite audit` what is left.
 //! A new system call that may fail goes to `fault_injection`, a new kind of damage to `damaged_objects` or `recovery`.
 
+mod backup;
 mod damaged_objects;
+mod disk;
 mod durability;
 mod fault_injection;
 mod full_disk;

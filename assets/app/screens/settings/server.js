@@ -16,6 +16,18 @@ const listenAddresses = (all) =>
       )
     : "–";
 
+const storedSizes = (sizes) =>
+  [
+    `database ${formatBytes(sizes.databaseBytes)}`,
+    sizes.freePageBytes ? `${formatBytes(sizes.freePageBytes)} of it free pages` : "",
+    `log ${formatBytes(sizes.walBytes)}`,
+    `large mail ${formatBytes(sizes.mailBytes)}`,
+    `uploads ${formatBytes(sizes.uploadBytes)}`,
+    sizes.schemaCopyBytes ? `copies from before an upgrade ${formatBytes(sizes.schemaCopyBytes)}` : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
+
 export function Server() {
   const server = useResource("/api/server");
   const ready = useResource("/api/ready");
@@ -23,7 +35,7 @@ export function Server() {
     <${Card} title="Server">
       <${Loaded} resource=${server}>
         ${(data) => {
-          const { disk } = data;
+          const { disk, sizes } = data;
           const validFor = data.certificate ? data.certificate.notAfter - Date.now() : 0;
           return html`
             <dl class="facts">
@@ -57,11 +69,31 @@ export function Server() {
                   <div>
                     <dt>Disk</dt>
                     <dd>
-                      ${formatBytes(disk.freeBytes)} free of ${formatBytes(disk.totalBytes)}; the database takes${" "}
-                      ${formatBytes(disk.databaseBytes)}
+                      ${formatBytes(disk.freeBytes)} free of ${formatBytes(disk.totalBytes)}
                       <div class=${`meter ${disk.freeBytes < disk.totalBytes / 10 ? "bad" : ""}`} aria-hidden="true">
                         <i style=${{ width: `${Math.max(1, (1 - disk.freeBytes / disk.totalBytes) * 100)}%` }}></i>
                       </div>
+                    </dd>
+                  </div>
+                `
+              }
+              ${
+                sizes &&
+                html`
+                  <div>
+                    <dt>Stored</dt>
+                    <dd>
+                      ${storedSizes(sizes)}
+                    </dd>
+                  </div>
+                  <div>
+                    <dt>Last backup</dt>
+                    <dd>
+                      ${
+                        data.lastBackupAt
+                          ? html`<${RelativeTime} at=${data.lastBackupAt} />`
+                          : html`<${Badge} tone="warn">none yet<//> On the server, run <code>mailkite backup</code>.`
+                      }
                     </dd>
                   </div>
                 `

@@ -107,6 +107,7 @@ impl Thread {
             match next {
                 Ok(Event::Request(request)) => self.batch.push(request),
                 Ok(Event::Synced) => {}
+                Ok(Event::Checkpoint) => self.start_checkpoint(),
                 Ok(Event::Moved(moved)) => self.moved(moved),
                 Ok(Event::End) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,

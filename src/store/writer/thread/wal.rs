@@ -52,6 +52,13 @@ impl Thread {
         }
     }
 
+    /// Starts a checkpoint, unless one is running.
+    pub(super) fn start_checkpoint(&mut self) {
+        if !self.has_failed() && self.progress.start() == Step::Background && !self.background.ask() {
+            self.move_rest();
+        }
+    }
+
     pub(super) fn moved(&mut self, moved: rusqlite::Result<Moved>) {
         if self.has_failed() {
             return;
