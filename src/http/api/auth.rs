@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::google::{GoogleError, Grant};
-use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification, email_of};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
 use crate::http::auth::Caller;
@@ -25,8 +25,6 @@ use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::accounts::sessions;
 use data_encoding::HEXLOWER;
-
-const MAX_EMAIL: usize = 254;
 
 /// The caller's account (contract 2.5).
 #[derive(Serialize, ToSchema)]
@@ -77,6 +75,7 @@ impl From<Refusal> for ApiError {
             Refusal::BadLogin => Code::BadLogin.into(),
             Refusal::WrongPassword => Code::WrongPassword.into(),
             Refusal::PasswordMissing => missing("currentPassword"),
+            Refusal::BadLink => Code::BadLink.into(),
             Refusal::Store(error) => error.into(),
             Refusal::Hash(HashError::QueueFull(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             Refusal::Hash(error @ HashError::Failed) => {
@@ -106,16 +105,12 @@ pub(crate) struct SignUp {
 }
 
 /// Reads one e-mail address, normalized.
-fn email(field: Lenient<String>) -> Result<String, ApiError> {
+pub(super) fn email(field: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
-    let given = field.required(bad)?;
-    let mailbox = Mailbox::parse(given.trim()).map_err(|_| bad())?;
-    let email = mailbox.canonical();
-    let plain = email.len() <= MAX_EMAIL && !email.contains("@[") && !mailbox.has_invisible_characters();
-    if plain { Ok(email) } else { Err(bad()) }
+    email_of(&field.required(bad)?).ok_or_else(bad)
 }
 
-fn new_password(field: Lenient<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
+pub(super) fn new_password(field: Lenient<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
     let password = field.required(|| ApiError::field(Code::WeakPassword, name, "a password is required"))?;
     passwords::check(&password, email).map_err(|weak| ApiError::field(Code::WeakPassword, name, weak.to_string()))?;
     Ok(password)
@@ -166,7 +161,7 @@ pub(crate) struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     password: AllowEmpty,
-    /// Instead of both: a single-use ticket printed by `mailkite dev`.
+    /// Instead of both: the token of a link printed by `mailkite user` or `mailkite dev`, which signs in once.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     ticket: AllowEmpty,
@@ -201,7 +196,7 @@ pub(crate) async fn log_in(
 }
 
 /// A login attempt (contract 2.3). It counts as a failure in every limit from the start, until it is forgiven.
-struct LoginAttempt<'a> {
+pub(super) struct LoginAttempt<'a> {
     tries: Vec<Attempt<'a>>,
     /// Limits that a success resets.
     pairs: Vec<(&'a AttemptLimiter, String)>,
@@ -220,7 +215,7 @@ impl<'a> LoginAttempt<'a> {
     }
 
     /// Begins an attempt whose account is unknown, unless `pairs` names it.
-    async fn begin_at(
+    pub(super) async fn begin_at(
         app: &'a AppState,
         client: &ClientAddress,
         pairs: Vec<(&'a AttemptLimiter, String)>,
@@ -243,8 +238,8 @@ impl<'a> LoginAttempt<'a> {
         Ok(attempt)
     }
 
-    fn end(self, result: &Result<SignedIn, Refusal>) {
-        if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword)) {
+    pub(super) fn end<T>(self, result: &Result<T, Refusal>) {
+        if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword | Refusal::BadLink)) {
             return;
         }
         let pairs = self.forgive();
@@ -254,7 +249,7 @@ impl<'a> LoginAttempt<'a> {
     }
 
     /// Takes the failure back.
-    fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
+    pub(super) fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
         self.tries.into_iter().for_each(Attempt::succeed);
         self.pairs
     }

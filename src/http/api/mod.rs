@@ -17,6 +17,7 @@ pub(crate) mod inject;
 pub(crate) mod logins;
 pub(crate) mod messages;
 pub(crate) mod overview;
+pub(crate) mod password_reset;
 pub(crate) mod replay;
 mod route_fields;
 pub(crate) mod route_match;
