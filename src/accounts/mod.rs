@@ -10,8 +10,10 @@ pub(crate) mod google;
 mod destinations;
 mod email_verification;
 mod keys;
+pub(crate) mod operator;
 mod password_reset;
 mod policy;
+mod removal;
 mod strangers;
 mod tickets;
 

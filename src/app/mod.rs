@@ -1,6 +1,7 @@
 //! Builds every service from the configuration, binds, starts the workers, drains and stops in order. It may use all
 //! modules but `cli`; a new service is constructed in `parts` and started in [`Bound::run`].
 
+pub(crate) mod control;
 mod parts;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::control::Operations;
 use self::parts::Parts;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -20,6 +22,7 @@ use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::outbound::forward::shared_domain;
+use crate::process::control_socket::ControlSocket;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
@@ -59,6 +62,8 @@ pub struct Bound {
     http: Http,
     worker: Worker,
     retention: Retention,
+    /// Commands on the host; `None` where the system allows no such socket.
+    control: Option<(ControlSocket, Arc<Operations>)>,
 }
 
 /// Opens the data directory, builds every service and binds every address.
@@ -95,7 +100,19 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let parts = shared_parts.http_dependencies(&accounts, &domains, inbound, outbound, &webhooks)?;
     let http = Http::new(listeners, parts, &shared_parts.server_tls);
     let retention = shared_parts.retention();
-    Ok(Bound { parts: shared_parts, accounts, domains, webhooks, smtp, submissions, http, worker, retention })
+    let control = shared_parts.control(&accounts);
+    Ok(Bound {
+        parts: shared_parts,
+        accounts,
+        domains,
+        webhooks,
+        smtp,
+        submissions,
+        http,
+        worker,
+        retention,
+        control,
+    })
 }
 
 impl Bound {
@@ -181,6 +198,8 @@ impl Bound {
         let smtp = tokio::spawn(self.smtp.run(listeners.clone(), GRACE));
         let submissions = self.submissions.map(|server| tokio::spawn(server.run(listeners.clone(), GRACE)));
         let http = tokio::spawn(self.http.run(listeners.clone(), GRACE));
+        let commands =
+            self.control.map(|(socket, work)| tokio::spawn(control::serve(socket, work, listeners.clone())));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
         let rechecks = tokio::spawn(recheck::run(self.domains, self.parts.clock.clone(), workers.clone()));
@@ -195,6 +214,9 @@ impl Bound {
         drop(tokio::join!(smtp, http, certificate));
         for submission in submissions {
             drop(submission.await);
+        }
+        if let Some(commands) = commands {
+            drop(commands.await);
         }
         workers.cancel();
         drop(tokio::join!(worker, retention, rechecks));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StartError;
+use super::control::Operations;
 use crate::accounts::google::Google;
 use crate::accounts::{Accounts, Tickets};
 use crate::clock::Clock;
@@ -18,6 +19,7 @@ use crate::domain::check::{self, Checker};
 use crate::domain::keys::KeyMaker;
 use crate::event_bus::Publisher;
 use crate::http;
+use crate::inbound::import::Importer;
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
@@ -41,6 +43,7 @@ use crate::outbound::transport::mta_sts::MtaSts;
 use crate::outbound::transport::mx::MxResolver;
 use crate::outbound::transport::tls::ClientTls;
 use crate::outbound::{self, Outbound};
+use crate::process::control_socket::ControlSocket;
 use crate::process::data_dir::DataDir;
 use crate::rate_limit::FixedWindow;
 use crate::retention::Retention;
@@ -368,6 +371,32 @@ impl Parts {
             webhooks: Arc::clone(webhooks),
             realtime: self.publisher.realtime.clone(),
         })
+    }
+
+    /// Listens for commands on the host. Without the socket they need the server stopped.
+    pub(super) fn control(&self, accounts: &Arc<Accounts>) -> Option<(ControlSocket, Arc<Operations>)> {
+        let socket = match ControlSocket::listen(&self.config.data_dir) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "commands on the host, such as mailkite user, cannot reach this server");
+                return None;
+            }
+        };
+        let importer = Importer {
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            limits: Arc::clone(&self.limits),
+            clock: self.clock.clone(),
+            hostname: self.config.hostname.clone(),
+            default_days: self.config.storage.retention_days,
+        };
+        let operations = Operations {
+            accounts: Arc::clone(accounts),
+            objects: self.objects.clone(),
+            importer,
+            clock: self.clock.clone(),
+        };
+        Some((socket, Arc::new(operations)))
     }
 
     pub(super) fn retention(&self) -> Retention {

@@ -6,11 +6,14 @@ mod bench;
 mod check;
 mod dev;
 mod logs;
+mod password;
+mod place;
 mod queue;
 mod recover;
 mod serve;
 mod setup_token;
 mod text;
+mod user;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +51,8 @@ enum Command {
     },
     /// Show the queue of outgoing mail, retry it now, drop it
     Queue(queue::Options),
+    /// List, add and remove accounts, let them in again
+    User(user::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
     /// Show what is left when part of the data directory is missing, and start with it
@@ -76,6 +81,7 @@ impl Cli {
             Command::Audit(options) => audit::run(&options),
             Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
+            Command::User(options) => user::run(&options),
         }
     }
 }

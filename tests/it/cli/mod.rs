@@ -1,7 +1,8 @@
-//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, through the real binary.
+//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, `user`, through the real binary.
 //!
 //! A test runs a command as an operator would and reads its output and exit code.
 
 mod check;
 mod dev;
 mod queue;
+mod user;

@@ -206,6 +206,7 @@ fn only_the_clock_reads_the_clock() {
 fn sockets_are_opened_only_in_the_files_that_are_named() {
     let homes = [
         "process/host.rs",
+        "process/control_socket.rs",
         "net/egress/connector.rs",
         "net/dns/mod.rs",
         "net/dns/dnssec.rs",
