@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod dev;
 mod logs;
+mod moving;
 mod password;
 mod place;
 mod queue;
@@ -53,6 +54,10 @@ enum Command {
     Queue(queue::Options),
     /// List, add and remove accounts, let them in again
     User(user::Options),
+    /// Write mail of accounts to an mbox file, a maildir or JSON Lines
+    Export(moving::export::Options),
+    /// Store mail of an mbox file, a maildir or JSON Lines as received by an account; no route runs
+    Import(moving::import::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
     /// Show what is left when part of the data directory is missing, and start with it
@@ -82,6 +87,8 @@ impl Cli {
             Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
             Command::User(options) => user::run(&options),
+            Command::Export(options) => moving::export::run(&options),
+            Command::Import(options) => moving::import::run(&options),
         }
     }
 }
