@@ -9,7 +9,7 @@
 -- ------------------------------------------------------------------------------------------------- accounts
 
 CREATE TABLE account (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   public_id TEXT NOT NULL UNIQUE,                -- usr_…
   email TEXT NOT NULL UNIQUE,                    -- trimmed and lower-cased
   is_admin INTEGER NOT NULL DEFAULT 0 CHECK (is_admin IN (0, 1)),   -- the owner of the installation
@@ -20,7 +20,8 @@ CREATE TABLE account (
   avatar_url TEXT,                               -- NULL: none known
   webhook_secret_sealed BLOB,                    -- signs tracking webhooks (contract 2.10); NULL: not made yet
   previous_webhook_secret_sealed BLOB,           -- NULL: never rotated
-  previous_webhook_secret_until INTEGER          -- until then both secrets sign (contract 9.3)
+  previous_webhook_secret_until INTEGER,         -- until then both secrets sign (contract 9.3)
+  signed_in_at INTEGER                           -- last sign-in; NULL: never signed in
 ) STRICT;
 CREATE UNIQUE INDEX account_by_google_subject ON account (google_subject) WHERE google_subject IS NOT NULL;
 
@@ -63,6 +64,14 @@ CREATE TABLE email_verification (                -- a link that proves an accoun
   created_at INTEGER NOT NULL                    -- valid for 24 h, also after its first use
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX email_verification_by_account ON email_verification (account_id);
+
+CREATE TABLE account_link (                      -- a link that opens an account once (contract 2.3, 2.6)
+  token_hash BLOB PRIMARY KEY,                   -- SHA-256 of the link's token
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  purpose TEXT NOT NULL CHECK (purpose IN ('sign_in', 'password_reset')),
+  expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX account_link_by_account ON account_link (account_id);
 
 CREATE TABLE notice (                            -- mail queued by the appliance itself
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -257,6 +266,15 @@ CREATE INDEX message_unsent ON message (account_id, status, received_at)
   WHERE direction = 'outbound' AND status <> 'sent';
 -- Finds raw copies that are still in use, and those past their seven days.
 CREATE INDEX message_mail_data ON message (mail_data_id) WHERE mail_data_id IS NOT NULL;
+
+-- Mail that `mailkite import` stored, so that a repeated import leaves it out.
+CREATE TABLE imported_message (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  fingerprint BLOB NOT NULL,                     -- SHA-256 of the mail data
+  message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+  PRIMARY KEY (account_id, fingerprint)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX imported_message_by_message ON imported_message (message_id);
 
 CREATE TABLE attachment (                        -- a slice of the mail data, decoded when served
   message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,

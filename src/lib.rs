@@ -16,8 +16,9 @@
 //! 3. **Levels.** A module uses only modules of a lower level (see the table below), and files of one folder do not
 //!    import each other in a circle.
 //! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Listening sockets are opened in
-//!    `process/sockets.rs`; outgoing ones in `net/egress/connector.rs`, `net/dns/`, `outbound/client/mod.rs` and, for
-//!    the benchmark's own clients, `cli/`.
+//!    `process/sockets.rs` and `process/control_socket.rs`; outgoing ones in `net/egress/connector.rs`, `net/dns/`,
+//!    `outbound/client/mod.rs` and, for commands on the host and the benchmark's own clients, in
+//!    `process/control_socket.rs` and `cli/`.
 //! 5. **Values, not side channels.** Replies, verdicts and the current time are values that functions take and return,
 //!    so the pure parts need no runtime and no mocks.
 //!
@@ -127,6 +128,7 @@
 //! | RFC 3848 | protocol keywords of Received |
 //! | RFC 3986 | URIs |
 //! | RFC 3987 | internationalized URIs |
+//! | RFC 4155 | mbox |
 //! | RFC 4291 | IPv6 addresses |
 //! | RFC 4616 | AUTH PLAIN |
 //! | RFC 4648 | base64 for URLs |

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Timestamp};
 use crate::content;
 use crate::store;
-use crate::store::accounts::{idempotency, notices, sessions, stats, verifications};
+use crate::store::accounts::{idempotency, links, notices, sessions, stats, verifications};
 use crate::store::blobs::objects::{Damage, Objects};
 use crate::store::jobs;
 use crate::store::jobs::lane_pauses;
@@ -273,6 +273,7 @@ impl Retention {
         let ended = self.db.write_nosync(move |tx| {
             Ok(sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
+                + links::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?
                 + forwarded_messages::delete_expired(tx, now)?
                 + notices::delete_expired(tx, now)?

@@ -2,14 +2,18 @@
 //! `secrets`, `jobs` and, for Google, `net`; the HTTP API checks the form of requests and their rate, this folder
 //! decides on their meaning. The sign-up policy belongs in `policy`, API keys, secrets and the setup token in `keys`,
 //! forward destinations in `destinations`, limits on mail to strangers in `strangers`, Google's part in `google`,
-//! one-time sign-ins in `tickets`, the proof of an address in `email_verification`, sessions and passwords here.
+//! one-time sign-ins in `tickets`, the proof of an address in `email_verification`, a forgotten password in
+//! `password_reset`, changes by the operator in `operator` and `removal`, sessions and passwords here.
 
 pub(crate) mod google;
 
 mod destinations;
 mod email_verification;
 mod keys;
+pub(crate) mod operator;
+mod password_reset;
 mod policy;
+mod removal;
 mod strangers;
 mod tickets;
 
@@ -22,6 +26,7 @@ use crate::config::Signup;
 use crate::fair_semaphore::Requester;
 use crate::id::AccountRowId;
 use crate::jobs::{EnqueuedJob, Jobs};
+use crate::mail::address::Mailbox;
 use crate::secrets::passwords::{HashError, Passwords};
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::{self, Secrets, token_hash};
@@ -34,6 +39,7 @@ use crate::store::webhooks::routes;
 use crate::store::{self, Connection, Db};
 pub(crate) use email_verification::Verification;
 use email_verification::queue_verification;
+use password_reset::redeem_sign_in;
 use policy::Policy;
 pub(crate) use strangers::StrangerMail;
 pub(crate) use tickets::Tickets;
@@ -132,6 +138,9 @@ pub(crate) enum Refusal {
     /// The given password is not the present one.
     #[error("the current password is wrong")]
     WrongPassword,
+    /// The link is unknown, used or too old.
+    #[error("the link is not valid")]
+    BadLink,
     /// The password could not be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
@@ -207,7 +216,7 @@ impl Accounts {
         if opened.await? { Ok(SignedIn { token, account }) } else { Err(Refusal::BadLogin) }
     }
 
-    /// Signs in the holder of an unspent ticket and spends it.
+    /// Signs in the holder of an unspent ticket or sign-in link and spends it.
     ///
     /// # Errors
     /// [`Refusal::BadLogin`].
@@ -217,8 +226,17 @@ impl Accounts {
         client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
-        let account = self.tickets.redeem(ticket).ok_or(Refusal::BadLogin)?;
-        self.open_session(account, client, now).await
+        if let Some(account) = self.tickets.redeem(ticket) {
+            return self.open_session(account, client, now).await;
+        }
+        let (hash, most, tokens) = (token_hash(ticket), self.most_sessions, self.tokens.clone());
+        let opened = self.db.try_write_removal(move |tx| {
+            let account = redeem_sign_in(tx, &hash, now)?.ok_or(Refusal::BadLogin)?;
+            let (token, session) = new_session(&tokens, &account, client, now);
+            sessions::insert(tx, &session, most, now)?;
+            Ok(SignedIn { token, account })
+        });
+        opened.await
     }
 
     /// Signs in a person whom Google identifies, by subject, then by address; else creates an account.
@@ -344,15 +362,7 @@ impl Accounts {
     }
 
     fn new_session(&self, account: &Account, client: ClientInfo, now: Timestamp) -> (String, NewSession) {
-        let (token, claims) = self.tokens.issue(&account.public_id, now);
-        let session = NewSession {
-            jti: claims.jti,
-            account: account.id,
-            client_address: client.address,
-            user_agent: client.user_agent,
-            expires_at: Timestamp::from_millis(claims.exp.saturating_mul(1000)),
-        };
-        (token, session)
+        new_session(&self.tokens, account, client, now)
     }
 
     async fn open_session(&self, account: Account, client: ClientInfo, now: Timestamp) -> Result<SignedIn, Refusal> {
@@ -373,6 +383,27 @@ impl Accounts {
     fn policy(&self, proof: Proof) -> Policy {
         Policy { signup: self.signup, proof, secrets: Arc::clone(&self.secrets) }
     }
+}
+
+fn new_session(tokens: &Tokens, account: &Account, client: ClientInfo, now: Timestamp) -> (String, NewSession) {
+    let (token, claims) = tokens.issue(&account.public_id, now);
+    let session = NewSession {
+        jti: claims.jti,
+        account: account.id,
+        client_address: client.address,
+        user_agent: client.user_agent,
+        expires_at: Timestamp::from_millis(claims.exp.saturating_mul(1000)),
+    };
+    (token, session)
+}
+
+/// Returns an address as accounts have it; `None` if no account may have it (contract 2.2).
+pub(crate) fn email_of(given: &str) -> Option<String> {
+    const MAX_EMAIL: usize = 254;
+    let mailbox = Mailbox::parse(given.trim()).ok()?;
+    let email = mailbox.canonical();
+    let is_plain = email.len() <= MAX_EMAIL && !email.contains("@[") && !mailbox.has_invisible_characters();
+    is_plain.then_some(email)
 }
 
 /// Takes an account whose address was not proven from the person who signed up with it; the address is proven now.

@@ -1,7 +1,9 @@
 //! Builds every service from the configuration, binds, starts the workers, drains and stops in order. It may use all
 //! modules but `cli`; a new service is constructed in `parts` and started in [`Bound::run`].
 
+pub(crate) mod control;
 mod parts;
+mod start_error;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::control::Operations;
 use self::parts::Parts;
+pub use self::start_error::StartError;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,6 +24,7 @@ use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::outbound::forward::shared_domain;
+use crate::process::control_socket::ControlSocket;
 use crate::process::sockets::Sockets;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
@@ -31,32 +36,6 @@ use crate::webhook::Webhooks;
 const GRACE: Duration = Duration::from_secs(20);
 /// The interval of checks for a renewed certificate.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
-
-/// The reason why the server did not start or stopped by itself; a sentence for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Another start may succeed: an address was in use, the disk was full, an fsync failed.
-    #[error("{0}")]
-    Failed(String),
-    /// Every start fails until the operator acts: the database is damaged, the master key is another one.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl StartError {
-    fn because(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-
-    fn refused(error: impl std::fmt::Display) -> Self {
-        Self::Refused(error.to_string())
-    }
-
-    /// Prefixes the setting that the error is about.
-    fn of<E: std::fmt::Display>(key: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self::Failed(format!("{key}: {error}"))
-    }
-}
 
 /// All services, built and bound; nothing runs yet.
 pub struct Bound {
@@ -70,6 +49,8 @@ pub struct Bound {
     http: Http,
     worker: Worker,
     retention: Retention,
+    /// Commands on the host; `None` where the system allows no such socket.
+    control: Option<(ControlSocket, Arc<Operations>)>,
 }
 
 /// Opens the data directory, builds every service and listens on every address, on `sockets` where they fit.
@@ -107,7 +88,19 @@ pub async fn bind(config: Config, clock: Clock, sockets: &Sockets) -> Result<Bou
     let parts = shared_parts.http_dependencies(&accounts, &domains, inbound, outbound, &webhooks)?;
     let http = Http::new(listeners, parts, &shared_parts.server_tls);
     let retention = shared_parts.retention();
-    Ok(Bound { parts: shared_parts, accounts, domains, webhooks, smtp, submissions, http, worker, retention })
+    let control = shared_parts.control(&accounts);
+    Ok(Bound {
+        parts: shared_parts,
+        accounts,
+        domains,
+        webhooks,
+        smtp,
+        submissions,
+        http,
+        worker,
+        retention,
+        control,
+    })
 }
 
 impl Bound {
@@ -194,6 +187,8 @@ impl Bound {
         let smtp = tokio::spawn(self.smtp.run(listeners.clone(), GRACE));
         let submissions = self.submissions.map(|server| tokio::spawn(server.run(listeners.clone(), GRACE)));
         let http = tokio::spawn(self.http.run(listeners.clone(), GRACE));
+        let commands =
+            self.control.map(|(socket, work)| tokio::spawn(control::serve(socket, work, listeners.clone())));
         let worker = tokio::spawn(self.worker.run());
         let retention = tokio::spawn(self.retention.run(workers.clone()));
         let rechecks = tokio::spawn(recheck::run(self.domains, self.parts.clock.clone(), workers.clone()));
@@ -216,6 +211,9 @@ impl Bound {
         drop(tokio::join!(smtp, http, certificate));
         for submission in submissions {
             drop(submission.await);
+        }
+        if let Some(commands) = commands {
+            drop(commands.await);
         }
         if let Some(failure) = failed {
             if matches!(failure, Failure::Unreadable(_)) {

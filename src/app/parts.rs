@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::control::Operations;
 use crate::accounts::google::Google;
 use crate::accounts::{Accounts, Tickets};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::domain::check::{self, Checker};
 use crate::domain::keys::KeyMaker;
 use crate::event_bus::Publisher;
 use crate::http;
+use crate::inbound::import::Importer;
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
@@ -43,14 +45,15 @@ use crate::outbound::transport::mta_sts::MtaSts;
 use crate::outbound::transport::mx::MxResolver;
 use crate::outbound::transport::tls::ClientTls;
 use crate::outbound::{self, Outbound};
-use crate::process::data_dir::{DataDir, DataDirError};
+use crate::process::control_socket::ControlSocket;
+use crate::process::data_dir::DataDir;
 use crate::process::sockets::Sockets;
 use crate::rate_limit::FixedWindow;
 use crate::retention::Retention;
+use crate::secrets::Secrets;
 use crate::secrets::passwords::Passwords;
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::signed_links::Links;
-use crate::secrets::{Secrets, SecretsError};
 use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
 use crate::store::accounts::keys;
 use crate::store::blobs::objects::Objects;
@@ -97,10 +100,10 @@ impl Parts {
         crate::process::host::raise_file_limit();
         crate::process::host::survive_signals().map_err(StartError::because)?;
         let config = Arc::new(config);
-        let data_dir = DataDir::open(&config.data_dir).map_err(of_data_dir)?;
-        let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(of_secrets)?);
+        let data_dir = DataDir::open(&config.data_dir).map_err(StartError::from)?;
+        let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::from)?);
         let file = config.data_dir.join(store::FILE_NAME);
-        data_dir.check_database(&file).map_err(of_data_dir)?;
+        data_dir.check_database(&file).map_err(StartError::from)?;
         let db = Db::open(&config.data_dir).map_err(|error| match error {
             store::Error::Refused(_) => StartError::refused(error),
             _ => StartError::Failed(format!("opening the database {}: {error}", file.display())),
@@ -132,7 +135,7 @@ impl Parts {
         let data_dir = &self.config.data_dir;
         sealed
             .map_or(Ok(()), |(purpose, sealed)| self.secrets.check_fits(data_dir, purpose, &sealed))
-            .map_err(of_secrets)
+            .map_err(StartError::from)
     }
 
     pub(super) fn accounts(&self) -> Arc<Accounts> {
@@ -395,6 +398,32 @@ impl Parts {
         })
     }
 
+    /// Listens for commands on the host. Without the socket they need the server stopped.
+    pub(super) fn control(&self, accounts: &Arc<Accounts>) -> Option<(ControlSocket, Arc<Operations>)> {
+        let socket = match ControlSocket::listen(&self.config.data_dir) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "commands on the host, such as mailkite user, cannot reach this server");
+                return None;
+            }
+        };
+        let importer = Importer {
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            limits: Arc::clone(&self.limits),
+            clock: self.clock.clone(),
+            hostname: self.config.hostname.clone(),
+            default_days: self.config.storage.retention_days,
+        };
+        let operations = Operations {
+            accounts: Arc::clone(accounts),
+            objects: self.objects.clone(),
+            importer,
+            clock: self.clock.clone(),
+        };
+        Some((socket, Arc::new(operations)))
+    }
+
     pub(super) fn retention(&self) -> Retention {
         Retention {
             db: self.db.clone(),
@@ -402,20 +431,6 @@ impl Parts {
             clock: self.clock.clone(),
             default_days: self.config.storage.retention_days,
         }
-    }
-}
-
-fn of_data_dir(error: DataDirError) -> StartError {
-    match error {
-        DataDirError::Locked(_) | DataDirError::Io(..) => StartError::because(error),
-        _ => StartError::refused(error),
-    }
-}
-
-fn of_secrets(error: SecretsError) -> StartError {
-    match error {
-        SecretsError::Io(..) => StartError::because(error),
-        _ => StartError::refused(error),
     }
 }
 

@@ -8,11 +8,15 @@ mod check;
 mod dev;
 mod log_format;
 mod logs;
+mod moving;
+mod password;
+mod place;
 mod queue;
 mod recover;
 mod serve;
 mod setup_token;
 mod text;
+mod user;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +56,12 @@ enum Command {
     },
     /// Show the queue of outgoing mail, retry it now, drop it
     Queue(queue::Options),
+    /// List, add and remove accounts, let them in again
+    User(user::Options),
+    /// Write mail of accounts to an mbox file, a maildir or JSON Lines
+    Export(moving::export::Options),
+    /// Store mail of an mbox file, a maildir or JSON Lines as received by an account; no route runs
+    Import(moving::import::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
     /// Back up the data directory, also while the server runs
@@ -98,6 +108,9 @@ impl Cli {
             Command::Restore(options) => backup::restore::run(&options),
             Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
+            Command::User(options) => user::run(&options),
+            Command::Export(options) => moving::export::run(&options),
+            Command::Import(options) => moving::import::run(&options),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and `secrets`; reading and archiving a message belongs here, uploaded files in `uploads`, and removal by age in
 //! `retention`.
 
+pub(crate) mod rebuild;
 pub(crate) mod uploads;
 
 use crate::store::Connection;

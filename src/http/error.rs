@@ -90,6 +90,8 @@ codes! {
     BadRetention = 400 "bad_retention" "the retention is not valid";
     /// A password that is too short, too long or the e-mail itself.
     WeakPassword = 400 "weak_password" "the password is too weak";
+    /// A link that sets a password.
+    BadLink = 400 "bad_link" "this link is not valid: it was used, is older than an hour, or was not copied whole";
     /// No or malformed credential.
     Unauthorized = 401 "unauthorized" "missing or invalid credential";
     /// Unknown or revoked key.
@@ -327,8 +329,6 @@ pub(super) fn is_not_supported(path: &str) -> bool {
         "/api/auth/signin-link",
         "/api/auth/signin",
         "/api/auth/github",
-        "/api/auth/password/forgot",
-        "/api/auth/password/reset",
         "/api/ingest",
         "/api/relay",
     ];

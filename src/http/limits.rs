@@ -1,6 +1,9 @@
 //! Rate limits of clients (contract 1.12, 2.3).
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::rate_limit::{AttemptLimiter, FixedWindow, TokenBuckets};
 
@@ -25,6 +28,12 @@ pub(crate) struct Limits {
     pub(crate) signups_per_proxy: FixedWindow,
     /// Verification mails per account.
     pub(crate) verifications: FixedWindow,
+    /// Mails with a link for a new password, per client address.
+    pub(crate) password_links_per_client: FixedWindow,
+    /// The same per untrusted proxy.
+    pub(crate) password_links_per_proxy: FixedWindow,
+    /// Those being enqueued at once.
+    pub(crate) password_links_at_once: Arc<Semaphore>,
 }
 
 impl Limits {
@@ -42,6 +51,9 @@ impl Limits {
             signups_per_client: FixedWindow::new(10, 60 * MINUTE),
             signups_per_proxy: FixedWindow::new(100, 60 * MINUTE),
             verifications: FixedWindow::new(5, 60 * MINUTE),
+            password_links_per_client: FixedWindow::new(10, 60 * MINUTE),
+            password_links_per_proxy: FixedWindow::new(100, 60 * MINUTE),
+            password_links_at_once: Arc::new(Semaphore::new(16)),
         }
     }
 }

@@ -69,6 +69,7 @@ use crate::store::Db;
 use crate::store::blobs::objects::Objects;
 use crate::webhook::Webhooks;
 
+pub(crate) use api::messages::ExportedDetail;
 use connections::{ConnectionLimits, Connections};
 use forwarded::UntrustedProxies;
 use idempotency::Idempotency;

@@ -5,6 +5,7 @@
 //! DKIM, DMARC and ARC in `verify`, of the accepting transaction in `receive`, and of the spam check in `spam`.
 
 pub(crate) mod directory;
+pub(crate) mod import;
 pub(crate) mod inject;
 mod local;
 pub(crate) mod receive;

@@ -4,6 +4,7 @@
 //! belongs in [`data_dir`], a listening socket comes from [`sockets`], notices to systemd from [`service_manager`], a
 //! figure of the process from [`usage`]; any other system call belongs in [`host`].
 
+pub(crate) mod control_socket;
 pub(crate) mod data_dir;
 pub(crate) mod host;
 pub(crate) mod last_backup;

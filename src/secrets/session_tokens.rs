@@ -24,6 +24,7 @@ pub struct Claims {
 }
 
 /// Issues and verifies tokens with one key.
+#[derive(Clone)]
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,

@@ -28,7 +28,8 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("steps/3.sql"), rows: |_| Ok(()) },
     Step { sql: include_str!("steps/4.sql"), rows: |_| Ok(()) },
     Step { sql: include_str!("steps/5.sql"), rows: canonical_addresses },
-    Step { sql: include_str!("steps/6.sql"), rows: check_edited_definitions },
+    Step { sql: include_str!("steps/6.sql"), rows: |connection| check_edited_definitions(connection, 7) },
+    Step { sql: include_str!("steps/7.sql"), rows: |connection| check_edited_definitions(connection, 8) },
 ];
 
 /// Puts suppressed addresses and blocked senders into canonical form. Of two spellings of one address one stays.
@@ -56,14 +57,14 @@ fn canonical_addresses(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Checks that step 6 edited every definition: an edit that does not find the text it replaces changes nothing.
-fn check_edited_definitions(connection: &Connection) -> Result<()> {
+/// Checks that a step edited every definition: an edit that does not find the text it replaces changes nothing.
+fn check_edited_definitions(connection: &Connection, wanted: i64) -> Result<()> {
     let edited: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%id INTEGER PRIMARY KEY AUTOINCREMENT%'",
         [],
         |row| row.get(0),
     )?;
-    if edited == 7 { Ok(()) } else { Err(Error::Corrupt("sqlite_schema")) }
+    if edited == wanted { Ok(()) } else { Err(Error::Corrupt("sqlite_schema")) }
 }
 
 /// Returns the schema version that this program writes.
@@ -230,6 +231,7 @@ mod tests {
         include_str!("../../tests/fixtures/schemas/schema-3.sql"),
         include_str!("../../tests/fixtures/schemas/schema-4.sql"),
         include_str!("../../tests/fixtures/schemas/schema-5.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-6.sql"),
     ];
 
     /// Returns every definition of a schema, without comments, spacing and quotes, its columns and constraints in one
@@ -342,7 +344,7 @@ mod tests {
         };
         assert_eq!(
             texts("SELECT name || ' ' || seq FROM sqlite_sequence ORDER BY name"),
-            ["domain 7", "job 8", "message 3", "zero_retention_delivery 4"],
+            ["account 1", "domain 7", "job 8", "message 3", "zero_retention_delivery 4"],
             "a message of a removed domain keeps that one's id"
         );
         assert_eq!(texts("SELECT kind FROM job ORDER BY id"), ["zero_retention", "scheduled_send", "webhook"]);

@@ -21,6 +21,7 @@ export function App() {
   const route = useRoute();
   const [user, setUser] = useState(undefined); // undefined: not known yet; null: signed out
   const [error, setError] = useState(null);
+  const [resetToken, setResetToken] = useState(null); // of a mailed link that sets a password
   const name = screenName(route);
 
   const lastUserId = useRef(null);
@@ -71,7 +72,7 @@ export function App() {
           if (!session.token)
             toast(
               failure.code === "bad_login"
-                ? "That link was used already. Start mailkite dev again for a new one."
+                ? "That link was used already, or is too old. Ask for a new one where you got it."
                 : failure.message,
               { error: true },
             );
@@ -109,6 +110,19 @@ export function App() {
     return () => removeEventListener("storage", onStorage);
   }, []);
 
+  const linkToken = route.parts[0] === "reset-password" ? route.parts[1] || "" : null;
+  useEffect(() => {
+    if (linkToken === null) return;
+    setResetToken(linkToken);
+    replaceRoute("#/");
+  }, [linkToken]);
+  const onReset = (message) => {
+    setResetToken(null);
+    if (!message) return;
+    onSignedOut();
+    toast(message);
+  };
+
   if (error)
     return html`
       <main class="sign-in">
@@ -121,7 +135,10 @@ export function App() {
         <span class="logo" aria-hidden="true"></span>
       </div>
     `;
-  if (user === null) return html`<${LazySignIn} route=${route} onSignedIn=${onSignedIn} />`;
+  if (user === null || resetToken !== null)
+    return html`
+      <${LazySignIn} route=${route} onSignedIn=${onSignedIn} resetToken=${resetToken} onReset=${onReset} />
+    `;
   return html`
     <${Shell}
       user=${user}

@@ -1,7 +1,5 @@
 //! Sign-up, login and logout, passwords, e-mail verification (contract 2.2–2.6).
 
-use std::net::IpAddr;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,8 +7,9 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::login_attempt::LoginAttempt;
 use crate::accounts::google::{GoogleError, Grant};
-use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification, email_of};
 use crate::event_bus::mail_log::{self, Via};
 use crate::fair_semaphore::QueueFull;
 use crate::http::AppState;
@@ -21,16 +20,11 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::pages::{confirmation_page, result_page};
 use crate::mail::address::Mailbox;
-use crate::metrics::{RateLimit, Service};
-use crate::rate_limit::{Attempt, AttemptLimiter};
+use crate::metrics::RateLimit;
 use crate::secrets::passwords;
 use crate::secrets::passwords::HashError;
-use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::accounts::sessions;
-use data_encoding::HEXLOWER;
-
-const MAX_EMAIL: usize = 254;
 
 /// The caller's account (contract 2.5).
 #[derive(Serialize, ToSchema)]
@@ -81,6 +75,7 @@ impl From<Refusal> for ApiError {
             Refusal::BadLogin => Code::BadLogin.into(),
             Refusal::WrongPassword => Code::WrongPassword.into(),
             Refusal::PasswordMissing => missing("currentPassword"),
+            Refusal::BadLink => Code::BadLink.into(),
             Refusal::Store(error) => error.into(),
             Refusal::Hash(HashError::QueueFull(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             Refusal::Hash(error @ HashError::Failed) => {
@@ -110,16 +105,12 @@ pub(crate) struct SignUp {
 }
 
 /// Reads one e-mail address, normalized.
-fn email(field: Lenient<String>) -> Result<String, ApiError> {
+pub(super) fn email(field: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
-    let given = field.required(bad)?;
-    let mailbox = Mailbox::parse(given.trim()).map_err(|_| bad())?;
-    let email = mailbox.canonical();
-    let plain = email.len() <= MAX_EMAIL && !email.contains("@[") && !mailbox.has_invisible_characters();
-    if plain { Ok(email) } else { Err(bad()) }
+    email_of(&field.required(bad)?).ok_or_else(bad)
 }
 
-fn new_password(field: Lenient<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
+pub(super) fn new_password(field: Lenient<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
     let password = field.required(|| ApiError::field(Code::WeakPassword, name, "a password is required"))?;
     passwords::check(&password, email).map_err(|weak| ApiError::field(Code::WeakPassword, name, weak.to_string()))?;
     Ok(password)
@@ -179,7 +170,7 @@ pub(crate) struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     password: AllowEmpty,
-    /// Instead of both: a single-use ticket printed by `mailkite dev`.
+    /// Instead of both: the token of a link printed by `mailkite user` or `mailkite dev`, which signs in once.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     ticket: AllowEmpty,
@@ -211,74 +202,6 @@ pub(crate) async fn log_in(
     let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;
     attempt.end(&result);
     Ok(Json(result?.into()))
-}
-
-/// A login attempt (contract 2.3). It counts as a failure in every limit from the start, until it is forgiven.
-struct LoginAttempt<'a> {
-    app: &'a AppState,
-    tries: Vec<Attempt<'a>>,
-    client: IpAddr,
-    /// Limits that a success resets.
-    pairs: Vec<(&'a AttemptLimiter, String)>,
-}
-
-impl<'a> LoginAttempt<'a> {
-    /// Begins an attempt for an e-mail.
-    async fn begin(app: &'a AppState, client: &ClientAddress, email: &str) -> Result<Self, ApiError> {
-        // The given e-mail may be long; its hash is not.
-        let email = HEXLOWER.encode(&token_hash(email));
-        let mut pairs = vec![(&app.limits.logins_per_client_and_email, format!("{} {email}", client.narrow_key()))];
-        if client.claimed.is_some() {
-            pairs.push((&app.limits.logins_per_proxy_and_email, format!("{} {email}", client.key())));
-        }
-        Self::begin_at(app, client, pairs).await
-    }
-
-    /// Begins an attempt whose account is unknown, unless `pairs` names it.
-    async fn begin_at(
-        app: &'a AppState,
-        client: &ClientAddress,
-        pairs: Vec<(&'a AttemptLimiter, String)>,
-    ) -> Result<Self, ApiError> {
-        let mut counters = pairs.clone();
-        counters.push((&app.limits.logins_per_client, client.narrow_key()));
-        if client.claimed.is_some() {
-            counters.push((&app.limits.logins_per_proxy, client.key()));
-        }
-        let mut attempt = Self { app, tries: Vec::with_capacity(counters.len()), client: client.address, pairs };
-        for (limit, key) in counters {
-            match limit.begin(&key, &app.clock).await {
-                Ok(one) => attempt.tries.push(one),
-                Err(wait) => {
-                    attempt.forgive();
-                    return Err(app.rate_limited(RateLimit::SignIn)(wait));
-                }
-            }
-        }
-        Ok(attempt)
-    }
-
-    fn end(self, result: &Result<SignedIn, Refusal>) {
-        let code = match result {
-            Err(Refusal::BadLogin) => Some(Code::BadLogin),
-            Err(Refusal::WrongPassword) => Some(Code::WrongPassword),
-            _ => None,
-        };
-        if let Some(code) = code {
-            self.app.metrics.credentials_failed.add(Service::Http);
-            return ApiError::from(code).log_credential(Via::Login, self.client);
-        }
-        let pairs = self.forgive();
-        if result.is_ok() {
-            pairs.iter().for_each(|(limit, key)| limit.forget(key));
-        }
-    }
-
-    /// Takes the failure back.
-    fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
-        self.tries.into_iter().for_each(Attempt::succeed);
-        self.pairs
-    }
 }
 
 /// `POST /api/auth/google`

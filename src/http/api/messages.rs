@@ -307,23 +307,10 @@ pub(crate) async fn detail(
             Err(store::Error::Damaged { .. }) => (None, true),
             loaded => (loaded?, false),
         };
-        let readable = source.as_ref().map(StoredContent::readable).transpose()?.unwrap_or_default();
         let deliveries = deliveries::list_by_message(connection, row.id)?;
         let parts = attachments::list(connection, row.id)?;
-        let counts = deliveries::counts(connection, row.id)?;
-        let message = DetailView {
-            row: MessageView::new(&row, details(connection, &row)?, counts, caller.account.public_id.as_str()),
-            mailbox_id: None,
-            text_body: readable.text,
-            html_body: readable.html,
-            headers_json: source.as_ref().map(|source| source.headers_json(&row.trace)).transpose()?,
-            local_validate: None,
-            actor_user_id: None,
-            actor_team_id: None,
-            message_id_header: row.message_id_header.clone(),
-            raw_available: row.mail_data_id.is_some() && !content_damaged,
-            content_damaged,
-        };
+        let user = caller.account.public_id.as_str();
+        let message = message_detail(connection, &row, source.as_ref(), content_damaged, user)?;
         let id = id.to_string();
         Ok::<_, ApiError>(Detail {
             message,
@@ -333,7 +320,7 @@ pub(crate) async fn detail(
                 .collect(),
             attachments: (0_u32..)
                 .zip(parts)
-                .map(|(index, part)| attachment_view(&row, index, part, &links))
+                .map(|(index, part)| attachment_view(&row, index, part, Some(&links)))
                 .collect(),
             recipients: recipients_of(connection, &row)?,
         })
@@ -353,6 +340,55 @@ pub(crate) async fn detail(
     Ok(json.answer(Some(share), &hangup))
 }
 
+fn message_detail(
+    connection: &Connection,
+    row: &MessageRow,
+    source: Option<&StoredContent>,
+    content_damaged: bool,
+    user_id: &str,
+) -> store::Result<DetailView> {
+    let readable = source.map(StoredContent::readable).transpose()?.unwrap_or_default();
+    let counts = deliveries::counts(connection, row.id)?;
+    Ok(DetailView {
+        row: MessageView::new(row, details(connection, row)?, counts, user_id),
+        mailbox_id: None,
+        text_body: readable.text,
+        html_body: readable.html,
+        headers_json: source.map(|source| source.headers_json(&row.trace)).transpose()?,
+        local_validate: None,
+        actor_user_id: None,
+        actor_team_id: None,
+        message_id_header: row.message_id_header.clone(),
+        raw_available: row.mail_data_id.is_some() && !content_damaged,
+        content_damaged,
+    })
+}
+
+/// A message as it leaves this server: its detail without deliveries and links.
+#[derive(Serialize)]
+pub(crate) struct ExportedDetail {
+    message: DetailView,
+    attachments: Vec<AttachmentView>,
+    recipients: Vec<RecipientView>,
+}
+
+impl ExportedDetail {
+    /// Loads the rows of a message; without a source its bodies and headers are null.
+    pub(crate) fn load(
+        connection: &Connection,
+        row: &MessageRow,
+        source: Option<&StoredContent>,
+        user_id: &str,
+    ) -> store::Result<Self> {
+        let parts = attachments::list(connection, row.id)?;
+        Ok(Self {
+            message: message_detail(connection, row, source, false, user_id)?,
+            attachments: (0_u32..).zip(parts).map(|(index, part)| attachment_view(row, index, part, None)).collect(),
+            recipients: recipients_of(connection, row)?,
+        })
+    }
+}
+
 /// Lists the recipients of an outbound message with their status.
 fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec<RecipientView>> {
     if row.direction == Direction::Inbound {
@@ -361,14 +397,16 @@ fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec
     Ok(recipients::list_by_message(connection, row.id)?.into_iter().map(RecipientView::from).collect())
 }
 
-fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> AttachmentView {
+fn attachment_view(row: &MessageRow, index: u32, part: Part, links: Option<&Links>) -> AttachmentView {
     let expires = row.received_at.as_secs() + LINK_SECS;
     AttachmentView {
         id: format!("{}:{index}", row.public_id),
         filename: part.filename,
         content_type: part.content_type,
         size: part.size,
-        url: row.mail_data_id.map(|_| links.url(row.public_id.suffix(), index, expires)),
+        url: links
+            .filter(|_| row.mail_data_id.is_some())
+            .map(|links| links.url(row.public_id.suffix(), index, expires)),
         content_id: part.content_id,
         disposition: part.disposition.map(Disposition::as_str),
     }

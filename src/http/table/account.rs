@@ -1,6 +1,6 @@
 //! Signing in, the account, its keys and secrets.
 
-use crate::http::api::{account, auth, logins};
+use crate::http::api::{account, auth, logins, password_reset};
 use crate::http::body::OkView;
 use crate::http::endpoint::Class::{Account, Public, Session};
 use crate::http::endpoint::Endpoint;
@@ -67,6 +67,22 @@ pub(super) fn sign_in() -> Vec<Endpoint> {
             .needs(&["newPassword"])
             .response::<auth::PasswordChanged>(200)
             .errors(&[Code::WeakPassword, Code::WrongPassword]),
+        Endpoint::post("/api/auth/password/forgot", password_reset::forgot)
+            .auth(Public)
+            .summary(TAG, "forgotPassword", "Mail a link that sets a new password")
+            .description("Nothing tells whether the address has an account.")
+            .request::<password_reset::ForgottenPassword>()
+            .needs(&["email"])
+            .response::<OkView>(200)
+            .errors(&[Code::BadAddress, Code::RateLimited]),
+        Endpoint::post("/api/auth/password/reset", password_reset::reset)
+            .auth(Public)
+            .summary(TAG, "resetPassword", "Set a new password by that link")
+            .description("Every session and every other link of the account ends, and its e-mail is verified.")
+            .request::<password_reset::NewPassword>()
+            .needs(&["token", "password"])
+            .response::<OkView>(200)
+            .errors(&[Code::BadLink, Code::WeakPassword, Code::RateLimited]),
         Endpoint::post("/api/auth/verify/send", auth::send_verification)
             .auth(Account)
             .summary(TAG, "sendVerification", "Mail a link to verify the account's e-mail")

@@ -6,7 +6,9 @@ pub(crate) mod domains;
 pub(crate) mod idempotency;
 pub(crate) mod keys;
 pub(crate) mod limits;
+pub(crate) mod links;
 pub(crate) mod notices;
+pub(crate) mod roster;
 pub(crate) mod sessions;
 pub(crate) mod stats;
 pub(crate) mod verifications;
@@ -124,7 +126,7 @@ pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
     find(connection, "is_admin = ?1", 1)
 }
 
-/// Returns true if an account is the first that this installation ever had; accounts are never removed.
+/// Returns true if an account is the first that this installation still has.
 pub(crate) fn is_first(connection: &Connection, account: AccountRowId) -> Result<bool> {
     let first: Option<AccountRowId> =
         connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;

@@ -37,6 +37,9 @@ pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timesta
             now.as_millis(),
             new.expires_at.as_millis()
         ])?;
+    connection
+        .prepare_cached("UPDATE account SET signed_in_at = ?2 WHERE id = ?1")?
+        .execute(params![new.account, now.as_millis()])?;
     if most > 0 {
         connection
             .prepare_cached(

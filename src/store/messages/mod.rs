@@ -2,6 +2,8 @@
 
 pub(crate) mod attachments;
 pub(crate) mod dedup;
+pub(crate) mod export;
+pub(crate) mod imports;
 pub(crate) mod list;
 pub(crate) mod mail_data;
 pub(crate) mod removals;
@@ -238,6 +240,11 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 /// Stores a new inbound message; returns its row id and the millisecond assigned to it.
 pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(MessageRowId, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
+    Ok((insert_at(connection, new, received_at)?, received_at))
+}
+
+/// Stores a new inbound message at a millisecond that no message of the account has.
+fn insert_at(connection: &Connection, new: &NewMessage, received_at: Timestamp) -> Result<MessageRowId> {
     let account_total = super::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
         .prepare_cached(
@@ -273,7 +280,7 @@ pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) 
             received_at.as_millis(),
             account_total
         ])?;
-    Ok((crate::id::RowId::new(connection.last_insert_rowid()), received_at))
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// Returns `now` or, on a tie, the next millisecond that no message of the account has (contract 1.8).
@@ -283,24 +290,30 @@ pub(super) fn free_millisecond(connection: &Connection, account: AccountRowId, n
     let last: Option<i64> = connection
         .prepare_cached("SELECT max(received_at) FROM message WHERE account_id = ?1")?
         .query_row([account], |row| row.get(0))?;
-    let now = now.as_millis();
-    let free = match last {
-        Some(last) if last >= now && last - now <= BURST_MILLIS => last + 1,
-        Some(last) if last >= now => connection
-            .prepare_cached(
-                "SELECT ?2 WHERE NOT EXISTS (SELECT 1 FROM message WHERE account_id = ?1 AND received_at = ?2)
-                 UNION ALL
-                 SELECT * FROM (
-                   SELECT taken.received_at + 1 FROM message AS taken
-                   WHERE taken.account_id = ?1 AND taken.received_at >= ?2 AND NOT EXISTS (
-                     SELECT 1 FROM message AS next
-                     WHERE next.account_id = ?1 AND next.received_at = taken.received_at + 1)
-                   ORDER BY taken.received_at LIMIT 1)
-                 LIMIT 1",
-            )?
-            .query_row(params![account, now], |row| row.get(0))?,
-        _ => now,
-    };
+    match last {
+        Some(last) if last >= now.as_millis() && last - now.as_millis() <= BURST_MILLIS => {
+            Ok(Timestamp::from_millis(last + 1))
+        }
+        Some(last) if last >= now.as_millis() => unused_millisecond(connection, account, now),
+        _ => Ok(now),
+    }
+}
+
+/// Returns `at` or the next millisecond that no message of the account has.
+fn unused_millisecond(connection: &Connection, account: AccountRowId, at: Timestamp) -> Result<Timestamp> {
+    let free = connection
+        .prepare_cached(
+            "SELECT ?2 WHERE NOT EXISTS (SELECT 1 FROM message WHERE account_id = ?1 AND received_at = ?2)
+             UNION ALL
+             SELECT * FROM (
+               SELECT taken.received_at + 1 FROM message AS taken
+               WHERE taken.account_id = ?1 AND taken.received_at >= ?2 AND NOT EXISTS (
+                 SELECT 1 FROM message AS next
+                 WHERE next.account_id = ?1 AND next.received_at = taken.received_at + 1)
+               ORDER BY taken.received_at LIMIT 1)
+             LIMIT 1",
+        )?
+        .query_row(params![account, at.as_millis()], |row| row.get(0))?;
     Ok(Timestamp::from_millis(free))
 }
 

@@ -21,7 +21,7 @@ stored_enum! {
     /// Reason for a removal.
     #[derive(PartialOrd, Ord)]
     pub(crate) enum Reason in "removal reason" {
-        /// Its owner removed it.
+        /// Its owner removed it, or the operator its account.
         Api = "api",
         /// Its retention ended.
         Retention = "retention",

@@ -10,6 +10,7 @@ mod google_sign_in;
 mod limits;
 mod login;
 mod password_hashing;
+mod password_reset;
 mod setup_token;
 mod sign_up;
 mod storage_limits;

@@ -141,8 +141,6 @@ async fn what_the_appliance_does_not_have_says_so() {
         "/api/auth/signin-link",
         "/api/auth/signin",
         "/api/auth/github",
-        "/api/auth/password/forgot",
-        "/api/auth/password/reset",
         "/api/ingest",
         "/api/relay",
         "/api/mx/x",

@@ -1,8 +1,10 @@
-//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, through the real binary.
+//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, `user`, `export` and `import`, through the real binary.
 //!
 //! A test runs a command as an operator would and reads its output and exit code.
 
 mod check;
 mod dev;
+mod moving;
 mod queue;
 mod restart;
+mod user;

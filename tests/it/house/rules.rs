@@ -207,6 +207,7 @@ fn sockets_are_opened_only_in_the_files_that_are_named() {
     let homes = [
         "process/host.rs",
         "process/sockets.rs",
+        "process/control_socket.rs",
         "net/egress/connector.rs",
         "net/dns/mod.rs",
         "net/dns/dnssec.rs",

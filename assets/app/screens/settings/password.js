@@ -37,7 +37,7 @@ export function Password() {
           <${Field}
             label="Current password"
             error=${currentError}
-            hint=${document.body.dataset.dev ? "Empty if the account has none yet." : undefined}
+            hint="Empty if the account has none yet."
           >
             <input type="password" autocomplete="current-password" ...${inputProps("currentPassword")} />
           <//>
