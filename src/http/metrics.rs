@@ -17,6 +17,7 @@ use super::error::{ApiError, Code};
 use super::{AppInner, AppState};
 use crate::metrics::{Expose, Exposition, Format, RateLimit, buckets, text};
 use crate::process::data_dir::DataDir;
+use crate::process::last_backup;
 use crate::process::usage::Usage;
 use crate::secrets::token_hash;
 use crate::store::figures::DatabaseFigures;
@@ -104,6 +105,9 @@ impl Expose for Host {
                 certificate.not_after.as_secs(),
             )?;
         }
+        let help = "Time of the last complete backup by mailkite backup; 0 until there was one.";
+        let backup = last_backup::read(folder).map_or(0, |at| at.as_secs());
+        exposition.gauge("mailkite_backup_timestamp_seconds", help, backup)?;
         let help = "Time at which the server started.";
         exposition.gauge("process_start_time_seconds", help, app.started_at.as_secs())?;
         let version = [([("version", env!("CARGO_PKG_VERSION"))], 1_u32)];
