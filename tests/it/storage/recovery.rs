@@ -12,6 +12,7 @@ use mailkite::testing::store::blobs::objects::Objects;
 use crate::support::audit::{assert_audited, audit};
 use crate::support::database::open_database;
 use crate::support::dev_process::{DevProcess, failed_start};
+use crate::support::machine::copy_folder;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;
@@ -25,19 +26,6 @@ fn recover(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     let output = command.arg("recover").args(arguments).arg("--data-dir").arg(data_dir).output().unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.success(), text)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Counts the object files, wherever they were moved.
@@ -110,14 +98,14 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
     let receiver = Receiver::start(|_| Reply::status(503)).await;
     let process = DevProcess::start(&data_dir, &receiver.url()).await;
     send(&process, 10, 0).await;
-    copy(&data_dir, &older);
+    copy_folder(&data_dir, &older);
     send(&process, 20, 10).await;
     process.kill().await;
     let stored = objects(&data_dir);
     assert!(stored >= 15, "{stored}");
     for (number, (what, harm)) in HARMS.iter().enumerate() {
         let dir = folder.path().join(number.to_string());
-        copy(&data_dir, &dir);
+        copy_folder(&data_dir, &dir);
         harm(&dir, &older);
         let said = failed_start(&dir).await;
         assert!(said.contains("mailkite recover"), "{what}: no way out: {said}");
@@ -140,7 +128,7 @@ async fn what_lost_acknowledged_mail_does_not_start_until_the_operator_says_so()
 
         // The other way: with the loss accepted it starts, and every object is still there.
         let dir = folder.path().join(format!("accepted-{number}"));
-        copy(&data_dir, &dir);
+        copy_folder(&data_dir, &dir);
         harm(&dir, &older);
         let (good, told) = recover(&dir, &["--accept-loss"]);
         assert!(good, "{what}: {told}");
@@ -162,7 +150,7 @@ async fn a_database_of_an_earlier_day_is_refused_after_an_orderly_end() {
         send(&process, 4, round * 4).await;
         process.terminate().await;
         if round == 0 {
-            copy(&data_dir, &older);
+            copy_folder(&data_dir, &older);
         }
     }
     fs::copy(older.join(DATABASE), data_dir.join(DATABASE)).unwrap();
@@ -241,7 +229,7 @@ async fn the_sweep_leaves_many_files_without_a_row_where_they_are() {
     let retention = Retention { db, objects: objects.clone(), clock: clock.clone(), default_days: 30 };
     assert_eq!(retention.sweep(clock.now()).await.unwrap().orphans, 0);
     assert_eq!((objects.kept_orphans(), fs::read_dir(&day).unwrap().count()), (40, 40));
-    copy(server.data_dir(), &data_dir);
+    copy_folder(server.data_dir(), &data_dir);
     server.stop().await;
     let (good, said) = recover(&data_dir, &["--accept-loss"]);
     assert!(good && said.contains("40 objects were moved"), "{said}");

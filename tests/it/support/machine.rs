@@ -67,3 +67,17 @@ pub(crate) fn memory_kib(process: u32, name: &str) -> u64 {
 pub(crate) fn reset_peak_memory(process: u32) {
     drop(std::fs::write(format!("/proc/{process}/clear_refs"), "5"));
 }
+
+/// Copies a folder with its files and permissions; sockets are left out.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::set_permissions(to, std::fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::api::{Answer, Api};
 use super::dns::DnsServer;
+use super::machine::copy_folder;
 use super::receiver::{Receiver, Reply};
 use super::remote_host::RemoteHost;
 use super::serve_process::{ServeProcess, verify_domain};
@@ -140,7 +141,7 @@ impl Promises {
     /// A new data directory below `folder`, as every server starts from.
     pub(crate) fn data_dir(&self, folder: &Path) -> PathBuf {
         let to = folder.join("data");
-        copy(&self.template.path().join("data"), &to);
+        copy_folder(&self.template.path().join("data"), &to);
         to
     }
 
@@ -216,19 +217,6 @@ impl Promises {
             self.arrived.extend(subjects.map(str::to_owned));
         }
         self.arrived.iter().any(|arrived| arrived == subject)
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    std::fs::set_permissions(to, std::fs::metadata(from).unwrap().permissions()).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
     }
 }
 
