@@ -147,13 +147,19 @@ CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'ver
 CREATE INDEX domain_by_name ON domain (name);
 CREATE INDEX domain_by_check ON domain (checked_at);
 
-CREATE TABLE dkim_key (                          -- two for each domain, created with it
+CREATE TABLE dkim_key (                          -- two for each domain, created with it; more while they are rotated
   domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
   algorithm TEXT NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
-  private_sealed BLOB NOT NULL,                  -- PKCS #8 DER
+  state TEXT NOT NULL CHECK (state IN ('signing', 'next', 'retiring', 'retired')),   -- contract 3.9
+  selector TEXT NOT NULL,
+  private_sealed BLOB,                           -- PKCS #8 DER; NULL: retired
   public_key TEXT NOT NULL,                      -- base64, as in the record's p=
   created_at INTEGER NOT NULL,
-  PRIMARY KEY (domain_id, algorithm)
+  needed_at INTEGER,                             -- last time mail it signed was to be delivered; NULL unless retiring
+  dns_status TEXT NOT NULL DEFAULT 'unchecked' CHECK (dns_status IN ('ok', 'missing', 'mismatch', 'unchecked')),
+  dns_found TEXT NOT NULL DEFAULT '[]',          -- as in dns_check, which has those of the keys that sign
+  PRIMARY KEY (domain_id, algorithm, state),
+  UNIQUE (domain_id, selector)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dns_check (                         -- result of the last checks of one DNS record of a domain

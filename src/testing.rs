@@ -127,7 +127,7 @@ pub mod outbound {
             pub use crate::outbound::message::compose::{Attachment, Content, compose};
         }
         pub mod dkim {
-            pub use crate::outbound::message::dkim::DomainKeys;
+            pub use crate::outbound::message::dkim::{DomainKeys, PrivateKey};
         }
     }
     pub mod return_path {

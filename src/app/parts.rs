@@ -399,7 +399,11 @@ impl Parts {
     }
 
     /// Listens for commands on the host. Without the socket they need the server stopped.
-    pub(super) fn control(&self, accounts: &Arc<Accounts>) -> Option<(ControlSocket, Arc<Operations>)> {
+    pub(super) fn control(
+        &self,
+        accounts: &Arc<Accounts>,
+        domains: &Arc<Domains>,
+    ) -> Option<(ControlSocket, Arc<Operations>)> {
         let socket = match ControlSocket::listen(&self.config.data_dir) {
             Ok(socket) => socket,
             Err(error) => {
@@ -417,6 +421,7 @@ impl Parts {
         };
         let operations = Operations {
             accounts: Arc::clone(accounts),
+            domains: Arc::clone(domains),
             objects: self.objects.clone(),
             importer,
             clock: self.clock.clone(),

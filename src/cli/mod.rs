@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod dev;
 mod log_format;
+mod domain;
 mod logs;
 mod moving;
 mod password;
@@ -58,6 +59,8 @@ enum Command {
     Queue(queue::Options),
     /// List, add and remove accounts, let them in again
     User(user::Options),
+    /// Rotate the DKIM keys of a domain
+    Domain(domain::Options),
     /// Write mail of accounts to an mbox file, a maildir or JSON Lines
     Export(moving::export::Options),
     /// Store mail of an mbox file, a maildir or JSON Lines as received by an account; no route runs
@@ -109,6 +112,7 @@ impl Cli {
             Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
             Command::User(options) => user::run(&options),
+            Command::Domain(options) => domain::run(&options),
             Command::Export(options) => moving::export::run(&options),
             Command::Import(options) => moving::import::run(&options),
         }
