@@ -82,6 +82,14 @@ CREATE TABLE notice (                            -- mail queued by the appliance
   expires_at INTEGER NOT NULL                    -- pointless after this time
 ) STRICT;
 
+-- Keys derived from master keys that `mailkite rotate-key` replaced: what they made is accepted for its lifetime.
+CREATE TABLE former_key (
+  id INTEGER PRIMARY KEY,
+  purpose TEXT NOT NULL CHECK (purpose IN ('link', 'return_path', 'fingerprint')),
+  key_sealed BLOB NOT NULL,
+  replaced_at INTEGER NOT NULL
+) STRICT;
+
 -- Time of the last notice to an account that deliveries to an endpoint failed permanently: at most once a day
 -- (contract 9.5).
 CREATE TABLE owner_notice (

@@ -40,7 +40,7 @@ pub mod domain {
         pub use crate::domain::recheck::round;
     }
     pub mod records {
-        pub use crate::domain::records::{Kind, Status, Wanted};
+        pub use crate::domain::records::{Kind, PublicKey, Status, Wanted};
     }
 }
 pub mod event_bus {

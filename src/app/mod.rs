@@ -2,6 +2,7 @@
 //! modules but `cli`; a new service is constructed in `parts` and started in [`Bound::run`].
 
 pub(crate) mod control;
+pub(crate) mod master_key;
 mod parts;
 mod start_error;
 

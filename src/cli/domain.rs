@@ -35,7 +35,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for record in new {
         writeln!(out, "  {}\n    {}\n", record.name, record.value)?;
     }
-    writeln!(out, "The new keys sign once the server has found the first of them; it looks every day, and at once with")?;
+    writeln!(
+        out,
+        "The new keys sign once the server has found the first of them; it looks every day, and at once with"
+    )?;
     writeln!(out, "Check now on the domain's page. Keep these until that page says that they may be removed:\n")?;
     for record in present {
         writeln!(out, "  {}", record.name)?;

@@ -14,6 +14,7 @@ mod password;
 mod place;
 mod queue;
 mod recover;
+mod rotate_key;
 mod serve;
 mod setup_token;
 mod text;
@@ -65,6 +66,8 @@ enum Command {
     Export(moving::export::Options),
     /// Store mail of an mbox file, a maildir or JSON Lines as received by an account; no route runs
     Import(moving::import::Options),
+    /// Replace the master key; the server must be stopped
+    RotateKey(rotate_key::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
     /// Back up the data directory, also while the server runs
@@ -110,6 +113,7 @@ impl Cli {
             Command::Verify(options) => backup::verify::run(&options),
             Command::Restore(options) => backup::restore::run(&options),
             Command::Recover(options) => recover::run(&options),
+            Command::RotateKey(options) => rotate_key::run(&options),
             Command::Queue(options) => queue::run(&options),
             Command::User(options) => user::run(&options),
             Command::Domain(options) => domain::run(&options),

@@ -287,8 +287,7 @@ impl Domains {
     /// # Errors
     /// The domain is gone, or a key could not be generated.
     pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
-        if self.db.read(move |connection| dkim_keys::find_signing_selector(connection, domain)).await?.is_some()
-        {
+        if self.db.read(move |connection| dkim_keys::find_signing_selector(connection, domain)).await?.is_some() {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use super::Operations;
 use super::protocol::{MAX_LINE, MailHead, Reply, Request};
 use crate::accounts::{Accounts, Tickets};
+use crate::app::master_key;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::Domains;
@@ -165,6 +166,7 @@ impl Here {
     fn open(held: DataDir, data_dir: &Path, config: &Config) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         held.check_database(&data_dir.join(store::FILE_NAME))?;
+        master_key::settle(data_dir)?;
         let secrets = Arc::new(Secrets::read(data_dir)?);
         let db = Db::open(data_dir).with_context(|| format!("opening the database in {}", data_dir.display()))?;
         let objects = Objects::open(data_dir)?;

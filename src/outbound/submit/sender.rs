@@ -224,8 +224,7 @@ impl crate::outbound::Dependencies {
         let ed25519 = if both { private(dkim_keys::Algorithm::Ed25519)? } else { None };
         let ed25519 = ed25519.as_ref().map(|(selector, pkcs8)| PrivateKey { selector, pkcs8 });
         let rsa = PrivateKey { selector: &rsa.0, pkcs8: &rsa.1 };
-        let keys =
-            DomainKeys::new(&domain.name, rsa, ed25519).map_err(|_| store::Error::Corrupt("DKIM key"))?;
+        let keys = DomainKeys::new(&domain.name, rsa, ed25519).map_err(|_| store::Error::Corrupt("DKIM key"))?;
         let keys = Arc::new(keys);
         self.keys.keys.insert(cache_key, Arc::clone(&keys));
         Ok(Some(keys))

@@ -9,6 +9,9 @@ use crate::id::{AccountRowId, DomainRowId};
 use crate::store::Result;
 use crate::store::stored_enum::stored_enum;
 
+/// Purpose under which private keys are sealed.
+pub const PURPOSE: &str = "dkim-key";
+
 stored_enum! {
     /// Algorithm of a DKIM key.
     pub(crate) enum Algorithm in "DKIM algorithm" {
@@ -168,8 +171,8 @@ pub(crate) fn switch(connection: &Connection, domain: DomainRowId, now: Timestam
         "UPDATE dkim_key SET state = 'retiring', needed_at = ?2 WHERE domain_id = ?1 AND state = 'signing'",
     )?;
     statement.execute(params![domain, now.as_millis()])?;
-    let mut statement = connection
-        .prepare_cached("UPDATE dkim_key SET state = 'signing' WHERE domain_id = ?1 AND state = 'next'")?;
+    let mut statement =
+        connection.prepare_cached("UPDATE dkim_key SET state = 'signing' WHERE domain_id = ?1 AND state = 'next'")?;
     statement.execute([domain])?;
     Ok(())
 }
@@ -200,7 +203,9 @@ pub(crate) fn is_needed(
 
 /// Deletes the retiring private keys, in place of keys that retired earlier.
 pub(crate) fn retire(connection: &Connection, domain: DomainRowId) -> Result<()> {
-    connection.prepare_cached("DELETE FROM dkim_key WHERE domain_id = ?1 AND state = 'retired'")?.execute([domain])?;
+    connection
+        .prepare_cached("DELETE FROM dkim_key WHERE domain_id = ?1 AND state = 'retired'")?
+        .execute([domain])?;
     connection
         .prepare_cached(
             "UPDATE dkim_key SET state = 'retired', private_sealed = NULL, needed_at = NULL

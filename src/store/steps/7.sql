@@ -1,5 +1,5 @@
 -- Version 7: links that open an account, the last sign-in, imported mail, account ids that are never used twice, and
--- DKIM keys that can be rotated.
+-- keys that can be rotated.
 
 -- Edits the definition in place as step 6 did: a new table would take its rows' children along.
 PRAGMA writable_schema = ON;
@@ -48,3 +48,10 @@ SELECT domain_id, algorithm, 'signing', iif(algorithm = 'rsa', 'mailkite', 'mail
        created_at
 FROM dkim_key_6;
 DROP TABLE dkim_key_6;
+
+CREATE TABLE former_key (
+  id INTEGER PRIMARY KEY,
+  purpose TEXT NOT NULL CHECK (purpose IN ('link', 'return_path', 'fingerprint')),
+  key_sealed BLOB NOT NULL,
+  replaced_at INTEGER NOT NULL
+) STRICT;
