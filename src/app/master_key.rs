@@ -1,4 +1,4 @@
-//! The master key of a data directory, its replacement by `mailkite rotate-key`, and what a crash in between left behind.
+//! The master key of a data directory, its replacement by `mailkite rotate-key`, and what a crash in between left.
 //!
 //! The next key is durable in a file of its own before one transaction seals everything with it, and takes the place of
 //! the present one after the commit. At every instant the database opens with one of the two files, and tells which.
@@ -77,8 +77,8 @@ fn sealed_with(data_dir: &Path, next: &Secrets) -> SealedWith {
     }
 }
 
-/// Replaces the master key of a locked data directory; returns how many secrets are sealed anew. With `forget` nothing is
-/// accepted any more that was made with the former one.
+/// Replaces the master key of a locked data directory; returns how many secrets are sealed anew. With `forget` nothing
+/// is accepted any more that was made with the former one.
 ///
 /// # Errors
 /// A sentence; the present key stays in use unless everything was sealed with the next.

@@ -1,5 +1,5 @@
-//! The next master key: a file beside the present one while `mailkite rotate-key` seals everything anew. After a crash the
-//! database tells which of the two it was sealed with.
+//! The next master key: a file beside the present one while `mailkite rotate-key` seals everything anew. After a crash
+//! the database tells which of the two it was sealed with.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -71,10 +71,10 @@ impl Links {
         format!("{}/att/{mid}/{idx}?exp={exp_secs}&sig={sig}", self.public_url)
     }
 
-    /// Returns the key for links that end then: those to mail received under a former key keep their text, which payloads
-    /// of later attempts repeat.
+    /// Returns the key for links that end then: those to mail received under a former key keep their text, which
+    /// payloads of later attempts repeat.
     fn key_of(&self, exp_secs: i64) -> &hmac::Key {
-        let made = |replaced_at: &Timestamp| exp_secs < replaced_at.plus(ATTACHMENT).as_secs();
+        let made = |replaced_at: &Timestamp| exp_secs <= replaced_at.plus(ATTACHMENT).as_secs();
         self.former.iter().rfind(|(_, replaced_at)| made(replaced_at)).map_or(&self.key, |(key, _)| key)
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let links_now = rotated(7, NOW.as_millis());
         assert!(links_now.verify(MID, "0", "1785801600", SIG, NOW).is_ok());
         let week = i64::try_from(ATTACHMENT.as_secs()).unwrap();
-        let (before, after) = (NOW.as_secs() + week - 1, NOW.as_secs() + week);
+        let (before, after) = (NOW.as_secs() + week, NOW.as_secs() + week + 1);
         assert_eq!(links_now.url(MID, 0, before), links().url(MID, 0, before), "of mail received before");
         assert_ne!(links_now.url(MID, 0, after), links().url(MID, 0, after));
         let sig = |links: &Links, exp| links.url(MID, 0, exp).rsplit_once("sig=").unwrap().1.to_owned();

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -39,13 +40,18 @@ impl Setup {
 
     async fn serve(&self) -> Server {
         let port = self.remote.address.port();
-        Server::start_with(Clock::System, |config| {
+        let adjust = |config: &mut Config| {
             config.data_dir.clone_from(&self.data_dir);
             deliver_to_loopback(config, &self.dns, port);
             config.outbound.mta_sts = false;
             config.outbound.dane = false;
-        })
-        .await
+        };
+        if self.data_dir.exists() {
+            // The accounts are there already.
+            Server::start_unowned(Clock::System, adjust).await
+        } else {
+            Server::start_with(Clock::System, adjust).await
+        }
     }
 
     fn key(&self) -> Vec<u8> {

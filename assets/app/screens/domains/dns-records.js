@@ -145,6 +145,7 @@ export function DnsRecords({ detail }) {
         : toast("All records were found", { tag: "dns" });
       await detail.reload();
     });
+  const published = dns.filter((record) => record.rotation !== "retired");
   const rotating = dns.some((record) => record.rotation === "next" || record.rotation === "retiring");
   const rotate = async () => {
     const confirmed = await confirm({
@@ -175,7 +176,7 @@ export function DnsRecords({ detail }) {
     <${Card}
       title="DNS records"
       actions=${html`
-        ${!rotating && html`<${Button} icon="key" action=${rotate}>Rotate DKIM keys<//>`}
+        ${!rotating && html`<${Button} icon="keys" action=${rotate}>Rotate DKIM keys<//>`}
         <${Button} variant=${complete ? "" : "primary"} icon="refresh" onClick=${check} busy=${busy}>Check now<//>
       `}
     >
@@ -204,7 +205,7 @@ export function DnsRecords({ detail }) {
           </select>
         <//>
         <p class="hint">${DNS_PROVIDERS[knownProvider][1]}</p>
-        <${CopyButton} text=${() => zoneFile(dns.filter((record) => record.rotation !== "retired"))} small=${false} label="Copy all records as a zone file">
+        <${CopyButton} text=${() => zoneFile(published)} small=${false} label="Copy all records as a zone file">
           <span>Copy all as zone file</span>
         <//>
       </div>
