@@ -162,9 +162,7 @@ export function DnsRecords({ detail }) {
     await detail.reload();
   };
   // Check again by itself while the page is open and records are missing.
-  const complete = dns.every(
-    (record) => record.optional || record.rotation === "retiring" || record.status === "ok",
-  );
+  const complete = dns.every((record) => record.optional || record.rotation === "retiring" || record.status === "ok");
   useEffect(() => {
     if (complete || document.body.dataset.dev) return undefined;
     const timer = setInterval(() => {
