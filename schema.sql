@@ -82,6 +82,14 @@ CREATE TABLE notice (                            -- mail queued by the appliance
   expires_at INTEGER NOT NULL                    -- pointless after this time
 ) STRICT;
 
+-- Keys derived from master keys that `mailkite rotate-key` replaced: what they made is accepted for its lifetime.
+CREATE TABLE former_key (
+  id INTEGER PRIMARY KEY,
+  purpose TEXT NOT NULL CHECK (purpose IN ('link', 'return_path', 'fingerprint')),
+  key_sealed BLOB NOT NULL,
+  replaced_at INTEGER NOT NULL
+) STRICT;
+
 -- Time of the last notice to an account that deliveries to an endpoint failed permanently: at most once a day
 -- (contract 9.5).
 CREATE TABLE owner_notice (
@@ -147,13 +155,19 @@ CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'ver
 CREATE INDEX domain_by_name ON domain (name);
 CREATE INDEX domain_by_check ON domain (checked_at);
 
-CREATE TABLE dkim_key (                          -- two for each domain, created with it
+CREATE TABLE dkim_key (                          -- two for each domain, created with it; more while they are rotated
   domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
   algorithm TEXT NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
-  private_sealed BLOB NOT NULL,                  -- PKCS #8 DER
+  state TEXT NOT NULL CHECK (state IN ('signing', 'next', 'retiring', 'retired')),   -- contract 3.9
+  selector TEXT NOT NULL,
+  private_sealed BLOB,                           -- PKCS #8 DER; NULL: retired
   public_key TEXT NOT NULL,                      -- base64, as in the record's p=
   created_at INTEGER NOT NULL,
-  PRIMARY KEY (domain_id, algorithm)
+  needed_at INTEGER,                             -- last time mail it signed was to be delivered; NULL unless retiring
+  dns_status TEXT NOT NULL DEFAULT 'unchecked' CHECK (dns_status IN ('ok', 'missing', 'mismatch', 'unchecked')),
+  dns_found TEXT NOT NULL DEFAULT '[]',          -- as in dns_check, which has those of the keys that sign
+  PRIMARY KEY (domain_id, algorithm, state),
+  UNIQUE (domain_id, selector)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dns_check (                         -- result of the last checks of one DNS record of a domain

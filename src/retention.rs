@@ -22,7 +22,7 @@ use crate::store::messages::{dedup, mail_data, removals, uploads};
 use crate::store::sending::{destinations, dispatches, forwarded_messages};
 use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
-use crate::store::{Db, audit, messages, search};
+use crate::store::{Db, audit, messages, reseal, search};
 
 /// Lifetime of raw copies and attachments: seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -30,6 +30,8 @@ const RAW_AGE: Duration = Duration::from_secs(604_800);
 const ATTEMPT_AGE: Duration = Duration::from_secs(45 * 86_400);
 /// Lifetime of the notes on removed messages and the reasons for their removal.
 const REMOVAL_AGE: Duration = Duration::from_secs(90 * 86_400);
+/// Lifetime of the keys of former master keys: that of the links which live longest.
+const FORMER_KEY_AGE: Duration = Duration::from_secs(366 * 86_400);
 /// A file without a row that is older than this is an orphan of a crash.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 /// Objects are removed within an hour after their links expire, so the sweep runs twice an hour.
@@ -271,7 +273,8 @@ impl Retention {
 
     async fn sweep_ended(&self, now: Timestamp) -> store::Result<usize> {
         let ended = self.db.write_nosync(move |tx| {
-            Ok(sessions::delete_expired(tx, now)?
+            Ok(reseal::delete_former(tx, now.minus(FORMER_KEY_AGE))?
+                + sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
                 + links::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?

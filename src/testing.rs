@@ -40,7 +40,7 @@ pub mod domain {
         pub use crate::domain::recheck::round;
     }
     pub mod records {
-        pub use crate::domain::records::{Kind, Status, Wanted};
+        pub use crate::domain::records::{Kind, PublicKey, Status, Wanted};
     }
 }
 pub mod event_bus {
@@ -127,7 +127,7 @@ pub mod outbound {
             pub use crate::outbound::message::compose::{Attachment, Content, compose};
         }
         pub mod dkim {
-            pub use crate::outbound::message::dkim::DomainKeys;
+            pub use crate::outbound::message::dkim::{DomainKeys, PrivateKey};
         }
     }
     pub mod return_path {

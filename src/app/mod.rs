@@ -2,6 +2,7 @@
 //! modules but `cli`; a new service is constructed in `parts` and started in [`Bound::run`].
 
 pub(crate) mod control;
+pub(crate) mod master_key;
 mod parts;
 mod start_error;
 
@@ -88,7 +89,7 @@ pub async fn bind(config: Config, clock: Clock, sockets: &Sockets) -> Result<Bou
     let parts = shared_parts.http_dependencies(&accounts, &domains, inbound, outbound, &webhooks)?;
     let http = Http::new(listeners, parts, &shared_parts.server_tls);
     let retention = shared_parts.retention();
-    let control = shared_parts.control(&accounts);
+    let control = shared_parts.control(&accounts, &domains);
     Ok(Bound {
         parts: shared_parts,
         accounts,

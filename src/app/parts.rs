@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use super::control::Operations;
+use super::master_key::{self, FormerKeys};
 use crate::accounts::google::Google;
 use crate::accounts::{Accounts, Tickets};
 use crate::clock::Clock;
@@ -79,6 +80,7 @@ pub(super) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) db: Db,
     pub(crate) secrets: Arc<Secrets>,
+    former_keys: FormerKeys,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<Limits>,
     memory: MemoryBudget,
@@ -101,6 +103,7 @@ impl Parts {
         crate::process::host::survive_signals().map_err(StartError::because)?;
         let config = Arc::new(config);
         let data_dir = DataDir::open(&config.data_dir).map_err(StartError::from)?;
+        master_key::settle(&config.data_dir).map_err(StartError::from)?;
         let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::from)?);
         let file = config.data_dir.join(store::FILE_NAME);
         data_dir.check_database(&file).map_err(StartError::from)?;
@@ -109,9 +112,10 @@ impl Parts {
             _ => StartError::Failed(format!("opening the database {}: {error}", file.display())),
         })?;
         data_dir.record_database().map_err(StartError::because)?;
+        let former_keys = FormerKeys::load(&config.data_dir, &secrets).map_err(StartError::because)?;
         Ok(Self {
             objects: Objects::open(&config.data_dir).map_err(StartError::because)?,
-            links: Arc::new(Links::new(&config.public_url, secrets.link_key(), None)),
+            links: Arc::new(Links::new(&config.public_url, secrets.link_key(), &former_keys.links)),
             resolver: Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?),
             client_tls: tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?,
             server_tls: ServerTls::open(&config).map_err(StartError::because)?,
@@ -125,6 +129,7 @@ impl Parts {
             clock,
             db,
             secrets,
+            former_keys,
             _data_dir: data_dir,
         })
     }
@@ -178,7 +183,8 @@ impl Parts {
             limits: Arc::clone(&self.limits),
             publisher: self.publisher.clone(),
             return_paths: ReturnPaths::new(self.secrets.return_path_key(), self.config.forward_domain())
-                .lasting(self.config.outbound.give_up_after, &self.config.hostname),
+                .lasting(self.config.outbound.give_up_after, &self.config.hostname)
+                .accepting(&self.former_keys.return_paths),
             keys: KeyCache::default(),
         })
     }
@@ -204,7 +210,7 @@ impl Parts {
             spam: self.spam_check()?,
             memory: self.memory.clone(),
             outbound,
-            fingerprint_key: self.secrets.fingerprint_key(),
+            fingerprint_key: self.former_keys.fingerprint.unwrap_or_else(|| self.secrets.fingerprint_key()),
         }))
     }
 
@@ -399,7 +405,11 @@ impl Parts {
     }
 
     /// Listens for commands on the host. Without the socket they need the server stopped.
-    pub(super) fn control(&self, accounts: &Arc<Accounts>) -> Option<(ControlSocket, Arc<Operations>)> {
+    pub(super) fn control(
+        &self,
+        accounts: &Arc<Accounts>,
+        domains: &Arc<Domains>,
+    ) -> Option<(ControlSocket, Arc<Operations>)> {
         let socket = match ControlSocket::listen(&self.config.data_dir) {
             Ok(socket) => socket,
             Err(error) => {
@@ -417,6 +427,7 @@ impl Parts {
         };
         let operations = Operations {
             accounts: Arc::clone(accounts),
+            domains: Arc::clone(domains),
             objects: self.objects.clone(),
             importer,
             clock: self.clock.clone(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::text::size;
+use crate::app::master_key;
 use crate::config::{Config, table};
 use crate::net::tls;
 use crate::outbound::forward::shared_domain;
@@ -159,14 +160,15 @@ fn data_dir(config: &Config, findings: &mut Findings) {
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
-        findings
-            .outcome("master key", master_key(dir), |()| format!("{} is private, and the database's", key.display()));
+        findings.outcome("master key", check_master_key(dir), |()| {
+            format!("{} is private, and the database's", key.display())
+        });
     }
 }
 
 /// Checks that the master key can be read, and opens the secrets of the database if there is one.
-fn master_key(dir: &Path) -> Result<(), SecretsError> {
-    let secrets = Secrets::read(dir)?;
+fn check_master_key(dir: &Path) -> Result<(), SecretsError> {
+    let secrets = master_key::read(dir)?;
     // A database that cannot be read is a finding of its own.
     match store::examine(dir, keys::any_sealed) {
         Ok(Some(Some((purpose, sealed)))) => secrets.check_fits(dir, purpose, &sealed),

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod check;
 mod dev;
+mod domain;
 mod log_format;
 mod logs;
 mod moving;
@@ -13,6 +14,7 @@ mod password;
 mod place;
 mod queue;
 mod recover;
+mod rotate_key;
 mod serve;
 mod setup_token;
 mod text;
@@ -58,10 +60,14 @@ enum Command {
     Queue(queue::Options),
     /// List, add and remove accounts, let them in again
     User(user::Options),
+    /// Rotate the DKIM keys of a domain
+    Domain(domain::Options),
     /// Write mail of accounts to an mbox file, a maildir or JSON Lines
     Export(moving::export::Options),
     /// Store mail of an mbox file, a maildir or JSON Lines as received by an account; no route runs
     Import(moving::import::Options),
+    /// Replace the master key; the server must be stopped
+    RotateKey(rotate_key::Options),
     /// Check that everything promised is still there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
     /// Back up the data directory, also while the server runs
@@ -107,8 +113,10 @@ impl Cli {
             Command::Verify(options) => backup::verify::run(&options),
             Command::Restore(options) => backup::restore::run(&options),
             Command::Recover(options) => recover::run(&options),
+            Command::RotateKey(options) => rotate_key::run(&options),
             Command::Queue(options) => queue::run(&options),
             Command::User(options) => user::run(&options),
+            Command::Domain(options) => domain::run(&options),
             Command::Export(options) => moving::export::run(&options),
             Command::Import(options) => moving::import::run(&options),
         }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::app::master_key;
 use crate::config::{Config, table};
-use crate::secrets::Secrets;
 use crate::store;
 use crate::store::accounts;
 use crate::store::accounts::verifications;
@@ -35,7 +35,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let Some(sealed) = sealed else {
         bail!("there is no setup token yet; start the server once: mailkite serve");
     };
-    let secrets = Secrets::read(&config.data_dir)?;
+    let secrets = master_key::read(&config.data_dir)?;
     let token = secrets.open_text(verifications::SETUP_PURPOSE, &sealed)?;
     writeln!(std::io::stdout(), "{token}")?;
     Ok(())

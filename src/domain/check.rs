@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mail_auth::SpfResult;
 use mail_auth::spf::verify::SpfParameters;
 use tokio::time::timeout;
@@ -49,11 +50,16 @@ impl Checker {
         let (mx, spf, dkim, dmarc, ed25519) = tokio::join!(
             self.within(self.mx(wanted)),
             self.within(self.spf(wanted)),
-            self.within(self.key(name(Kind::Dkim), wanted.rsa)),
+            self.within(self.key(name(Kind::Dkim), wanted.rsa.value)),
             self.within(self.dmarc(name(Kind::Dmarc))),
-            self.within(self.key(name(Kind::DkimEd25519), wanted.ed25519)),
+            self.within(self.key(name(Kind::DkimEd25519), wanted.ed25519.value)),
         );
         [mx, spf, dkim, dmarc, ed25519]
+    }
+
+    /// Returns the present state of keys' records, given by name and public key.
+    pub(crate) async fn check_keys(&self, keys: &[(String, String)]) -> Vec<Finding> {
+        join_all(keys.iter().map(|(name, wanted)| self.within(self.key(name, wanted)))).await
     }
 
     async fn within(&self, look: impl Future<Output = Finding>) -> Finding {

@@ -18,9 +18,8 @@ use crate::fair_semaphore::{FairSemaphore, QueueFull};
 use crate::secrets::Secrets;
 use crate::store::accounts::dkim_keys::Algorithm;
 use crate::store::accounts::dkim_keys::NewDkimKey;
+pub use crate::store::accounts::dkim_keys::PURPOSE;
 
-/// Purpose under which private keys are sealed.
-pub const PURPOSE: &str = "dkim-key";
 /// RFC 8301 §3.2: at least 1024, should be 2048.
 const RSA_BITS: usize = 2048;
 

@@ -1,7 +1,7 @@
 //! Domains of accounts (contract 3): added with their keys, verified by their DNS records, checked again every day.
 //! Uses `store`, `config`, `limits`, `secrets`, the `mail` formats and DNS (`net`), and knows nothing of HTTP. A rule
 //! about names belongs in `name`, a DNS record in `records` (expected) and `check` (found), a rule about when a flag
-//! changes in `flags`, its schedule in `recheck`, and key generation in `keys`.
+//! changes in `flags`, its schedule in `recheck`, key generation in `keys`, and their rotation in `rotation`.
 
 pub(crate) mod check;
 pub(crate) mod flags;
@@ -9,7 +9,9 @@ pub(crate) mod keys;
 pub(crate) mod name;
 pub(crate) mod recheck;
 pub(crate) mod records;
+pub(crate) mod rotation;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::store::Connection;
@@ -18,14 +20,16 @@ use self::check::{Checker, Finding};
 use self::flags::Flag;
 use self::keys::{KeyError, KeyMaker};
 use self::records::{Kind, Record, Status, Wanted};
+use self::rotation::{Rotation, Signing};
 use crate::clock::Timestamp;
 use crate::config::{Config, Signup};
 use crate::id::{AccountRowId, DomainId, DomainRowId, RouteId};
 use crate::limits::{self, Limits};
+use crate::mail::address::Domain;
 use crate::secrets::Secrets;
 use crate::store;
 use crate::store::accounts::dkim_keys;
-use crate::store::accounts::dkim_keys::Algorithm;
+use crate::store::accounts::dkim_keys::{DkimKey, KeyState};
 use crate::store::accounts::dns_checks;
 use crate::store::accounts::dns_checks::DnsCheck;
 use crate::store::accounts::domains;
@@ -54,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) record: Record,
     /// The record as it was found.
     pub(crate) finding: Finding,
+    /// Set for the record of a key that does not sign.
+    pub(crate) rotation: Option<Rotation>,
 }
 
 /// Result of a verification.
@@ -74,6 +80,9 @@ pub enum DomainError {
     /// Another account has verified it, or a domain above it.
     #[error("another account has verified this domain")]
     Taken,
+    /// The keys that its present ones replaced are still needed.
+    #[error("the keys replaced last are not retired yet")]
+    Rotating,
     /// It was removed meanwhile.
     #[error("the domain is gone")]
     Gone,
@@ -112,32 +121,78 @@ impl Domains {
             check_addable(tx, account, &name)?;
             limits.admit(tx, account, limits::Kind::Domains)?;
             let domain = domains::insert(tx, account, &name, false, now)?;
-            dkim_keys::insert(tx, domain.id, &keys, now)?;
+            dkim_keys::insert(tx, domain.id, KeyState::Signing, &keys, records::first_selector, now)?;
             Ok::<_, DomainError>(domain)
         });
         added.await
     }
 
-    /// Returns the five records of a domain, with what the last check found.
+    /// Returns the five records of a domain, then those of keys that do not sign, with what the last check found.
     pub(crate) fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
-        let keys = Keys::find(connection, domain.id)?;
+        let keys = dkim_keys::list(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
         let seen = |record: Record| {
             let check = checks.iter().find(|check| check.record == record.kind);
             let finding = check
                 .map_or_else(Finding::default, |check| Finding { status: check.status, found: check.found.clone() });
-            Seen { record, finding }
+            Seen { record, finding, rotation: None }
         };
-        Ok(self.wanted(domain, &keys).records().into_iter().map(seen).collect())
+        let other = |(key, record): (&DkimKey, Record)| {
+            let finding = Finding { status: key.status, found: key.found.clone() };
+            Seen { record, finding, rotation: Some(Rotation::of(key)) }
+        };
+        let five = self.wanted(domain, &keys).records().into_iter().map(seen);
+        Ok(five.chain(rotation::others(&domain.name, &keys).into_iter().map(other)).collect())
     }
 
-    fn wanted<'w>(&'w self, domain: &'w DomainRow, keys: &'w Keys) -> Wanted<'w> {
+    /// Does the same as [`Self::records`] on a connection of its own.
+    pub(crate) async fn records_of(self: &Arc<Self>, domain: DomainRow) -> store::Result<Vec<Seen>> {
+        let domains = Arc::clone(self);
+        self.db.read(move |connection| domains.records(connection, &domain)).await
+    }
+
+    /// Finds a domain by its name: that of the account which has verified it, else the oldest.
+    pub(crate) async fn find_for_operator(&self, name: &str) -> store::Result<Option<DomainRow>> {
+        let Ok(name) = Domain::parse(name) else { return Ok(None) };
+        self.db.read(move |connection| domains::find_by_name(connection, name.as_str())).await
+    }
+
+    fn wanted<'w>(&'w self, domain: &'w DomainRow, keys: &'w [DkimKey]) -> Wanted<'w> {
+        let Signing { rsa, ed25519 } = Signing::among(keys);
         Wanted {
             name: &domain.name,
             hostname: &self.config.hostname,
             spf_include: self.config.dns.spf_include.as_deref(),
-            rsa: &keys.rsa,
-            ed25519: &keys.ed25519,
+            rsa,
+            ed25519,
+        }
+    }
+
+    /// Generates the keys that replace a domain's present ones once their record is found; keeps those of a rotation
+    /// that waits for it.
+    ///
+    /// # Errors
+    /// The rotation before is not over, the domain is gone, or a key could not be generated.
+    pub(crate) async fn rotate(&self, domain: &DomainRow, now: Timestamp) -> Result<(), DomainError> {
+        self.ensure_keys(domain.id, now).await?;
+        let id = domain.id;
+        if self.db.try_read(move |connection| is_rotating(connection, id)).await? {
+            return Ok(());
+        }
+        let keys = self.keys.make(&self.secrets, &domain.account_id.to_string()).await?;
+        let id = domain.public_id.clone();
+        let stored = self.db.try_write(move |tx| {
+            let domain = domains::find(tx, &id)?.ok_or(DomainError::Gone)?;
+            if !is_rotating(tx, domain.id)? {
+                let selector = |algorithm| records::dated_selector(algorithm, now);
+                dkim_keys::insert(tx, domain.id, KeyState::Next, &keys, selector, now)?;
+            }
+            Ok(())
+        });
+        match stored.await {
+            // Keys of this date exist already.
+            Err(DomainError::Store(store::Error::Conflict(_))) => Err(DomainError::Rotating),
+            stored => stored,
         }
     }
 
@@ -166,16 +221,12 @@ impl Domains {
     async fn check(&self, domain: DomainRow, if_taken: IfTaken, now: Timestamp) -> Result<Verified, DomainError> {
         self.ensure_keys(domain.id, now).await?;
         let id = domain.id;
-        let keys = self.db.read(move |connection| Keys::find(connection, id)).await?;
+        let keys = self.db.read(move |connection| dkim_keys::list(connection, id)).await?;
         let wanted = self.wanted(&domain, &keys);
-        let findings = if self.config.dev && name::is_for_trying(&domain.name) {
-            wanted.records().into_iter().map(|one| Finding { status: Status::Ok, found: vec![one.value] }).collect()
-        } else {
-            self.checker.check(&wanted).await.to_vec()
-        };
+        let (findings, found) = self.look(&domain, &wanted, &keys).await;
         let open = self.config.auth.signup == Signup::Open;
         let id = domain.public_id;
-        let settled = self.db.try_write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
+        let settled = self.db.try_write(move |tx| settle(tx, &id, findings, &found, open, if_taken, now));
         let verified = match settled.await {
             Ok(verified) => verified,
             // Another account was faster.
@@ -183,6 +234,40 @@ impl Domains {
             Err(error) => return Err(error),
         };
         Ok(verified)
+    }
+
+    /// Looks up the five records, in order, and those of all keys, by selector.
+    async fn look(
+        &self,
+        domain: &DomainRow,
+        wanted: &Wanted<'_>,
+        keys: &[DkimKey],
+    ) -> (Vec<Finding>, HashMap<String, Finding>) {
+        let others = rotation::others(&domain.name, keys);
+        let selectors = others.iter().map(|(key, _)| key.selector.clone());
+        let (five, other) = if self.config.dev && name::is_for_trying(&domain.name) {
+            let ok = |value| Finding { status: Status::Ok, found: vec![value] };
+            let other = others.iter().map(|(key, record)| match key.state {
+                KeyState::Retired => Finding { status: Status::Missing, found: Vec::new() },
+                _ => ok(record.value.clone()),
+            });
+            (wanted.records().into_iter().map(|one| ok(one.value)).collect(), other.collect())
+        } else {
+            let names = others.iter().map(|(key, record)| (record.name.clone(), key.public_key.clone()));
+            let names: Vec<_> = names.collect();
+            let (five, other) = tokio::join!(self.checker.check(wanted), self.checker.check_keys(&names));
+            (five.to_vec(), other)
+        };
+        let mut found: HashMap<String, Finding> = selectors.zip(other).collect();
+        for (kind, finding) in records::ALL_KINDS.into_iter().zip(&five) {
+            let selector = match kind {
+                Kind::Dkim => wanted.rsa.selector,
+                Kind::DkimEd25519 => wanted.ed25519.selector,
+                Kind::Mx | Kind::Spf | Kind::Dmarc => continue,
+            };
+            found.insert(selector.to_owned(), finding.clone());
+        }
+        (five, found)
     }
 
     /// Removes a domain and returns the routes removed with it.
@@ -202,14 +287,13 @@ impl Domains {
     /// # Errors
     /// The domain is gone, or a key could not be generated.
     pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
-        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, Algorithm::Rsa)).await?.is_some()
-        {
+        if self.db.read(move |connection| dkim_keys::find_signing_selector(connection, domain)).await?.is_some() {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;
         let stored = self.db.try_write(move |tx| {
             domains::find_by_row(tx, domain)?.ok_or(DomainError::Gone)?;
-            Ok(dkim_keys::insert(tx, domain, &keys, now)?)
+            Ok(dkim_keys::insert(tx, domain, KeyState::Signing, &keys, records::first_selector, now)?)
         });
         match stored.await {
             // Another request was faster.
@@ -219,17 +303,15 @@ impl Domains {
     }
 }
 
-/// The public keys of a domain.
-struct Keys {
-    rsa: String,
-    ed25519: String,
-}
-
-impl Keys {
-    fn find(connection: &Connection, domain: DomainRowId) -> store::Result<Self> {
-        let key = |algorithm| dkim_keys::find_public(connection, domain, algorithm).map(Option::unwrap_or_default);
-        Ok(Self { rsa: key(Algorithm::Rsa)?, ed25519: key(Algorithm::Ed25519)? })
+/// Returns true if the next keys of a domain wait for their record.
+///
+/// # Errors
+/// Keys that were replaced are still needed.
+fn is_rotating(connection: &Connection, domain: DomainRowId) -> Result<bool, DomainError> {
+    if dkim_keys::has(connection, domain, KeyState::Retiring)? {
+        return Err(DomainError::Rotating);
     }
+    Ok(dkim_keys::has(connection, domain, KeyState::Next)?)
 }
 
 fn check_addable(connection: &Connection, account: AccountRowId, name: &str) -> Result<(), DomainError> {
@@ -269,7 +351,8 @@ enum IfTaken {
 fn settle(
     tx: &Connection,
     id: &DomainId,
-    findings: &[Finding],
+    mut findings: Vec<Finding>,
+    found: &HashMap<String, Finding>,
     open: bool,
     if_taken: IfTaken,
     now: Timestamp,
@@ -280,9 +363,23 @@ fn settle(
         return Err(DomainError::Taken);
     }
     let id = domain.id;
+    if rotation::settle(tx, &domain, found, now)? {
+        tracing::info!(domain = %domain.name, "the new DKIM keys are found in DNS and sign from now on");
+    }
+    // The keys that sign now may be others than those when DNS was asked.
+    let keys = dkim_keys::list(tx, id)?;
+    let Signing { rsa, ed25519 } = Signing::among(&keys);
+    for (kind, finding) in records::ALL_KINDS.into_iter().zip(&mut findings) {
+        let selector = match kind {
+            Kind::Dkim => rsa.selector,
+            Kind::DkimEd25519 => ed25519.selector,
+            Kind::Mx | Kind::Spf | Kind::Dmarc => continue,
+        };
+        *finding = found.get(selector).cloned().unwrap_or_default();
+    }
     let before = dns_checks::list(tx, id)?;
     let (mut flags, mut checks) = (domain.flags, domain.flags);
-    for (kind, finding) in records::ALL_KINDS.into_iter().zip(findings) {
+    for (kind, finding) in records::ALL_KINDS.into_iter().zip(&findings) {
         let old = before.iter().find(|check| check.record == kind);
         let set = flag_of(&mut flags, kind).is_some_and(|flag| *flag);
         let failures = old.map_or(0, |old| old.failures);

@@ -1,4 +1,4 @@
-//! The daily check of domains that have something verified (contract 3.2).
+//! The daily check of domains that have something verified (contract 3.2), or whose keys are rotated (3.9).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ async fn check(domains: &Domains, domain: DomainRow, now: Timestamp) -> bool {
             true
         }
         // Removed meanwhile, or verified by another account at this very moment.
-        Err(DomainError::Gone | DomainError::Taken | DomainError::Exists) => false,
+        Err(DomainError::Gone | DomainError::Taken | DomainError::Exists | DomainError::Rotating) => false,
         Err(error @ (DomainError::Store(_) | DomainError::Keys(_))) => {
             tracing::warn!(domain = %name, %error, "a domain was not checked; trying again later");
             false

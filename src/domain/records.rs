@@ -1,11 +1,13 @@
 //! The DNS records that a domain needs (contract 3.3). Pure.
 
+use crate::clock::Timestamp;
+use crate::store::accounts::dkim_keys::Algorithm;
 pub use crate::store::accounts::dns_checks::{Kind, Status};
 
-/// Selector of the RSA key.
-pub(crate) const SELECTOR_RSA: &str = "mailkite";
-/// Selector of the Ed25519 key.
-pub(crate) const SELECTOR_ED25519: &str = "mailkite-ed";
+/// Selector of a domain's first RSA key.
+const SELECTOR_RSA: &str = "mailkite";
+/// Selector of a domain's first Ed25519 key.
+const SELECTOR_ED25519: &str = "mailkite-ed";
 const MX_PRIORITY: u16 = 10;
 
 /// All five records, in the order of the contract.
@@ -28,6 +30,15 @@ pub struct Record {
     pub(crate) optional: bool,
 }
 
+/// A public key and the selector that it is published under.
+#[derive(Clone, Copy, Debug)]
+pub struct PublicKey<'w> {
+    /// Left of `._domainkey`.
+    pub selector: &'w str,
+    /// In base64, as in `p=`.
+    pub value: &'w str,
+}
+
 /// Values from which a domain's records are built.
 #[derive(Clone, Debug)]
 pub struct Wanted<'w> {
@@ -37,10 +48,40 @@ pub struct Wanted<'w> {
     pub hostname: &'w str,
     /// Domain that the SPF record includes instead of naming the host.
     pub spf_include: Option<&'w str>,
-    /// RSA public key in base64.
-    pub rsa: &'w str,
-    /// Ed25519 public key in base64.
-    pub ed25519: &'w str,
+    /// RSA key that signs.
+    pub rsa: PublicKey<'w>,
+    /// Ed25519 key that signs.
+    pub ed25519: PublicKey<'w>,
+}
+
+/// Returns the selector of a domain's first key.
+pub(crate) fn first_selector(algorithm: Algorithm) -> String {
+    match algorithm {
+        Algorithm::Rsa => SELECTOR_RSA.to_owned(),
+        Algorithm::Ed25519 => SELECTOR_ED25519.to_owned(),
+    }
+}
+
+/// Returns the selector of a key that replaces another from `now` on: with the date (RFC 6376 §3.1).
+pub(crate) fn dated_selector(algorithm: Algorithm, now: Timestamp) -> String {
+    let date: String = now.iso().chars().take(10).filter(char::is_ascii_digit).collect();
+    format!("{}-{date}", first_selector(algorithm))
+}
+
+/// Returns the record that publishes a domain's key.
+pub(crate) fn key_record(domain: &str, algorithm: Algorithm, key: PublicKey<'_>) -> Record {
+    let (kind, word) = match algorithm {
+        Algorithm::Rsa => (Kind::Dkim, "rsa"),
+        Algorithm::Ed25519 => (Kind::DkimEd25519, "ed25519"),
+    };
+    Record {
+        kind,
+        record_type: "TXT",
+        name: format!("{}._domainkey.{domain}", key.selector),
+        value: format!("v=DKIM1; k={word}; p={}", key.value),
+        priority: None,
+        optional: kind == Kind::DkimEd25519,
+    }
 }
 
 impl Wanted<'_> {
@@ -61,7 +102,7 @@ impl Wanted<'_> {
             name,
             value,
             priority: None,
-            optional: kind == Kind::DkimEd25519,
+            optional: false,
         };
         vec![
             Record {
@@ -73,13 +114,9 @@ impl Wanted<'_> {
                 optional: false,
             },
             txt(Kind::Spf, domain.to_owned(), format!("v=spf1 {} ~all", self.spf_mechanism())),
-            txt(Kind::Dkim, format!("{SELECTOR_RSA}._domainkey.{domain}"), format!("v=DKIM1; k=rsa; p={}", self.rsa)),
+            key_record(domain, Algorithm::Rsa, self.rsa),
             txt(Kind::Dmarc, format!("_dmarc.{domain}"), "v=DMARC1; p=none;".to_owned()),
-            txt(
-                Kind::DkimEd25519,
-                format!("{SELECTOR_ED25519}._domainkey.{domain}"),
-                format!("v=DKIM1; k=ed25519; p={}", self.ed25519),
-            ),
+            key_record(domain, Algorithm::Ed25519, self.ed25519),
         ]
     }
 }

@@ -142,6 +142,8 @@ codes! {
     DomainExists = 409 "domain_exists" "this account has this domain already";
     /// Another account has verified the domain.
     DomainTaken = 409 "domain_taken" "another account has verified this domain";
+    /// Keys that were replaced are still needed.
+    RotationInProgress = 409 "rotation_in_progress" "the keys replaced last are still needed; see dns for how long";
     /// All recipients are suppressed.
     RecipientSuppressed = 409 "recipient_suppressed" "every recipient is on the suppression list";
     /// Too late to cancel.

@@ -11,6 +11,7 @@ use ring::hmac;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::address::Mailbox;
+use crate::secrets::FormerKey;
 
 const BOUNCE: &str = "bounce+";
 const SRS0: &str = "SRS0=";
@@ -25,6 +26,8 @@ const SRS_PROOF: usize = 5;
 const OTHERS_TRY: i64 = 5;
 /// Days that this server retries by default.
 const WE_TRY: i64 = 3;
+/// Time for which addresses of a former key are accepted: abuse reports come weeks later.
+const FORMER: Duration = Duration::from_secs(90 * 86_400);
 const DAY: i64 = 86_400;
 /// SRS counts days modulo this number, as two base-32 characters.
 const SRS_CYCLE: i64 = 1024;
@@ -42,6 +45,8 @@ pub struct ReturnPaths {
     srs_days: i64,
     /// The sender used in place of one that has no SRS form.
     fallback: Option<Mailbox>,
+    /// Those of former keys, and the end of their acceptance.
+    earlier: Vec<(Self, Timestamp)>,
 }
 
 /// The decoded form of one of our addresses.
@@ -73,6 +78,7 @@ impl ReturnPaths {
             former: None,
             srs_days: WE_TRY + OTHERS_TRY,
             fallback: Mailbox::parse(&format!("postmaster@{hostname}")).ok(),
+            earlier: Vec::new(),
         }
     }
 
@@ -81,6 +87,23 @@ impl ReturnPaths {
     pub(crate) fn lasting(self, give_up_after: Duration, former: &str) -> Self {
         let days = i64::try_from(give_up_after.as_secs().div_ceil(86_400)).unwrap_or(WE_TRY);
         Self { srs_days: days.min(SRS_CYCLE / 2) + OTHERS_TRY, former: Some(former.to_owned()), ..self }
+    }
+
+    /// Accepts addresses that were made with these keys, too.
+    pub(crate) fn accepting(self, former: &[FormerKey]) -> Self {
+        let earlier = former.iter().map(|former| {
+            let paths = Self {
+                key: hmac::Key::new(hmac::HMAC_SHA256, &former.key),
+                hostname: self.hostname.clone(),
+                former: self.former.clone(),
+                srs_days: self.srs_days,
+                fallback: None,
+                earlier: Vec::new(),
+            };
+            (paths, former.replaced_at.plus(FORMER))
+        });
+        let earlier = earlier.collect();
+        Self { earlier, ..self }
     }
 
     /// Returns `bounce+<tag>@<domain>` for a message to one of its recipients; the tag is the message's id, the
@@ -126,6 +149,11 @@ impl ReturnPaths {
 
     /// Decodes one of our addresses; `None` when it is not of our form, its MAC is wrong, or it has expired.
     pub fn read(&self, address: &Mailbox, now: Timestamp) -> Option<ReturnPath> {
+        let mut earlier = self.earlier.iter().filter(|(_, until)| now < *until);
+        self.read_own(address, now).or_else(|| earlier.find_map(|(paths, _)| paths.read_own(address, now)))
+    }
+
+    fn read_own(&self, address: &Mailbox, now: Timestamp) -> Option<ReturnPath> {
         let local = address.local();
         if let Some(tag) = strip_prefix_any_case(local, BOUNCE) {
             return self.read_bounce(tag).map(ReturnPath::Bounce);

@@ -1,9 +1,10 @@
 //! Secrets: the master key file, sealing at rest, derived keys, tokens and their hashes.
 //!
 //! A copy of the database alone reveals no secret; a copy of the whole data directory does, so it is 0700. It may use
-//! `id`, `clock` and `fair_semaphore`. A new derived key or token belongs here; passwords, session tokens and signed
-//! links have files of their own.
+//! `id`, `clock` and `fair_semaphore`. A new derived key or token belongs here, and then `mailkite rotate-key` must say
+//! what becomes of it; passwords, session tokens, signed links and the next master key have files of their own.
 
+pub(crate) mod next;
 pub(crate) mod passwords;
 pub(crate) mod session_tokens;
 pub(crate) mod signed_links;
@@ -19,6 +20,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::{digest, hkdf};
 
+use crate::clock::Timestamp;
 use crate::id::{fill_random, random_base36, random_base62};
 
 /// The file name of the master key in the data directory.
@@ -52,6 +54,15 @@ pub enum SecretsError {
     /// The sealed data was changed, or sealed with another key or for another purpose.
     #[error("a sealed secret does not open with this master key")]
     Unsealable,
+}
+
+/// A derived key of a master key that was replaced: what it made is accepted for its lifetime.
+#[derive(Clone, Copy)]
+pub struct FormerKey {
+    /// The key.
+    pub key: [u8; KEY_LEN],
+    /// Time at which the master key was replaced.
+    pub replaced_at: Timestamp,
 }
 
 /// Seals and opens secrets; its `Debug` output reveals nothing.

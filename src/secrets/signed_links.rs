@@ -1,20 +1,29 @@
 //! HMAC-signed attachment links: `<public_url>/att/:mid/:idx?exp=…&sig=…` (contract 7.1).
 //!
-//! Pure: makes and verifies links; the HTTP handler looks up the object. Links made with the previous key stay valid
-//! until they expire.
+//! Pure: makes and verifies links; the HTTP handler looks up the object. Links made with the key of a former master key
+//! stay valid until they expire.
+
+use std::time::Duration;
 
 use ring::hmac;
 
+use super::FormerKey;
 use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
 use data_encoding::HEXLOWER;
+
+/// Lifetime of the links to attachments of received mail (contract 7.1).
+const ATTACHMENT: Duration = Duration::from_secs(604_800);
+/// Lifetime of the longest links, to uploads (contract 7.2).
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Makes and verifies the signed links of one installation.
 #[derive(Clone, Debug)]
 pub struct Links {
     public_url: String,
     key: hmac::Key,
-    previous_key: Option<hmac::Key>,
+    /// Keys that were replaced, with the time of that, the latest first.
+    former: Vec<(hmac::Key, Timestamp)>,
 }
 
 /// The target of a valid link.
@@ -38,13 +47,13 @@ pub enum LinkError {
 }
 
 impl Links {
-    /// Links below `public_url`, signed with `key`; `previous_key` only verifies.
-    pub fn new(public_url: &str, key: [u8; 32], previous_key: Option<[u8; 32]>) -> Self {
+    /// Links below `public_url`, signed with `key`; `former` keys, the latest first, sign what they signed before.
+    pub fn new(public_url: &str, key: [u8; 32], former: &[FormerKey]) -> Self {
         let hmac_key = |bytes: [u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         Self {
             public_url: public_url.trim_end_matches('/').to_owned(),
             key: hmac_key(key),
-            previous_key: previous_key.map(hmac_key),
+            former: former.iter().map(|former| (hmac_key(former.key), former.replaced_at)).collect(),
         }
     }
 
@@ -57,8 +66,16 @@ impl Links {
     /// in Unix seconds.
     pub fn url(&self, mid: &str, idx: u32, exp_secs: i64) -> String {
         let mid = mid.strip_prefix(MessageId::PREFIX).unwrap_or(mid);
-        let sig = HEXLOWER.encode(hmac::sign(&self.key, signed_text(mid, idx, exp_secs).as_bytes()).as_ref());
+        let sig =
+            HEXLOWER.encode(hmac::sign(self.key_of(exp_secs), signed_text(mid, idx, exp_secs).as_bytes()).as_ref());
         format!("{}/att/{mid}/{idx}?exp={exp_secs}&sig={sig}", self.public_url)
+    }
+
+    /// Returns the key for links that end then: those to mail received under a former key keep their text, which
+    /// payloads of later attempts repeat.
+    fn key_of(&self, exp_secs: i64) -> &hmac::Key {
+        let made = |replaced_at: &Timestamp| exp_secs <= replaced_at.plus(ATTACHMENT).as_secs();
+        self.former.iter().rfind(|(_, replaced_at)| made(replaced_at)).map_or(&self.key, |(key, _)| key)
     }
 
     /// Verifies a link by its parts as they appear in the request; `mid` may have the prefix `msg_`.
@@ -80,7 +97,9 @@ impl Links {
         };
         let text = signed_text(mid, idx, exp_secs);
         let genuine = |key| hmac::verify(key, text.as_bytes(), &tag).is_ok();
-        if !genuine(&self.key) && !self.previous_key.as_ref().is_some_and(genuine) {
+        let made = |replaced_at: &Timestamp| exp_secs <= replaced_at.plus(LONGEST).as_secs();
+        let mut former = self.former.iter().filter(|(_, replaced_at)| made(replaced_at));
+        if !genuine(&self.key) && !former.any(|(key, _)| genuine(key)) {
             return Err(LinkError::BadSignature);
         }
         if now.as_millis() > exp_secs.saturating_mul(1000) {
@@ -125,7 +144,7 @@ mod tests {
     }
 
     fn links() -> Links {
-        Links::new("https://mail.acme.dev/", key(0), None)
+        Links::new("https://mail.acme.dev/", key(0), &[])
     }
 
     #[test]
@@ -195,11 +214,22 @@ mod tests {
     }
 
     #[test]
-    fn links_of_the_previous_key_stay_valid_and_of_an_older_one_do_not() {
-        let rotated = Links::new("https://mail.acme.dev", key(7), Some(key(0)));
-        assert!(rotated.verify(MID, "0", "1785801600", SIG, NOW).is_ok());
-        assert_ne!(rotated.url(MID, 0, EXP), links().url(MID, 0, EXP));
-        let twice = Links::new("https://mail.acme.dev", key(9), Some(key(7)));
-        assert_eq!(twice.verify(MID, "0", "1785801600", SIG, NOW), Err(LinkError::BadSignature));
+    fn links_of_a_former_key_stay_valid_and_the_same_and_others_are_not_made_with_it() {
+        let rotated = |key_now, at: i64| {
+            let former = FormerKey { key: key(0), replaced_at: Timestamp::from_millis(at) };
+            Links::new("https://mail.acme.dev", key(key_now), &[former])
+        };
+        let links_now = rotated(7, NOW.as_millis());
+        assert!(links_now.verify(MID, "0", "1785801600", SIG, NOW).is_ok());
+        let week = i64::try_from(ATTACHMENT.as_secs()).unwrap();
+        let (before, after) = (NOW.as_secs() + week, NOW.as_secs() + week + 1);
+        assert_eq!(links_now.url(MID, 0, before), links().url(MID, 0, before), "of mail received before");
+        assert_ne!(links_now.url(MID, 0, after), links().url(MID, 0, after));
+        let sig = |links: &Links, exp| links.url(MID, 0, exp).rsplit_once("sig=").unwrap().1.to_owned();
+        let late = NOW.as_secs() + i64::try_from(LONGEST.as_secs()).unwrap() + 1;
+        let forged = sig(&links(), late);
+        assert_eq!(links_now.verify(MID, "0", &late.to_string(), &forged, NOW), Err(LinkError::BadSignature));
+        let none = Links::new("https://mail.acme.dev", key(7), &[]);
+        assert_eq!(none.verify(MID, "0", "1785801600", SIG, NOW), Err(LinkError::BadSignature));
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod messages;
 pub(crate) mod migrate;
 mod offline;
 mod pool;
+pub(crate) mod reseal;
 pub(crate) mod sealed;
 pub(crate) mod search;
 pub(crate) mod sending;

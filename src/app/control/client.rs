@@ -11,11 +11,16 @@ use tokio::runtime::Runtime;
 use super::Operations;
 use super::protocol::{MAX_LINE, MailHead, Reply, Request};
 use crate::accounts::{Accounts, Tickets};
+use crate::app::master_key;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::Domains;
+use crate::domain::check::{self, Checker};
+use crate::domain::keys::KeyMaker;
 use crate::inbound::import::{ImportOutcome, ImportTarget, ImportedMail, Importer};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
+use crate::net::dns::Resolver;
 use crate::process::control_socket::connect;
 use crate::process::data_dir::{DataDir, DataDirError};
 use crate::secrets::Secrets;
@@ -161,6 +166,7 @@ impl Here {
     fn open(held: DataDir, data_dir: &Path, config: &Config) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         held.check_database(&data_dir.join(store::FILE_NAME))?;
+        master_key::settle(data_dir)?;
         let secrets = Arc::new(Secrets::read(data_dir)?);
         let db = Db::open(data_dir).with_context(|| format!("opening the database in {}", data_dir.display()))?;
         let objects = Objects::open(data_dir)?;
@@ -177,15 +183,25 @@ impl Here {
             public_url: config.public_url.clone(),
             most_sessions: config.limits.sessions,
         };
+        let limits = Arc::new(Limits::new(config.limits.clone()));
+        let domains = Domains {
+            db: db.clone(),
+            secrets: Arc::clone(&accounts.secrets),
+            config: Arc::new(config.clone()),
+            checker: Checker::new(Resolver::uncached(&config.dns.servers)?, check::BUDGET),
+            keys: KeyMaker::default(),
+            limits: Arc::clone(&limits),
+        };
         let importer = Importer {
             db: db.clone(),
             objects: objects.clone(),
-            limits: Arc::new(Limits::new(config.limits.clone())),
+            limits,
             clock: Clock::System,
             hostname: config.hostname.clone(),
             default_days: config.storage.retention_days,
         };
-        let operations = Operations { accounts: Arc::new(accounts), objects, importer, clock: Clock::System };
+        let (accounts, domains) = (Arc::new(accounts), Arc::new(domains));
+        let operations = Operations { accounts, domains, objects, importer, clock: Clock::System };
         Ok(Self { runtime, operations, target: None, db, _held: held })
     }
 }

@@ -12,16 +12,19 @@ use std::sync::Arc;
 use crate::accounts::Accounts;
 use crate::accounts::operator::{Opened, OperatorRefusal, WayIn};
 use crate::clock::Clock;
+use crate::domain::{Domains, Seen};
 use crate::inbound::import::{ImportTarget, ImportedMail, Importer};
 use crate::store;
+use crate::store::accounts::dkim_keys::KeyState;
 use crate::store::blobs::objects::Objects;
 pub(crate) use client::Control;
-pub(crate) use protocol::{MAX_BATCH, MAX_BATCH_OCTETS, Reply, Request};
+pub(crate) use protocol::{DkimRecord, MAX_BATCH, MAX_BATCH_OCTETS, Reply, Request};
 pub(super) use server::serve;
 
 /// Carries out what commands ask for.
 pub(crate) struct Operations {
     pub(super) accounts: Arc<Accounts>,
+    pub(super) domains: Arc<Domains>,
     pub(super) objects: Objects,
     pub(super) importer: Importer,
     pub(super) clock: Clock,
@@ -71,7 +74,32 @@ impl Operations {
                 tracing::info!(account = %account.public_id, domains, messages, "an account was removed on the host");
                 Ok(Reply::Holdings { email: account.email, domains, messages })
             }
+            Request::RotateDkim { domain } => Ok(self.rotate_dkim(&domain).await),
             Request::Import { .. } | Request::Mails(_) => Ok(Reply::Refused("an import is not begun so".to_owned())),
+        }
+    }
+
+    async fn rotate_dkim(&self, name: &str) -> Reply {
+        let domain = match self.domains.find_for_operator(name).await {
+            Ok(Some(domain)) => domain,
+            Ok(None) => return Reply::Refused(format!("there is no domain {name} here; add it in the dashboard")),
+            Err(error) => return Reply::Refused(format!("the domain could not be read: {error}")),
+        };
+        if let Err(error) = self.domains.rotate(&domain, self.clock.now()).await {
+            return Reply::Refused(format!("the keys of {name} were not rotated: {error}"));
+        }
+        tracing::info!(domain = %domain.name, "its DKIM keys are rotated on the host");
+        let record = |seen: Seen| DkimRecord {
+            is_new: seen.rotation.is_some_and(|rotation| rotation.state == KeyState::Next),
+            name: seen.record.name,
+            value: seen.record.value,
+        };
+        match self.domains.records_of(domain).await {
+            Ok(records) => {
+                let keys = records.into_iter().filter(|seen| seen.record.kind.is_key());
+                Reply::DkimRecords(keys.map(record).collect())
+            }
+            Err(error) => Reply::Refused(format!("the records could not be read: {error}")),
         }
     }
 

@@ -42,6 +42,10 @@ pub(crate) enum Request {
     Remove {
         email: String,
     },
+    /// Rotates the DKIM keys of a domain.
+    RotateDkim {
+        domain: String,
+    },
     /// Begins an import.
     Import {
         account: String,
@@ -58,6 +62,15 @@ pub(crate) struct MailHead {
     pub(super) mail_from: Option<String>,
     pub(super) recipient: Option<String>,
     pub(super) octets: usize,
+}
+
+/// The record of a DKIM key.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct DkimRecord {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// True if it is to be published for the rotation.
+    pub(crate) is_new: bool,
 }
 
 /// The server's reply.
@@ -78,6 +91,8 @@ pub(crate) enum Reply {
         domains: u64,
         messages: u64,
     },
+    /// The records of the domain's DKIM keys.
+    DkimRecords(Vec<DkimRecord>),
     /// The import may begin.
     Importing,
     /// Outcome of each mail of a batch.

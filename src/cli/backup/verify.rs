@@ -14,6 +14,7 @@ use crate::secrets::{self, Secrets};
 use crate::store::accounts::{self, keys, notices, verifications};
 use crate::store::audit::Table;
 use crate::store::blobs::objects::Objects;
+use crate::store::reseal::FORMER_PURPOSE;
 use crate::store::sealed::Sealed;
 use crate::store::webhooks::routes;
 use crate::store::{self, Connection, migrate};
@@ -183,6 +184,7 @@ pub(super) fn count_shut(connection: &Connection, secrets: &Secrets) -> store::R
             Sealed::DkimKeys => dkim_keys::PURPOSE,
             Sealed::RouteSecrets => routes::SECRET_PURPOSE,
             Sealed::AccountSecrets => accounts::WEBHOOK_SECRET_PURPOSE,
+            Sealed::FormerKeys => FORMER_PURPOSE,
             Sealed::Notices => notices::PURPOSE,
             Sealed::SetupToken => verifications::SETUP_PURPOSE,
         };

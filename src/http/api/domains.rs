@@ -21,6 +21,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::mail::address::Domain;
 use crate::store;
+use crate::store::accounts::dkim_keys::KeyState;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainStatus;
 use crate::store::accounts::domains::{DomainRow, Flags};
@@ -126,6 +127,15 @@ pub(crate) struct RecordView {
     status: Status,
     /// Values that the last check found.
     found: Vec<String>,
+    /// Only of a DKIM key that does not sign: `next` ones sign once their record is found, those of `retiring` ones are
+    /// still needed, those of `retired` ones may be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rotation: Option<KeyState>,
+    /// Only of a `retiring` key: the earliest time at which its record may be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    removable_at: Option<Timestamp>,
 }
 
 impl From<Seen> for RecordView {
@@ -138,6 +148,8 @@ impl From<Seen> for RecordView {
             optional: seen.record.optional.then_some(true),
             status: seen.finding.status,
             found: seen.finding.found,
+            rotation: seen.rotation.map(|rotation| rotation.state),
+            removable_at: seen.rotation.and_then(|rotation| rotation.removable_at),
         }
     }
 }
@@ -154,6 +166,7 @@ impl From<DomainError> for ApiError {
         match error {
             DomainError::Exists => Code::DomainExists.into(),
             DomainError::Taken => Code::DomainTaken.into(),
+            DomainError::Rotating => Code::RotationInProgress.into(),
             DomainError::Gone => Self::not_found(),
             DomainError::Store(error) => error.into(),
             DomainError::Keys(KeyError::Busy(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
@@ -314,4 +327,15 @@ pub(crate) async fn verify(
         checks: verified.checks.into(),
         checked_at: verified.domain.checked_at.unwrap_or(now),
     }))
+}
+
+/// `POST /api/domains/:id/dkim/rotate`
+pub(crate) async fn rotate_dkim(
+    State(app): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<DomainWithRecords>, ApiError> {
+    let row = find_own_domain(&app, &caller, &id).await?;
+    app.domains.rotate(&row, app.clock.now()).await?;
+    Ok(Json(with_records(&app, &caller, row).await?))
 }

@@ -36,6 +36,15 @@ pub(super) fn domains() -> Vec<Endpoint> {
             .summary(TAG, "verifyDomain", "Check the domain's DNS records")
             .response::<domains::VerifiedView>(200)
             .errors(&[Code::DomainTaken]),
+        Endpoint::post("/api/domains/{id}/dkim/rotate", domains::rotate_dkim)
+            .auth(Account)
+            .resource(domains::exists)
+            .summary(TAG, "rotateDkim", "Replace the domain's DKIM keys")
+            .description(
+                "The new keys sign once their record is found; the former ones stay published for at least 7 days.",
+            )
+            .response::<domains::DomainWithRecords>(200)
+            .errors(&[Code::RotationInProgress]),
         Endpoint::put("/api/domains/{id}/webhook", domain_webhook::put)
             .summary(TAG, "setWebhook", "Set the domain's webhook")
             .request::<domain_webhook::WebhookFields>()

@@ -10,7 +10,6 @@ use mail_auth::dkim::Canonicalization;
 
 use super::dkim::{DomainKeys, SignError};
 use crate::clock::Timestamp;
-use crate::domain::records::SELECTOR_RSA;
 use crate::mail::mime::{Fields, Limits};
 use crate::mail::signed_part::without_trailing_blanks;
 use crate::mail::trace::Verdict;
@@ -71,7 +70,7 @@ pub(crate) fn seal(
         Chain::Fail(sets) => (sets + 1, "fail"),
         Chain::Closed => return Ok(String::new()),
     };
-    let (domain, time) = (keys.domain(), now.as_secs());
+    let (domain, selector, time) = (keys.domain(), keys.rsa_selector(), now.as_secs());
     let said = verification.authentication_results.trim_end();
     let said = said.split_once(": ").map_or(said, |(_, results)| results);
     let results = format!("{RESULTS}: i={instance}; {said}\r\n");
@@ -81,7 +80,7 @@ pub(crate) fn seal(
         let body = whole.get(body..).unwrap_or_default();
         BASE64.encode(HashAlgorithm::Sha256.hash(Canonicalization::Relaxed.canonical_body(body, 0)))
     };
-    let start = format!("i={instance}; a=rsa-sha256; d={domain}; s={SELECTOR_RSA}; t={time}");
+    let start = format!("i={instance}; a=rsa-sha256; d={domain}; s={selector}; t={time}");
     let unsigned = format!(
         "{SIGNATURE}: {start}; c=relaxed/relaxed;\r\n\th={};\r\n\tbh={body_hash};\r\n\tb=",
         names.chunks(8).map(|names| names.join(":")).collect::<Vec<_>>().join(":\r\n\t ")

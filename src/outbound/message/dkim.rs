@@ -8,7 +8,6 @@ use mail_auth::common::headers::{HeaderWriter as _, Writable};
 use mail_auth::dkim::{Canonicalization, DkimSigner};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::domain::records::{SELECTOR_ED25519, SELECTOR_RSA};
 use crate::mail::signed_part::without_trailing_blanks;
 
 /// Fields that may occur once (RFC 5322 §3.6, RFC 2045, RFC 2183, RFC 2369, RFC 8058).
@@ -51,11 +50,20 @@ impl From<mail_auth::Error> for SignError {
     }
 }
 
-/// The keys that sign for a domain.
+/// A private key and the selector that its public key is published under.
+#[derive(Clone, Copy)]
+pub struct PrivateKey<'k> {
+    /// Left of `._domainkey`.
+    pub selector: &'k str,
+    /// PKCS #8 form.
+    pub pkcs8: &'k [u8],
+}
+
+/// The keys that sign for a domain, each with its selector.
 pub struct DomainKeys {
     domain: String,
-    rsa: RsaKey<Sha256>,
-    ed25519: Option<Ed25519Key>,
+    rsa: (String, RsaKey<Sha256>),
+    ed25519: Option<(String, Ed25519Key)>,
 }
 
 /// A borrowed key, since the signer takes ownership of its key.
@@ -74,13 +82,17 @@ impl<K: SigningKey> SigningKey for Lent<'_, K> {
 }
 
 impl DomainKeys {
-    /// Loads the keys of `domain`, an A-label, from their PKCS #8 forms.
+    /// Loads the keys of `domain`, an A-label.
     ///
     /// # Errors
     /// A key cannot be parsed.
-    pub fn new(domain: &str, rsa_pkcs8: &[u8], ed25519_pkcs8: Option<&[u8]>) -> Result<Self, SignError> {
-        let rsa = RsaKey::from_key_der(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(rsa_pkcs8)))?;
-        let ed25519 = ed25519_pkcs8.map(Ed25519Key::from_pkcs8_maybe_unchecked_der).transpose()?;
+    pub fn new(domain: &str, rsa: PrivateKey<'_>, ed25519: Option<PrivateKey<'_>>) -> Result<Self, SignError> {
+        let parsed = RsaKey::from_key_der(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(rsa.pkcs8)))?;
+        let rsa = (rsa.selector.to_owned(), parsed);
+        let ed25519 = match ed25519 {
+            Some(key) => Some((key.selector.to_owned(), Ed25519Key::from_pkcs8_maybe_unchecked_der(key.pkcs8)?)),
+            None => None,
+        };
         Ok(Self { domain: domain.to_owned(), rsa, ed25519 })
     }
 
@@ -95,10 +107,11 @@ impl DomainKeys {
         let times = |name: &str| present.iter().filter(|one| one.eq_ignore_ascii_case(name)).count() + 1;
         let fields: Vec<&str> = SIGNED.iter().flat_map(|name| std::iter::repeat_n(*name, times(name))).collect();
         let mut signatures = String::new();
-        if let Some(key) = &self.ed25519 {
-            signatures.push_str(&self.field(key, SELECTOR_ED25519, &fields, mail)?);
+        if let Some((selector, key)) = &self.ed25519 {
+            signatures.push_str(&self.field(key, selector, &fields, mail)?);
         }
-        signatures.push_str(&self.field(&self.rsa, SELECTOR_RSA, &fields, mail)?);
+        let (selector, key) = &self.rsa;
+        signatures.push_str(&self.field(key, selector, &fields, mail)?);
         Ok(signatures)
     }
 
@@ -107,12 +120,17 @@ impl DomainKeys {
         &self.domain
     }
 
+    /// Returns the selector of the RSA key.
+    pub(crate) fn rsa_selector(&self) -> &str {
+        &self.rsa.0
+    }
+
     /// Returns the RSA signature of these octets.
     ///
     /// # Errors
     /// The key cannot sign.
     pub(crate) fn sign_rsa(&self, input: &[u8]) -> Result<Vec<u8>, SignError> {
-        Ok(self.rsa.sign(input)?)
+        Ok(self.rsa.1.sign(input)?)
     }
 
     fn field<K: SigningKey>(
@@ -162,7 +180,9 @@ mod tests {
     fn keys() -> DomainKeys {
         let rsa = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).unwrap().to_pkcs8_der().unwrap();
         let ed25519 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
-        DomainKeys::new("acme.dev", rsa.as_bytes(), Some(ed25519.as_ref())).unwrap()
+        let rsa = PrivateKey { selector: "mailkite", pkcs8: rsa.as_bytes() };
+        let ed25519 = PrivateKey { selector: "mailkite-ed", pkcs8: ed25519.as_ref() };
+        DomainKeys::new("acme.dev", rsa, Some(ed25519)).unwrap()
     }
 
     #[test]

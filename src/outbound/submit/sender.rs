@@ -14,7 +14,7 @@ use crate::mail::address::Domain;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::Outbound;
 use crate::outbound::message::compose::{self, ComposeError};
-use crate::outbound::message::dkim::DomainKeys;
+use crate::outbound::message::dkim::{DomainKeys, PrivateKey};
 use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
@@ -26,8 +26,8 @@ const MAX_CACHED: u64 = 1_000;
 
 /// Parsed keys of domains, cached because parsing one takes as long as a signature.
 pub(crate) struct KeyCache {
-    /// By domain, and by whether Ed25519 signs too.
-    keys: Cache<(DomainId, bool), Arc<DomainKeys>>,
+    /// By domain, selector of the RSA key, and whether Ed25519 signs too.
+    keys: Cache<(DomainId, String, bool), Arc<DomainKeys>>,
 }
 
 impl Default for KeyCache {
@@ -207,20 +207,24 @@ impl crate::outbound::Dependencies {
         connection: &Connection,
         domain: &DomainRow,
     ) -> store::Result<Option<Arc<DomainKeys>>> {
+        let Some(selector) = dkim_keys::find_signing_selector(connection, domain.id)? else { return Ok(None) };
         let both = dns_checks::is_ok(connection, domain.id, dns_checks::Kind::DkimEd25519)?;
-        let cache_key = (domain.public_id.clone(), both);
+        let cache_key = (domain.public_id.clone(), selector, both);
         if let Some(keys) = self.keys.keys.get(&cache_key) {
             return Ok(Some(keys));
         }
         let private = |algorithm| {
-            let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
-            let open = |sealed: Vec<u8>| self.secrets.open_sealed(PURPOSE, &sealed);
-            sealed.map(open).transpose().map_err(|_| store::Error::Corrupt("DKIM key"))
+            let Some((selector, sealed)) = dkim_keys::find_signing(connection, domain.id, algorithm)? else {
+                return Ok(None);
+            };
+            let opened = self.secrets.open_sealed(PURPOSE, &sealed);
+            opened.map(|pkcs8| Some((selector, pkcs8))).map_err(|_| store::Error::Corrupt("DKIM key"))
         };
         let Some(rsa) = private(dkim_keys::Algorithm::Rsa)? else { return Ok(None) };
         let ed25519 = if both { private(dkim_keys::Algorithm::Ed25519)? } else { None };
-        let keys =
-            DomainKeys::new(&domain.name, &rsa, ed25519.as_deref()).map_err(|_| store::Error::Corrupt("DKIM key"))?;
+        let ed25519 = ed25519.as_ref().map(|(selector, pkcs8)| PrivateKey { selector, pkcs8 });
+        let rsa = PrivateKey { selector: &rsa.0, pkcs8: &rsa.1 };
+        let keys = DomainKeys::new(&domain.name, rsa, ed25519).map_err(|_| store::Error::Corrupt("DKIM key"))?;
         let keys = Arc::new(keys);
         self.keys.keys.insert(cache_key, Arc::clone(&keys));
         Ok(Some(keys))

@@ -25,6 +25,13 @@ stored_enum! {
     }
 }
 
+impl Kind {
+    /// Returns true for the record of a DKIM key.
+    pub(crate) const fn is_key(self) -> bool {
+        matches!(self, Self::Dkim | Self::DkimEd25519)
+    }
+}
+
 stored_enum! {
     /// Result of looking a record up.
     #[derive(Default, Serialize, Deserialize, utoipa::ToSchema)]

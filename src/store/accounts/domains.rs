@@ -156,7 +156,8 @@ pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -
     let statement = format!(
         "SELECT {COLUMNS} FROM domain
          WHERE (checked_at IS NULL OR checked_at < ?1)
-           AND (mx_verified OR spf_verified OR dkim_verified OR dmarc_verified)
+           AND (mx_verified OR spf_verified OR dkim_verified OR dmarc_verified
+                OR EXISTS (SELECT 1 FROM dkim_key WHERE domain_id = domain.id AND state IN ('next', 'retiring')))
          ORDER BY checked_at LIMIT ?2"
     );
     let rows = connection

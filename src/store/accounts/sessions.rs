@@ -105,6 +105,12 @@ pub(crate) fn is_known(
     Ok(statement.query_row(params![account, address, now.as_millis()], |row| row.get(0))?)
 }
 
+/// Deletes all sessions of all accounts.
+pub(crate) fn delete_all(connection: &Connection) -> Result<()> {
+    connection.execute("DELETE FROM session", [])?;
+    Ok(())
+}
+
 /// Ends a session of an account; returns false if there was none.
 pub(crate) fn delete_own(connection: &Connection, account: AccountRowId, jti: &str) -> Result<bool> {
     let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;

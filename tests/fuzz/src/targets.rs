@@ -346,7 +346,7 @@ fn mime(raw: &[u8]) {
 }
 
 fn signer() -> Links {
-    Links::new("https://mail.acme.dev", std::array::from_fn(|index| index as u8), None)
+    Links::new("https://mail.acme.dev", std::array::from_fn(|index| index as u8), &[])
 }
 
 /// A link is valid only in its one spelling; URLs and route patterns are parsed without a panic.

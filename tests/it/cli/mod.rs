@@ -1,4 +1,5 @@
-//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, `user`, `export` and `import`, through the real binary.
+//! The command line: `check`, `dev`, `bench`, `serve`, `queue`, `user`, `rotate-key`, `export` and `import`,
+//! through the real binary.
 //!
 //! A test runs a command as an operator would and reads its output and exit code.
 
@@ -7,4 +8,5 @@ mod dev;
 mod moving;
 mod queue;
 mod restart;
+mod rotate_key;
 mod user;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
 use mailkite::testing::domain::check::Checker;
-use mailkite::testing::domain::records::{Status, Wanted};
+use mailkite::testing::domain::records::{PublicKey, Status, Wanted};
 use mailkite::testing::net::dns::Resolver;
 use serde_json::json;
 
@@ -292,7 +292,9 @@ async fn silence_is_no_result_within_the_budget() {
     dns.silence("mailkite._domainkey.acme.dev");
     dns.txt("acme.dev", "v=spf1 include:silent.dev -all").silence("silent.dev").address(HOSTNAME, ADDRESS);
     let checker = Checker::new(Resolver::uncached(&[dns.address]).unwrap(), Duration::from_millis(500));
-    let wanted = Wanted { name: "acme.dev", hostname: HOSTNAME, spf_include: None, rsa: "AAAA", ed25519: "BBBB" };
+    let key = |selector, value| PublicKey { selector, value };
+    let (rsa, ed25519) = (key("mailkite", "AAAA"), key("mailkite-ed", "BBBB"));
+    let wanted = Wanted { name: "acme.dev", hostname: HOSTNAME, spf_include: None, rsa, ed25519 };
     let start = Instant::now();
     let statuses = checker.check(&wanted).await.map(|finding| finding.status);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use mailkite::testing::clock::Timestamp;
 use mailkite::testing::domain::keys::{KeyMaker, PURPOSE};
-use mailkite::testing::domain::records::{Kind, Wanted};
+use mailkite::testing::domain::records::{Kind, PublicKey, Wanted};
 use mailkite::testing::inbound::verify::Verifier;
 use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mailbox_list::{parse_list, parse_one};
 use mailkite::testing::mail::mime;
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::outbound::message::compose::{Attachment, Content, compose};
-use mailkite::testing::outbound::message::dkim::DomainKeys;
+use mailkite::testing::outbound::message::dkim::{DomainKeys, PrivateKey};
 use mailkite::testing::secrets::Secrets;
 
 use crate::support::dns::DnsServer;
@@ -40,8 +40,8 @@ impl Bench {
             name: "acme.dev",
             hostname: "mx.acme.dev",
             spf_include: None,
-            rsa: &made[0].public_key,
-            ed25519: &made[1].public_key,
+            rsa: PublicKey { selector: "mailkite", value: &made[0].public_key },
+            ed25519: PublicKey { selector: "mailkite-ed", value: &made[1].public_key },
         };
         let dns = DnsServer::start().await;
         let records = wanted.records().into_iter().filter(|one| matches!(one.kind, Kind::Dkim | Kind::DkimEd25519));
@@ -51,10 +51,12 @@ impl Bench {
             dns.strings(name, &strings);
         }
         let resolver = Resolver::new(&[dns.address]).unwrap();
+        let rsa = PrivateKey { selector: "mailkite", pkcs8: &private[0] };
+        let ed25519 = PrivateKey { selector: "mailkite-ed", pkcs8: &private[1] };
         Self {
             verifier: Verifier::new(resolver, "mx.b.dev".into(), Duration::from_secs(10)),
-            keys: DomainKeys::new("acme.dev", &private[0], Some(&private[1])).unwrap(),
-            rsa_only: DomainKeys::new("acme.dev", &private[0], None).unwrap(),
+            keys: DomainKeys::new("acme.dev", rsa, Some(ed25519)).unwrap(),
+            rsa_only: DomainKeys::new("acme.dev", rsa, None).unwrap(),
             records,
             _dns: dns,
         }

@@ -29,7 +29,7 @@ async fn server() -> (Server, Uploads, i64) {
     let uploads = Uploads {
         db: server.db.clone(),
         objects: Objects::open(server.data_dir()).unwrap(),
-        links: Arc::new(Links::new(PUBLIC_URL, key, None)),
+        links: Arc::new(Links::new(PUBLIC_URL, key, &[])),
         limits: Arc::new(Limits::new(config::Limits::default())),
     };
     let account = server.query::<i64>("SELECT id FROM account LIMIT 1").await;

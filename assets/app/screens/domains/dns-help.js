@@ -53,6 +53,16 @@ export const DNS_RECORDS = [
   ["DKIM, Ed25519", "A second, shorter signature. Optional."],
 ];
 
+/** Badge and explanation of the record of a DKIM key that does not sign, by its part in a rotation. */
+export const ROTATION = {
+  next: ["New", "Publish it beside the present one. It signs once it is found; nothing depends on it until then."],
+  retiring: ["Keep", "It signs no more, but mail that it signed is still on its way. Keep the record for now."],
+  retired: ["May be removed", "Nothing is signed with it any more, and its private key is deleted. Remove the record."],
+};
+
+/** Title of the record of a DKIM key that does not sign. */
+export const rotatingTitle = (record) => (/k=ed25519/.test(record.value) ? "DKIM, Ed25519" : "DKIM");
+
 export function explainRecordProblem(record) {
   const found = record.found || [];
   if (record.status === "missing")

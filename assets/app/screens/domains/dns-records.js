@@ -8,13 +8,14 @@ import {
   Card,
   CopyableValue,
   CopyButton,
+  confirm,
   Field,
   Icon,
   RelativeTime,
   toast,
   useAction,
 } from "../../ui/index.js";
-import { DNS_PROVIDERS, DNS_RECORDS, explainRecordProblem } from "./dns-help.js";
+import { DNS_PROVIDERS, DNS_RECORDS, explainRecordProblem, ROTATION, rotatingTitle } from "./dns-help.js";
 
 /** Quote a TXT value for a zone file, in strings of at most 255 octets. */
 const quoteTxt = (value) =>
@@ -28,9 +29,10 @@ const RECORD_STATUS = {
 };
 
 function DnsRecord({ record, index, zone, provider }) {
-  const [title, hint] = DNS_RECORDS[index] || [record.type, ""];
+  const rotation = ROTATION[record.rotation];
+  const [title, hint] = rotation ? [rotatingTitle(record), rotation[1]] : DNS_RECORDS[index] || [record.type, ""];
   const [label, statusTone] = RECORD_STATUS[record.status] || [record.status, ""];
-  const tone = record.status === "missing" && record.optional ? "" : statusTone;
+  const tone = record.status === "missing" && (record.optional || rotation) ? "" : statusTone;
   const name = DNS_PROVIDERS[provider][2](record.name, zone);
   const value =
     record.type === "TXT" && (provider === "route53" || provider === "bind")
@@ -44,13 +46,17 @@ function DnsRecord({ record, index, zone, provider }) {
       <header>
         <h3>
           ${title}
-          ${record.optional ? html` <span class="muted">optional</span>` : ""}
+          ${record.optional && !rotation ? html` <span class="muted">optional</span>` : ""}
         </h3>
+        ${rotation && html`<${Badge} tone=${record.rotation === "next" ? "warn" : ""}>${rotation[0]}<//>`}
         <${Badge} tone=${tone}>
           ${record.status === "ok" && html`<${Icon} name="check" size="12" />`}
           ${label}
         <//>
-        <p class="hint">${hint}</p>
+        <p class="hint">
+          ${hint}
+          ${record.removable_at && html`${" "}It may be removed <${RelativeTime} at=${record.removable_at} />.`}
+        </p>
       </header>
       <dl class="record-fields">
         <div>
@@ -86,7 +92,7 @@ function DnsRecord({ record, index, zone, provider }) {
       ${
         problem &&
         record.status !== "unchecked" &&
-        !(record.optional && record.status === "missing") &&
+        !((record.optional || rotation) && record.status === "missing") &&
         html`
           <div class="record-problem">
             <p>
@@ -139,8 +145,24 @@ export function DnsRecords({ detail }) {
         : toast("All records were found", { tag: "dns" });
       await detail.reload();
     });
+  const published = dns.filter((record) => record.rotation !== "retired");
+  const rotating = dns.some((record) => record.rotation === "next" || record.rotation === "retiring");
+  const rotate = async () => {
+    const confirmed = await confirm({
+      title: "Rotate DKIM keys?",
+      text:
+        "New keys are made, and you publish two more records. They sign once they are found; the present ones stay " +
+        "published for at least a week after that. Sending goes on meanwhile.",
+      confirmLabel: "Make new keys",
+      destructive: false,
+    });
+    if (!confirmed) return;
+    await post(apiPath`/api/domains/${domain.id}/dkim/rotate`);
+    toast("New keys were made; publish their records");
+    await detail.reload();
+  };
   // Check again by itself while the page is open and records are missing.
-  const complete = dns.every((record) => record.optional || record.status === "ok");
+  const complete = dns.every((record) => record.optional || record.rotation === "retiring" || record.status === "ok");
   useEffect(() => {
     if (complete || document.body.dataset.dev) return undefined;
     const timer = setInterval(() => {
@@ -152,6 +174,7 @@ export function DnsRecords({ detail }) {
     <${Card}
       title="DNS records"
       actions=${html`
+        ${!rotating && html`<${Button} icon="keys" action=${rotate}>Rotate DKIM keys<//>`}
         <${Button} variant=${complete ? "" : "primary"} icon="refresh" onClick=${check} busy=${busy}>Check now<//>
       `}
     >
@@ -180,7 +203,7 @@ export function DnsRecords({ detail }) {
           </select>
         <//>
         <p class="hint">${DNS_PROVIDERS[knownProvider][1]}</p>
-        <${CopyButton} text=${() => zoneFile(dns)} small=${false} label="Copy all records as a zone file">
+        <${CopyButton} text=${() => zoneFile(published)} small=${false} label="Copy all records as a zone file">
           <span>Copy all as zone file</span>
         <//>
       </div>
