@@ -68,31 +68,36 @@ async fn converse(
         if line.is_empty() {
             return Ok(());
         }
-        let reply = match serde_json::from_slice(&line) {
-            Ok(Request::Import { account, domain }) => {
-                match operations.begin_import(&account, domain.as_deref()).await {
-                    Ok(found) => {
-                        target = Some(found);
-                        Reply::Importing
-                    }
-                    Err(refusal) => Reply::Refused(refusal),
+        let Some(request) = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok()) else {
+            let sentence =
+                "the running server does not know this command; restart it so that both are of one version";
+            answer(&mut stream, &Reply::Refused(sentence.to_owned())).await?;
+            // Mails may follow, and their octets are no requests.
+            return Ok(());
+        };
+        let reply = match request {
+            Request::Import { account, domain } => match operations.begin_import(&account, domain.as_deref()).await {
+                Ok(found) => {
+                    target = Some(found);
+                    Reply::Importing
                 }
-            }
-            Ok(Request::Mails(heads)) => {
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            Request::Mails(heads) => {
                 let _turn = turn.lock().await;
                 let mails = read_mails(&mut stream, heads).await?;
                 store(operations, target.as_ref(), mails).await
             }
-            Ok(request) => operations.run(request).await,
-            Err(_) => Reply::Refused(
-                "the running server does not know this command; restart it so that both are of one version"
-                    .to_owned(),
-            ),
+            request => operations.run(request).await,
         };
-        let mut answer = serde_json::to_vec(&reply)?;
-        answer.push(b'\n');
-        stream.get_mut().write_all(&answer).await?;
+        answer(&mut stream, &reply).await?;
     }
+}
+
+async fn answer(stream: &mut BufReader<UnixStream>, reply: &Reply) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.get_mut().write_all(&line).await
 }
 
 async fn store(operations: &Operations, target: Option<&ImportTarget>, mails: Vec<ImportedMail>) -> Reply {

@@ -41,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long)]
     format: Format,
     /// Only mail of the account with this e-mail
-    #[arg(long, value_name = "E-MAIL")]
+    #[arg(long, value_name = "EMAIL")]
     account: Option<String>,
     /// Only mail of this domain
     #[arg(long)]

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long)]
     format: Format,
     /// The account that the mail is stored for, by its e-mail
-    #[arg(long, value_name = "E-MAIL")]
+    #[arg(long, value_name = "EMAIL")]
     account: String,
     /// The domain of the account that all of it is for; by default the one that each mail names
     #[arg(long)]

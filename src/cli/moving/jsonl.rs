@@ -8,14 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use serde::Deserialize;
 
-use super::{Found, OutgoingMail, Sink, Source};
+use super::{Found, MAX_ADDRESS, OutgoingMail, Sink, Source};
 use crate::clock::Timestamp;
 use crate::inbound::import::{ImportedMail, MAX_MAIL};
 
 /// A mail of the largest size in base64, and what else is told of it.
 const MAX_LINE: u64 = (MAX_MAIL as u64) / 3 * 4 + 16 * 1024 * 1024;
-/// The longest address that is taken.
-const MAX_ADDRESS: usize = 512;
 
 pub(super) struct Writer<W: Write> {
     out: W,

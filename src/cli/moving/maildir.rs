@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{Mode, OFlags};
 
 use super::{Found, OutgoingMail, Sink, Source};
 use crate::clock::Timestamp;
@@ -68,7 +69,10 @@ impl Reader {
     /// Opens a maildir: its folders `cur` and `new`, not those of other mailboxes below it.
     pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
         let folders: Vec<PathBuf> = ["new", "cur"].map(|name| folder.join(name)).into_iter().collect();
-        if !folders.iter().any(|folder| folder.is_dir()) {
+        // A link could lead to files that are no mail; root may run this.
+        let is_own = |folder: &PathBuf| folder.symlink_metadata().is_ok_and(|found| found.is_dir());
+        let folders: Vec<PathBuf> = folders.into_iter().filter(is_own).collect();
+        if folders.is_empty() {
             bail!("{} is no maildir: it has neither cur nor new", folder.display());
         }
         Ok(Self { folders, entries: None })
@@ -100,7 +104,8 @@ impl Source for Reader {
     fn next(&mut self) -> anyhow::Result<Option<Found>> {
         let Some(path) = self.next_file()? else { return Ok(None) };
         let reading = || format!("reading {}", path.display());
-        let file = File::open(&path).with_context(reading)?;
+        let no_link = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(&path, no_link, Mode::empty()).with_context(reading)?);
         let metadata = file.metadata().with_context(reading)?;
         let mut data = Vec::new();
         file.take(MAX_MAIL as u64 + 1).read_to_end(&mut data).with_context(reading)?;

@@ -6,7 +6,7 @@ use std::io::{BufRead, Read, Write};
 
 use anyhow::bail;
 
-use super::{Found, OutgoingMail, Sink, Source};
+use super::{Found, MAX_ADDRESS, OutgoingMail, Sink, Source};
 use crate::clock::Timestamp;
 use crate::inbound::import::{ImportedMail, MAX_MAIL};
 use crate::mail::date;
@@ -197,7 +197,7 @@ fn separator(line: &[u8]) -> Option<Separator> {
     let rest = std::str::from_utf8(line.strip_prefix(FROM)?).ok()?;
     let (sender, time) = rest.split_once(' ')?;
     let at = date::parse_mbox(time)?;
-    let sender = if sender.contains('@') { sender.to_owned() } else { String::new() };
+    let sender = if sender.contains('@') && sender.len() <= MAX_ADDRESS { sender.to_owned() } else { String::new() };
     Some(Separator { sender: Some(sender), at, crlf: line.ends_with(b"\r\n") })
 }
 

@@ -25,6 +25,9 @@ enum Format {
     Jsonl,
 }
 
+/// The longest envelope address that is taken, in octets.
+const MAX_ADDRESS: usize = 512;
+
 /// A mail on its way out.
 struct OutgoingMail<'a> {
     row: &'a MessageRow,

@@ -252,3 +252,17 @@ async fn an_import_works_without_a_server_and_is_whole_after_a_start() {
     assert_eq!(server.query::<i64>("SELECT count(DISTINCT to_addr) FROM message").await, 100);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_maildir_whose_folder_is_a_link_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let (maildir, secret) = (folder.path().join("maildir"), folder.path().join("secret"));
+    fs::create_dir(&maildir).unwrap();
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("shadow"), "root:secret\n").unwrap();
+    std::os::unix::fs::symlink(&secret, maildir.join("cur")).unwrap();
+    let command = ["import", maildir.to_str().unwrap(), "--format", "maildir", "--account", "owner@inbox.invalid"];
+    refused(server.data_dir(), &command, "is no maildir").await;
+    server.stop().await;
+}

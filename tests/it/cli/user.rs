@@ -6,10 +6,12 @@ use std::process::{Command, Stdio};
 
 use mailkite::testing::clock::Clock;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::support::api::Api;
 use crate::support::serve_process::ServeProcess;
-use crate::support::server::Server;
+use crate::support::server::{DEADLINE, Server};
 use crate::support::smtp::SmtpClient;
 
 const PASSWORD: &str = "correct horse battery";
@@ -150,4 +152,23 @@ async fn commands_work_without_a_server_too_and_mistakes_are_reported() {
     assert!(logged["account"].as_str().unwrap().starts_with("usr_"), "{logged}");
     assert!(!logged.to_string().contains(&ticket(&said)), "no secret in the log");
     api.post("/api/auth/login", json!({"ticket": ticket(&said)})).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_line_that_is_no_request_is_never_read_as_one() {
+    let server = Server::start_with(Clock::System, |_| {}).await;
+    let add = "{\"add\":{\"email\":\"evil@attacker.test\",\"admin\":true,\"password\":\"correct horse battery\"}}\n";
+    let socket = server.data_dir().join("control.sock");
+    for first in ["{\"future\":1}\n".to_owned(), format!("{{\"mails\":\"{}\"}}\n", "x".repeat(300 * 1024))] {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        // The server may have closed before it took everything.
+        drop(stream.write_all(format!("{first}{add}").as_bytes()).await);
+        let mut said = Vec::new();
+        drop(tokio::time::timeout(DEADLINE, stream.read_to_end(&mut said)).await.unwrap());
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.lines().count() <= 1 && !said.contains("evil"), "{said}");
+    }
+    let listed = good(server.data_dir(), &["list"], "").await;
+    assert!(!listed.contains("evil@attacker.test"), "{listed}");
+    server.stop().await;
 }
