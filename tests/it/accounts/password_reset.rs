@@ -167,3 +167,19 @@ async fn who_owns_the_mailbox_takes_over_an_account_that_somebody_else_made_with
     assert_eq!(signed_in["user"]["emailVerified"], true);
     server.stop_with_any_jobs().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_whose_mail_is_stored_here_gets_no_link() {
+    let server = open().await;
+    let api = server.anonymous();
+    member(&server, "ada@inbox.test").await;
+    member(&server, "bob@acme.dev").await;
+    for email in ["ada@inbox.test", "bob@acme.dev"] {
+        assert_eq!(forgot(&api, email).await.expect(200), json!({"ok": true}));
+    }
+    until(async || server.query::<i64>("SELECT count(*) FROM account_link").await >= 1).await;
+    let linked: String =
+        server.query("SELECT group_concat(email) FROM account_link JOIN account ON account.id = account_id").await;
+    assert_eq!(linked, "bob@acme.dev");
+    server.stop_with_any_jobs().await;
+}
