@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::secrets::{FormerKey, Secrets, SecretsError, next};
 use crate::store::accounts::sessions;
-use crate::store::reseal::{self, FORMER_PURPOSE, FormerKeyRow, FormerPurpose};
+use crate::store::reseal::{self, FormerKeyRow, FormerPurpose};
+use crate::store::sealed::{self, FORMER_PURPOSE};
 use crate::store::{self, Connection, Db};
 
 /// Key that the secrets in a database were sealed with.
@@ -49,6 +50,10 @@ pub(crate) fn settle(data_dir: &Path) -> Result<(), SecretsError> {
     let Some(next) = next::read(data_dir)? else { return Ok(()) };
     match sealed_with(data_dir, &next) {
         SealedWith::Next => {
+            // After a failed fsync the new seals may be in memory alone, and the former key is lost by the next line.
+            store::make_wal_durable(data_dir).map_err(|error| {
+                SecretsError::Io("the database".to_owned(), std::io::Error::other(error.to_string()))
+            })?;
             next::adopt(data_dir)?;
             tracing::warn!("a rotation of the master key was cut off; it is completed now");
         }
@@ -63,7 +68,7 @@ pub(crate) fn settle(data_dir: &Path) -> Result<(), SecretsError> {
 }
 
 fn sealed_with(data_dir: &Path, next: &Secrets) -> SealedWith {
-    let Ok(sample) = store::examine(data_dir, reseal::sample) else { return SealedWith::Unknown };
+    let Ok(sample) = store::examine(data_dir, sealed::sample) else { return SealedWith::Unknown };
     let present = || Secrets::read(data_dir);
     match sample.flatten() {
         Some((purpose, sealed)) if next.open_sealed(purpose, &sealed).is_ok() => SealedWith::Next,
@@ -84,9 +89,7 @@ fn sealed_with(data_dir: &Path, next: &Secrets) -> SealedWith {
 /// A sentence; the present key stays in use unless everything was sealed with the next.
 pub(crate) async fn rotate(data_dir: &Path, db: &Db, forget: bool, now: Timestamp) -> anyhow::Result<usize> {
     let present = Arc::new(Secrets::read(data_dir)?);
-    if let Some((purpose, sealed)) = db.read(reseal::sample).await? {
-        present.check_fits(data_dir, purpose, &sealed)?;
-    }
+    present.check_fits(data_dir, db.read(sealed::sample).await?)?;
     let next = Arc::new(next::make(data_dir)?);
     let count = db.write(move |tx| reseal(tx, &present, &next, forget, now)).await?;
     next::adopt(data_dir)?;

@@ -56,8 +56,8 @@ use crate::secrets::passwords::Passwords;
 use crate::secrets::session_tokens::Tokens;
 use crate::secrets::signed_links::Links;
 use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
-use crate::store::accounts::keys;
 use crate::store::blobs::objects::Objects;
+use crate::store::sealed;
 use crate::store::{self, Db};
 use crate::webhook::Webhooks;
 use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
@@ -69,6 +69,8 @@ const POST_LEASE: Duration = Duration::from_secs(120);
 /// A delivery attempt ends after twenty minutes, may fall back after a relay that took as long, and may wait for the
 /// rate limit.
 const MAIL_LEASE: Duration = Duration::from_secs(60 * 60);
+/// Time for an attempt at a stop that may not be made twice (contract 3.8): longer than any attempt takes.
+const POST_GRACE: Duration = Duration::from_secs(20);
 /// Time for a delivery attempt at a stop: mail that is cut off after its last octet arrives twice (RFC 5321 §4.5.4.1).
 const MAIL_GRACE: Duration = Duration::from_secs(20);
 /// The port of MTA-STS policy hosts.
@@ -136,11 +138,8 @@ impl Parts {
 
     /// Refuses a master key that is not the one of the database: mail would be accepted, and no webhook signed.
     pub(super) async fn check_master_key(&self) -> Result<(), StartError> {
-        let sealed = self.db.read(keys::any_sealed).await.map_err(StartError::because)?;
-        let data_dir = &self.config.data_dir;
-        sealed
-            .map_or(Ok(()), |(purpose, sealed)| self.secrets.check_fits(data_dir, purpose, &sealed))
-            .map_err(StartError::from)
+        let sample = self.db.read(sealed::sample).await.map_err(StartError::because)?;
+        Ok(self.secrets.check_fits(&self.config.data_dir, sample)?)
     }
 
     pub(super) fn accounts(&self) -> Arc<Accounts> {
@@ -354,7 +353,7 @@ impl Parts {
             jobs: self.jobs.clone(),
             kinds: HashMap::from([
                 (JobKind::Webhook, webhook_job),
-                (JobKind::ZeroRetention, Registration::new(zero_retention, schedule, POST_LEASE)),
+                (JobKind::ZeroRetention, Registration::new(zero_retention, schedule, POST_LEASE).grace(POST_GRACE)),
                 (JobKind::Dispatch, dispatch_job),
                 (JobKind::Notice, Registration::new(notices, mail_schedule.clone(), MAIL_LEASE).grace(MAIL_GRACE)),
                 (JobKind::ScheduledSend, Registration::new(scheduled, mail_schedule, MAIL_LEASE)),

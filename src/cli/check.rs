@@ -13,10 +13,10 @@ use crate::net::tls;
 use crate::outbound::forward::shared_domain;
 use crate::process::data_dir::DataDir;
 use crate::process::{host, last_backup};
-use crate::secrets::{self, Secrets, SecretsError};
+use crate::secrets::{self, Secrets, SecretsError, next};
 use crate::store;
-use crate::store::accounts::keys;
 use crate::store::disk::{self, Sizes};
+use crate::store::sealed;
 
 /// Less free space than this is reported.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
@@ -152,17 +152,20 @@ fn data_dir(config: &Config, findings: &mut Findings) {
     if let Ok(free) = DataDir::free_bytes(dir)
         && free < LOW_SPACE_BYTES
     {
-        findings
-            .hint("free space", format!("only {} MiB are free on the disk of {}", free / (1 << 20), dir.display()));
+        findings.hint("free space", format!("only {} are free on the disk of {}", size(free), dir.display()));
     }
     database(dir, config, findings);
     sizes(dir, findings);
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
-        findings.outcome("master key", check_master_key(dir), |()| {
+        let fits = findings.outcome("master key", check_master_key(dir), |()| {
             format!("{} is private, and the database's", key.display())
         });
+        if fits && dir.join(next::NEXT_NAME).exists() {
+            let hint = "a rotation was cut off: copy master.key.next too; the next start ends it";
+            findings.hint("master key", hint);
+        }
     }
 }
 
@@ -170,8 +173,8 @@ fn data_dir(config: &Config, findings: &mut Findings) {
 fn check_master_key(dir: &Path) -> Result<(), SecretsError> {
     let secrets = master_key::read(dir)?;
     // A database that cannot be read is a finding of its own.
-    match store::examine(dir, keys::any_sealed) {
-        Ok(Some(Some((purpose, sealed)))) => secrets.check_fits(dir, purpose, &sealed),
+    match store::examine(dir, sealed::sample) {
+        Ok(Some(sample)) => secrets.check_fits(dir, sample),
         _ => Ok(()),
     }
 }
@@ -201,7 +204,7 @@ fn sizes(dir: &Path, findings: &mut Findings) {
     let free = DataDir::free_bytes(dir).map_or(String::new(), |free| format!("; {} are free", size(free)));
     let Sizes { database, free_pages, wal, mail, uploads, schema_copies } = sizes;
     let mut said = format!(
-        "database {} ({} of it free pages), log {}, mail {}, uploads {}",
+        "database {} ({} of it free pages), WAL {}, large mail {}, uploads {}",
         size(database),
         size(free_pages),
         size(wal),

@@ -50,15 +50,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             out,
             "With the former key and a copy of the database one can read every secret, so replace them:\n"
         )?;
-        writeln!(out, "  API keys         dashboard, API keys, or POST /api/keys/rotate")?;
+        writeln!(out, "  API keys         dashboard, Keys, or POST /api/keys/rotate")?;
         writeln!(out, "  webhook secrets  dashboard, each route, or POST /api/routes/ID/secret/rotate")?;
+        writeln!(out, "  tracking         each domain's page, or POST /api/webhooks/secret/rotate")?;
         writeln!(out, "  DKIM keys        mailkite domain rotate-dkim DOMAIN")?;
     } else {
         writeln!(out, "Links to attachments, and bounces of mail sent until now, go on to work.")?;
     }
     writeln!(
         out,
-        "\nBackups made before need the former key: keep it with them. Make a backup with the new key now."
+        "\nBackups made before open only with the former key, which is not kept here. Make a backup with the new key now."
     )?;
     Ok(())
 }

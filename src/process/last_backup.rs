@@ -1,7 +1,7 @@
 //! The time of the last backup, noted in the data directory for whoever watches it.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -16,7 +16,12 @@ const FILE_NAME: &str = "mailkite.backup";
 pub(crate) fn record(data_dir: &Path, at: Timestamp) -> std::io::Result<()> {
     let path = data_dir.join(FILE_NAME);
     let new = path.with_extension("backup.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // Of a note that was cut off. A link that the server's user left is not followed: root may run this.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     writeln!(file, "{}", at.as_millis())?;
     file.sync_all()?;
     // Root backs up what the server's user is to read.

@@ -169,13 +169,14 @@ impl Secrets {
         Ok(plain.to_vec())
     }
 
-    /// Checks that this is the key of `data_dir`'s database, by one of the secrets in it.
+    /// Checks that this is the key of `data_dir`'s database, by one of the secrets in it if there is any.
     ///
     /// # Errors
     /// It is another one.
-    pub(crate) fn check_fits(&self, data_dir: &Path, purpose: &str, sealed: &[u8]) -> Result<(), SecretsError> {
+    pub(crate) fn check_fits(&self, data_dir: &Path, sample: Option<(&str, Vec<u8>)>) -> Result<(), SecretsError> {
         let foreign = |_| SecretsError::Foreign(data_dir.join(FILE_NAME).display().to_string());
-        self.open_sealed(purpose, sealed).map(drop).map_err(foreign)
+        let Some((purpose, sealed)) = sample else { return Ok(()) };
+        self.open_sealed(purpose, &sealed).map(drop).map_err(foreign)
     }
 
     /// Decrypts a secret that is text, as [`Secrets::open_sealed`] does.

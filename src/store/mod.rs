@@ -48,7 +48,7 @@ pub(crate) use damage::suspect as suspect_damage;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome, TransactionError, transaction_error};
 use error::{is_busy, is_no_room, is_unreadable};
-pub(crate) use offline::{examine, inspect, open_unused, read_offline, write_from_cli};
+pub(crate) use offline::{examine, inspect, make_wal_durable, open_unused, read_offline, write_from_cli};
 use pool::Readers;
 pub(crate) use writer::Failure;
 use writer::mark::{Evidence, Keeper};

@@ -43,6 +43,19 @@ pub(crate) fn open_unused(data_dir: &Path) -> Result<Option<Connection>> {
     path.exists().then(|| open_as_it_is(&path)).transpose()
 }
 
+/// Makes everything that the database in `data_dir` shows durable. No server has it open.
+///
+/// # Errors
+/// It cannot be opened or written; then what it shows may be in memory alone.
+pub(crate) fn make_wal_durable(data_dir: &Path) -> Result<()> {
+    let path = data_dir.join(FILE_NAME);
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    keep_wal(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(Error::Busy) }
+}
+
 /// Runs `work` on the database in `data_dir` as it is, also while a server has it open; `None` when there is none.
 ///
 /// # Errors

@@ -1,30 +1,13 @@
-//! All sealed columns, for a change of the master key, and the keys derived from former ones.
+//! Sealing everything anew for a change of the master key, and the keys derived from former ones.
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
-use super::accounts::{dkim_keys, keys, notices, verifications};
+use super::Result;
+use super::sealed::COLUMNS;
 use super::stored_enum::stored_enum;
-use super::webhooks::routes;
-use super::{Result, accounts};
 use crate::clock::Timestamp;
-
-/// Purpose under which derived keys are sealed.
-pub(crate) const FORMER_PURPOSE: &str = "former-key";
-
-/// Table, column and purpose of everything that is sealed.
-const COLUMNS: &[(&str, &str, &str)] = &[
-    ("former_key", "key_sealed", FORMER_PURPOSE),
-    ("api_key", "key_sealed", keys::PURPOSE),
-    ("account", "webhook_secret_sealed", accounts::WEBHOOK_SECRET_PURPOSE),
-    ("account", "previous_webhook_secret_sealed", accounts::WEBHOOK_SECRET_PURPOSE),
-    ("setup_token", "token_sealed", verifications::SETUP_PURPOSE),
-    ("notice", "text_sealed", notices::PURPOSE),
-    ("dkim_key", "private_sealed", dkim_keys::PURPOSE),
-    ("route", "secret_sealed", routes::SECRET_PURPOSE),
-    ("route", "previous_secret_sealed", routes::SECRET_PURPOSE),
-];
 
 stored_enum! {
     /// Use of a derived key.
@@ -44,17 +27,6 @@ pub(crate) struct FormerKeyRow {
     pub(crate) key_sealed: Vec<u8>,
     /// Time at which its master key was replaced.
     pub(crate) replaced_at: Timestamp,
-}
-
-/// Returns any sealed value with its purpose, to see which master key opens it; `None` when nothing is sealed.
-pub(crate) fn sample(connection: &Connection) -> Result<Option<(&'static str, Vec<u8>)>> {
-    for (table, column, purpose) in COLUMNS {
-        let sql = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 1");
-        if let Some(sealed) = connection.query_row(&sql, [], |row| row.get(0)).optional()? {
-            return Ok(Some((purpose, sealed)));
-        }
-    }
-    Ok(None)
 }
 
 /// Replaces every sealed value by what `reseal` makes of purpose and value; returns how many there were.
@@ -114,29 +86,4 @@ pub(crate) fn delete_former(connection: &Connection, before: Timestamp) -> Resul
 pub(crate) fn forget_former(connection: &Connection) -> Result<()> {
     connection.execute("DELETE FROM former_key", [])?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::migrate::SCHEMA;
-
-    #[test]
-    fn every_sealed_column_of_the_schema_is_resealed() {
-        let mut table = "";
-        let mut columns = Vec::new();
-        for line in SCHEMA.lines() {
-            if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
-                table = rest.split(' ').next().unwrap_or_default();
-            }
-            let column = line.trim_start().split(' ').next().unwrap_or_default();
-            if column.ends_with("_sealed") && !line.starts_with("--") {
-                columns.push((table, column));
-            }
-        }
-        let mut listed: Vec<_> = COLUMNS.iter().map(|(table, column, _)| (*table, *column)).collect();
-        listed.sort_unstable();
-        columns.sort_unstable();
-        assert_eq!(listed, columns);
-    }
 }

@@ -1,63 +1,83 @@
-//! Everything in the database that is sealed with the master key: proves that a key belongs to a database.
+//! Everything in the database that is sealed with the master key.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::Result;
+use super::accounts::{self, dkim_keys, keys, notices, verifications};
+use super::webhooks::routes;
 
-/// Kinds of sealed values; each kind is sealed for a purpose of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sealed {
-    /// Keys of the API.
-    ApiKeys,
-    /// Private keys that sign outgoing mail.
-    DkimKeys,
-    /// Secrets of routes, which sign webhooks.
-    RouteSecrets,
-    /// Secrets of accounts, which sign tracking webhooks.
-    AccountSecrets,
-    /// Keys derived from former master keys.
-    FormerKeys,
-    /// Texts of queued mail of the appliance itself.
-    Notices,
-    /// The token of the first sign-up.
-    SetupToken,
+/// Purpose under which derived keys are sealed.
+pub(crate) const FORMER_PURPOSE: &str = "former-key";
+
+/// Table, column and purpose of everything that is sealed.
+pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
+    ("former_key", "key_sealed", FORMER_PURPOSE),
+    ("api_key", "key_sealed", keys::PURPOSE),
+    ("account", "webhook_secret_sealed", accounts::WEBHOOK_SECRET_PURPOSE),
+    ("account", "previous_webhook_secret_sealed", accounts::WEBHOOK_SECRET_PURPOSE),
+    ("setup_token", "token_sealed", verifications::SETUP_PURPOSE),
+    ("notice", "text_sealed", notices::PURPOSE),
+    ("dkim_key", "private_sealed", dkim_keys::PURPOSE),
+    ("route", "secret_sealed", routes::SECRET_PURPOSE),
+    ("route", "previous_secret_sealed", routes::SECRET_PURPOSE),
+];
+
+/// A sealed value with its purpose.
+pub(crate) type Sample = (&'static str, Vec<u8>);
+
+/// Returns any sealed value, to see which master key opens it; `None` when nothing is sealed.
+pub(crate) fn sample(connection: &Connection) -> Result<Option<Sample>> {
+    for (table, column, purpose) in COLUMNS {
+        // An earlier schema lacks some.
+        if !connection.table_exists(None, *table)? {
+            continue;
+        }
+        let sql = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 1");
+        if let Some(sealed) = connection.query_row(&sql, [], |row| row.get(0)).optional()? {
+            return Ok(Some((purpose, sealed)));
+        }
+    }
+    Ok(None)
 }
 
-impl Sealed {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::ApiKeys,
-        Self::DkimKeys,
-        Self::RouteSecrets,
-        Self::AccountSecrets,
-        Self::FormerKeys,
-        Self::Notices,
-        Self::SetupToken,
-    ];
-
-    /// Lists all values of this kind.
-    pub(crate) fn list(self, connection: &Connection) -> Result<Vec<Vec<u8>>> {
-        let statement = match self {
-            Self::ApiKeys => "SELECT key_sealed FROM api_key",
-            Self::DkimKeys => "SELECT private_sealed FROM dkim_key WHERE private_sealed IS NOT NULL",
-            Self::FormerKeys => "SELECT key_sealed FROM former_key",
-            Self::RouteSecrets => {
-                "SELECT secret_sealed FROM route WHERE secret_sealed IS NOT NULL
-                 UNION ALL SELECT previous_secret_sealed FROM route WHERE previous_secret_sealed IS NOT NULL"
-            }
-            Self::AccountSecrets => {
-                "SELECT webhook_secret_sealed FROM account WHERE webhook_secret_sealed IS NOT NULL
-                 UNION ALL SELECT previous_webhook_secret_sealed FROM account
-                 WHERE previous_webhook_secret_sealed IS NOT NULL"
-            }
-            Self::Notices => "SELECT text_sealed FROM notice",
-            Self::SetupToken => "SELECT token_sealed FROM setup_token",
-        };
-        // Schemas before 7 have no such table.
-        if self == Self::FormerKeys && !connection.table_exists(None, "former_key")? {
-            return Ok(Vec::new());
+/// Calls `each` with the purpose and the value of everything that is sealed.
+pub(crate) fn for_each(connection: &Connection, mut each: impl FnMut(&str, &[u8])) -> Result<()> {
+    for (table, column, purpose) in COLUMNS {
+        if !connection.table_exists(None, *table)? {
+            continue;
         }
-        let mut statement = connection.prepare(statement)?;
-        let rows = statement.query_map([], |row| row.get(0))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let sql = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL");
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let sealed: Vec<u8> = row.get(0)?;
+            each(purpose, &sealed);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::migrate::SCHEMA;
+
+    #[test]
+    fn every_sealed_column_of_the_schema_is_listed() {
+        let mut table = "";
+        let mut columns = Vec::new();
+        for line in SCHEMA.lines() {
+            if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
+                table = rest.split(' ').next().unwrap_or_default();
+            }
+            let column = line.trim_start().split(' ').next().unwrap_or_default();
+            if column.ends_with("_sealed") && !line.starts_with("--") {
+                columns.push((table, column));
+            }
+        }
+        let mut listed: Vec<_> = COLUMNS.iter().map(|(table, column, _)| (*table, *column)).collect();
+        listed.sort_unstable();
+        columns.sort_unstable();
+        assert_eq!(listed, columns);
     }
 }

@@ -27,7 +27,7 @@ use crate::secrets::Secrets;
 use crate::secrets::passwords::Passwords;
 use crate::secrets::session_tokens::Tokens;
 use crate::store::blobs::objects::Objects;
-use crate::store::{self, Db};
+use crate::store::{self, Db, sealed};
 
 /// The way to whoever may change a data directory.
 pub(crate) enum Control {
@@ -149,6 +149,9 @@ fn ask(stream: &mut BufReader<UnixStream>, request: &Request, mails: &[ImportedM
     let gone = "the server stopped; what it stored stays, so run this again";
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
+    if line.len() as u64 > MAX_LINE {
+        bail!("the addresses of these mails are too long to be handed over");
+    }
     let mut socket = stream.get_ref();
     socket.write_all(&line).context(gone)?;
     for mail in mails {
@@ -169,6 +172,7 @@ impl Here {
         master_key::settle(data_dir)?;
         let secrets = Arc::new(Secrets::read(data_dir)?);
         let db = Db::open(data_dir).with_context(|| format!("opening the database in {}", data_dir.display()))?;
+        secrets.check_fits(data_dir, runtime.block_on(db.read(sealed::sample))?)?;
         let objects = Objects::open(data_dir)?;
         let accounts = Accounts {
             db: db.clone(),

@@ -160,9 +160,15 @@ impl Destination {
         rustix::fs::syncfs(&self.folder).with_context(|| writing(&self.path))
     }
 
-    /// Removes the oldest backups beyond `keep`; returns their number.
-    pub(super) fn keep(&self, keep: usize) -> anyhow::Result<usize> {
+    /// Removes the oldest backups beyond `keep`, of which `new` is the latest; returns their number.
+    pub(super) fn keep(&self, keep: usize, new: &Path) -> anyhow::Result<usize> {
         let all = list(&self.path)?;
+        if let Some(last) = all.last().filter(|last| *last != new) {
+            bail!(
+                "{} has a later name than the new backup: is the clock right? No backup was removed",
+                last.display()
+            );
+        }
         let old = all.get(..all.len().saturating_sub(keep)).unwrap_or_default();
         for one in old {
             let name = one.file_name().unwrap_or_default().to_string_lossy();

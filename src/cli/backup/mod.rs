@@ -23,10 +23,11 @@ use crate::clock::Clock;
 use crate::config::{Config, table};
 use crate::process::data_dir::DataDir;
 use crate::process::last_backup;
-use crate::secrets::{self, Secrets};
+use crate::secrets::{self, Secrets, next};
 use crate::store;
 use crate::store::audit::{self, Contents, Table};
 use crate::store::blobs::objects::Object;
+use crate::store::sealed;
 use crate::store::snapshot::{Snapshot, Source};
 use crate::store::writer::mark;
 use folder::{Destination, FORMAT, Manifest};
@@ -48,6 +49,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The folder for backups, best on another disk; each gets a folder of its own in it
+    #[arg(value_name = "FOLDER")]
     dest: PathBuf,
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
@@ -98,7 +100,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let damaged = report.manifest.damaged.len();
     // An older one may have what this one lacks.
     let removed = match options.keep {
-        Some(keep) if damaged == 0 => destination.keep(usize::try_from(keep).unwrap_or(usize::MAX))?,
+        Some(keep) if damaged == 0 => destination.keep(usize::try_from(keep).unwrap_or(usize::MAX), &report.path)?,
         Some(_) | None => 0,
     };
     if let Err(error) = last_backup::record(&data_dir, Clock::System.now()) {
@@ -163,8 +165,7 @@ fn make(
             files.push(folder::measure(&partial, folder::CONFIG)?);
         }
         if with_key {
-            Secrets::read(data_dir)?;
-            folder::copy(&data_dir.join(secrets::FILE_NAME), &partial.join(secrets::FILE_NAME))?;
+            copy_key(data_dir, &partial)?;
             files.push(folder::measure(&partial, secrets::FILE_NAME)?);
         }
         let manifest = Manifest {
@@ -189,6 +190,25 @@ fn make(
         drop(std::fs::remove_dir_all(&partial));
     }
     made
+}
+
+/// Copies the master key that opens the copy of the database: the next one, if a rotation replaces it now or was cut
+/// off.
+fn copy_key(data_dir: &Path, partial: &Path) -> anyhow::Result<()> {
+    let sample = store::examine(partial, sealed::sample)?.flatten();
+    let copied = partial.join(secrets::FILE_NAME);
+    // A rotation that ends meanwhile renames the next one.
+    for name in [secrets::FILE_NAME, next::NEXT_NAME, secrets::FILE_NAME] {
+        if !data_dir.join(name).exists() {
+            continue;
+        }
+        folder::copy(&data_dir.join(name), &copied)?;
+        if Secrets::from_file(&copied)?.check_fits(data_dir, sample.clone()).is_ok() {
+            return Ok(());
+        }
+        std::fs::remove_file(&copied).with_context(|| format!("removing {}", copied.display()))?;
+    }
+    bail!("{} is not the key of this database; no backup was made", data_dir.join(secrets::FILE_NAME).display())
 }
 
 /// The copy of the database, and what was learned from it.

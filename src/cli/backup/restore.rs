@@ -102,10 +102,10 @@ fn find_key(backup: &Path, given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let secrets = Secrets::from_file(&path)?;
     // A database that cannot be read is found by the verification.
     if let Ok(Some(connection)) = store::open_unused(backup)
-        && let Ok((count, shut)) = verify::count_shut(&connection, &secrets)
-        && shut > 0
+        && let Ok((count, unopened)) = verify::count_unopened(&connection, &secrets)
+        && unopened > 0
     {
-        bail!("{} is not the master key of this backup: {shut} of {count} secrets do not open", path.display());
+        bail!("{} is not the master key of this backup: {unopened} of {count} secrets do not open", path.display());
     }
     Ok(path)
 }

@@ -9,15 +9,10 @@ use serde_json::json;
 
 use super::folder::{self, Manifest};
 use crate::cli::audit::{self, Finding};
-use crate::domain::keys as dkim_keys;
 use crate::secrets::{self, Secrets};
-use crate::store::accounts::{self, keys, notices, verifications};
 use crate::store::audit::Table;
 use crate::store::blobs::objects::Objects;
-use crate::store::reseal::FORMER_PURPOSE;
-use crate::store::sealed::Sealed;
-use crate::store::webhooks::routes;
-use crate::store::{self, Connection, migrate};
+use crate::store::{self, Connection, migrate, sealed};
 
 /// `mailkite verify`
 #[derive(Debug, Args)]
@@ -165,33 +160,22 @@ fn key_finding(folder: &Path, connection: &Connection, key: Option<&Path>) -> st
         Ok(secrets) => secrets,
         Err(error) => return Ok(Finding::new("key", "it cannot be used".to_owned(), vec![error.to_string()])),
     };
-    let (count, shut) = count_shut(connection, &secrets)?;
-    Ok(if shut == 0 {
+    let (count, unopened) = count_unopened(connection, &secrets)?;
+    Ok(if unopened == 0 {
         Finding::new("key", format!("{} opens all {count} sealed secrets", path.display()), Vec::new())
     } else {
         let line =
-            format!("{} is not the key of this database: {shut} of {count} secrets do not open", path.display());
+            format!("{} is not the key of this database: {unopened} of {count} secrets do not open", path.display());
         Finding::new("key", "it does not fit".to_owned(), vec![line])
     })
 }
 
 /// Counts the sealed values, and those that a key does not open.
-pub(super) fn count_shut(connection: &Connection, secrets: &Secrets) -> store::Result<(usize, usize)> {
-    let (mut count, mut shut) = (0, 0);
-    for kind in Sealed::ALL {
-        let purpose = match kind {
-            Sealed::ApiKeys => keys::PURPOSE,
-            Sealed::DkimKeys => dkim_keys::PURPOSE,
-            Sealed::RouteSecrets => routes::SECRET_PURPOSE,
-            Sealed::AccountSecrets => accounts::WEBHOOK_SECRET_PURPOSE,
-            Sealed::FormerKeys => FORMER_PURPOSE,
-            Sealed::Notices => notices::PURPOSE,
-            Sealed::SetupToken => verifications::SETUP_PURPOSE,
-        };
-        for sealed in kind.list(connection)? {
-            count += 1;
-            shut += usize::from(secrets.open_sealed(purpose, &sealed).is_err());
-        }
-    }
-    Ok((count, shut))
+pub(super) fn count_unopened(connection: &Connection, secrets: &Secrets) -> store::Result<(usize, usize)> {
+    let (mut count, mut unopened) = (0, 0);
+    sealed::for_each(connection, |purpose, sealed| {
+        count += 1;
+        unopened += usize::from(secrets.open_sealed(purpose, sealed).is_err());
+    })?;
+    Ok((count, unopened))
 }

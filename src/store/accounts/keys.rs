@@ -7,7 +7,6 @@ use super::Account;
 use crate::clock::Timestamp;
 use crate::id::{AccountRowId, DomainId, DomainRowId, KeyId, KeyRowId};
 use crate::store::Result;
-use crate::store::accounts::verifications::SETUP_PURPOSE;
 
 /// Sealing purpose of `key_sealed`.
 pub const PURPOSE: &str = "api-key";
@@ -36,16 +35,6 @@ pub(crate) struct ScopedKey {
     pub(crate) created_at: Timestamp,
     /// Time of its last use, to the minute.
     pub(crate) last_used_at: Option<Timestamp>,
-}
-
-/// Returns a sealed secret and its purpose, to see that the master key opens it: the oldest key, else the setup token.
-/// `None` before the first start.
-pub(crate) fn any_sealed(connection: &Connection) -> Result<Option<(&'static str, Vec<u8>)>> {
-    let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).optional();
-    if let Some(sealed) = one("SELECT key_sealed FROM api_key ORDER BY id LIMIT 1")? {
-        return Ok(Some((PURPOSE, sealed)));
-    }
-    Ok(one("SELECT token_sealed FROM setup_token")?.map(|sealed| (SETUP_PURPOSE, sealed)))
 }
 
 /// Stores an account's own API key: its hash, by which it is looked up, and the key itself, sealed.

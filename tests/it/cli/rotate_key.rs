@@ -216,7 +216,25 @@ async fn every_state_that_a_crash_leaves_opens() {
     setup.write_key("master.key.next", &[7; 32]);
     setup.expect_all_opens().await;
     assert_eq!(setup.key(), first);
-    // After the commit, before the rename: a start, and the command itself, complete it.
+    // After the commit, before the rename, a backup takes the key that opens the copy.
+    let before = setup.key();
+    rotated(&setup.data_dir, &[]).await;
+    setup.write_key("master.key.next", &setup.key());
+    setup.write_key("master.key", &before);
+    let backups = setup.data_dir.with_file_name("backups");
+    for arguments in [vec!["backup", "--with-key"], vec!["verify"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
+        command.args(&arguments).arg(&backups);
+        if arguments[0] == "backup" {
+            command.arg("--data-dir").arg(&setup.data_dir);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("sealed secrets"), arguments[0] == "verify", "{said}");
+    }
+    setup.expect_all_opens().await;
+    // A start, and the command itself, complete it.
     for by_command in [false, true] {
         let before = setup.key();
         rotated(&setup.data_dir, &[]).await;

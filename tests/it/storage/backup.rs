@@ -429,3 +429,28 @@ async fn a_backup_goes_neither_into_the_data_directory_nor_takes_one_that_lost_i
     let (good, said) = run("backup", &dest, &["--data-dir", nothing.to_str().unwrap()]);
     assert!(!good && !nothing.exists(), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_data_directory_leads_the_note_of_a_backup_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = used_data_dir(folder.path(), 2).await;
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    std::os::unix::fs::symlink(&victim, data_dir.join("mailkite.backup.new")).unwrap();
+    back_up(&data_dir, &folder.path().join("backups"), &[]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    let noted = fs::symlink_metadata(data_dir.join("mailkite.backup")).unwrap();
+    assert!(noted.is_file() && noted.len() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_the_future_keeps_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = used_data_dir(folder.path(), 2).await;
+    let backups = folder.path().join("backups");
+    back_up(&data_dir, &backups, &[]);
+    fs::create_dir(backups.join("2099-01-01T000000.000Z")).unwrap();
+    let (good, said) = run("backup", &backups, &["--keep", "1", "--data-dir", data_dir.to_str().unwrap()]);
+    assert!(!good && said.contains("is the clock right?"), "{said}");
+    assert_eq!(names(&backups).len(), 3, "{said}");
+}

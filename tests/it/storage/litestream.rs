@@ -19,7 +19,7 @@ fn program() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/litestream/bin/litestream")
 }
 
-/// The configuration of docs/backup.md, with a folder in place of the bucket.
+/// The configuration of docs/backup.md, with a folder for a replica.
 fn configured(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("litestream.yml");
     let (database, replica) = (folder.join("data/mailkite.db"), folder.join("replica"));

@@ -63,6 +63,17 @@ async fn a_master_key_of_another_database_is_refused_by_check_and_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_of_another_database_is_refused_by_commands_without_a_server() {
+    let (folder, _owner) = served_before().await;
+    fs::write(folder.path().join("data/master.key"), [7; 32]).unwrap();
+    let config = configure(folder.path(), "");
+    let command = ["user", "sign-in-link", "owner@inbox.invalid", "--config"];
+    let output = Command::new(env!("CARGO_BIN_EXE_mailkite")).args(command).arg(config).output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(!output.status.success() && said.contains("master.key is not the key that"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_refused_before_there_is_an_account_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut served = ServeProcess::start(folder.path()).await;
