@@ -20,7 +20,10 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make new DKIM keys for a domain, which sign once their record is found
-    RotateDkim { domain: String },
+    RotateDkim {
+        /// The domain's name
+        domain: String,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -37,7 +40,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "The new keys sign once the server has found the first of them; it looks every day, and at once with"
+        "The new keys sign once the server has found the RSA one (k=rsa); it looks every day, and at once with"
     )?;
     writeln!(out, "Check now on the domain's page. Keep these until that page says that they may be removed:\n")?;
     for record in present {

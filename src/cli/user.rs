@@ -37,6 +37,7 @@ enum Command {
     },
     /// Add an account, with a verified address
     Add {
+        /// The account's e-mail
         email: String,
         /// Let it administer this server
         #[arg(long)]
@@ -46,20 +47,26 @@ enum Command {
     },
     /// Give an account a new password; its sessions end
     ResetPassword {
+        /// The account's e-mail
         email: String,
         #[command(flatten)]
         way: Way,
     },
     /// Print a link that signs in once, within 15 minutes
-    SignInLink { email: String },
+    SignInLink {
+        /// The account's e-mail
+        email: String,
+    },
     /// Let an account administer this server, or no longer
     SetAdmin {
+        /// The account's e-mail
         email: String,
         #[arg(action = clap::ArgAction::Set, value_name = "true|false")]
         admin: bool,
     },
     /// Remove an account with its domains and all its mail
     Remove {
+        /// The account's e-mail
         email: String,
         /// Do not ask
         #[arg(long)]

@@ -52,8 +52,7 @@ pub(crate) enum DataDirError {
     },
     /// It belongs to another user.
     #[error(
-        "{path} belongs to user {owner}, but mailkite runs as user {user}; run it as {owner}, \
-        or: chown -R {user} {path}"
+        "{path} belongs to user {owner}, but mailkite runs as user {user}; run it as that user: sudo -u '#{owner}' …"
     )]
     Foreign {
         path: String,

@@ -80,7 +80,7 @@ impl Sockets {
 
     fn take(&self, address: SocketAddr) -> Option<std::net::TcpListener> {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = passed.iter().position(|one| is_same(one.address, address))?;
+        let index = passed.iter().position(|one| one.serves(address))?;
         Some(passed.swap_remove(index).listener)
     }
 
@@ -125,6 +125,21 @@ fn adopt(listener: std::net::TcpListener) -> std::io::Result<(std::net::TcpListe
     rustix::net::listen(&listener, backlog)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+impl Passed {
+    /// Returns true if it serves a configured address. One that an earlier process bound has to be exactly that, or
+    /// what `[::]` becomes on a host without IPv6.
+    fn serves(&self, wanted: SocketAddr) -> bool {
+        let kept = self.name.starts_with(KEPT);
+        is_same(self.address, wanted)
+            && !(kept && self.address.is_ipv4() && wanted.is_ipv6() && has_ipv6())
+            && !(kept && self.address.is_ipv6() && wanted.is_ipv4())
+    }
+}
+
+fn has_ipv6() -> bool {
+    TcpSocket::new_v6().is_ok_and(|socket| socket.bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into()).is_ok())
 }
 
 /// Returns true if a passed socket serves a configured address: the same port, and the same or every interface.

@@ -88,7 +88,7 @@ test("a fresh server: keyboard alone, from the setup token to the first webhook"
     assert.match(await page.locator(".record-problem code").first().textContent(), /<img/);
     assert.deepEqual(await view.axe(), []);
     names.records["kite.test"] = [{ mx: "mx.kite.test" }];
-    await tabTo(page, /^Check now$/);
+    await tabTo(page, /^Check now$/, 90);
     await page.keyboard.press("Enter");
     await page.waitForSelector("text=Receiving >> nth=0");
     await tabTo(page, /^Webhook URL$/, 90);

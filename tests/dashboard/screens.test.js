@@ -253,7 +253,7 @@ test("domains: add, records to copy, check, retention, events, delete", async ()
   await page.getByRole("button", { name: "Show the signing secret" }).click();
   await until("the secret", async () => /^whsec_/.test(await secret.textContent()));
   const before = await secret.textContent();
-  await page.getByRole("button", { name: "Rotate" }).click();
+  await page.getByRole("button", { name: "Rotate", exact: true }).click();
   await page.getByRole("button", { name: "Make a new one" }).click();
   await page.getByText("The secret was rotated").waitFor();
   await page.getByRole("button", { name: "Show the signing secret" }).click();

@@ -37,7 +37,7 @@ pub(crate) struct ServerView {
     submission: Vec<String>,
     /// Queued work of the account.
     queue: QueueView,
-    /// Null, like the following, for accounts that do not own the server.
+    /// Null, like the following, for accounts that do not administer the server.
     disk: Option<DiskView>,
     sizes: Option<SizesView>,
     /// Time of the last complete backup; null if there was none.

@@ -20,7 +20,7 @@ const storedSizes = (sizes) =>
   [
     `database ${formatBytes(sizes.databaseBytes)}`,
     sizes.freePageBytes ? `${formatBytes(sizes.freePageBytes)} of it free pages` : "",
-    `log ${formatBytes(sizes.walBytes)}`,
+    `WAL ${formatBytes(sizes.walBytes)}`,
     `large mail ${formatBytes(sizes.mailBytes)}`,
     `uploads ${formatBytes(sizes.uploadBytes)}`,
     sizes.schemaCopyBytes ? `copies from before an upgrade ${formatBytes(sizes.schemaCopyBytes)}` : "",
@@ -81,7 +81,7 @@ export function Server() {
                 sizes &&
                 html`
                   <div>
-                    <dt>Stored</dt>
+                    <dt>On disk</dt>
                     <dd>
                       ${storedSizes(sizes)}
                     </dd>
