@@ -31,12 +31,12 @@ impl Accounts {
             url = self.public_url.trim_end_matches('/')
         );
         let notice = self.secrets.seal(notices::PURPOSE, text.as_bytes());
-        let (strangers, jobs) = (Arc::clone(&self.strangers), self.jobs.clone());
+        let (strangers, jobs, dev) = (Arc::clone(&self.strangers), self.jobs.clone(), self.dev);
         let queued = self.db.write(move |tx| {
             let Some(account) = accounts::find_by_email(tx, &email)? else { return Ok(None) };
             let to = mailbox(&account)?;
             // Its mail is stored here, where API keys and webhooks read it: they would get a session (contract 1.5).
-            if domains::find_verified(tx, to.domain().as_str())?.is_some() {
+            if !dev && domains::find_verified(tx, to.domain().as_str())?.is_some() {
                 tracing::info!(
                     account = %account.public_id,
                     "no link for a new password was mailed to an address at a domain received here; on the host: \
