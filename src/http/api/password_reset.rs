@@ -14,6 +14,7 @@ use crate::http::AppState;
 use crate::http::body::{Body, Lenient, OK, OkView, required};
 use crate::http::client::ClientAddress;
 use crate::http::error::ApiError;
+use crate::metrics::RateLimit;
 
 /// `POST /api/auth/password/forgot`
 #[derive(Deserialize, ToSchema)]
@@ -33,9 +34,12 @@ pub(crate) async fn forgot(
     let fields: ForgottenPassword = body.fields()?;
     let email = email(fields.email)?;
     let now = app.clock.now();
-    app.limits.password_links_per_client.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
+    app.limits
+        .password_links_per_client
+        .take(&client.narrow_key(), now)
+        .map_err(app.rate_limited(RateLimit::SignIn))?;
     if client.claimed.is_some() {
-        app.limits.password_links_per_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+        app.limits.password_links_per_proxy.take(&client.key(), now).map_err(app.rate_limited(RateLimit::SignIn))?;
     }
     let turn = Arc::clone(&app.limits.password_links_at_once).acquire_owned().await;
     let accounts = Arc::clone(&app.accounts);
